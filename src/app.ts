@@ -1,0 +1,203 @@
+import { type Context, Hono, type MiddlewareHandler } from "hono";
+import { bodyLimit } from "hono/body-limit";
+import { cors } from "hono/cors";
+import type { Deps } from "./deps.ts";
+import { withinDeadline, DEPENDENCY_DEADLINE_MS } from "./deadline.ts";
+import { sha256Hex, toBase64url } from "./encoding.ts";
+import { ANSWER_HEADERS } from "./headers.ts";
+import { faultCode } from "./log.ts";
+import { isAllowedOrigin, isSecure } from "./origin.ts";
+import { limitKey, peerAddress } from "./peer.ts";
+import { type Refusal, refuse, refuseFor, refusalResponse } from "./refusal.ts";
+import { issueTicket } from "./ticket.ts";
+import { isUserId, readBearer, type TokenUser } from "./token.ts";
+import { parseUrl, readTicket } from "./url.ts";
+
+/** Largest body of a request, in bytes: none needs more than a few words. */
+const MAX_BODY_BYTES = 16 * 1024;
+/** One probe of the store answers all readiness requests for so long. */
+const READY_FOR_MS = 1_000;
+
+/** What a runtime adds to a request: the address of the connection, where it knows one. */
+export interface AppEnv {
+  Bindings: { socketAddress?: string | undefined };
+}
+
+/**
+ * The HTTP side as a Hono app: the ticket endpoint, the visitor's session, health. Web standards only, so
+ * that it runs unchanged on Bun, Node, Deno and workerd.
+ */
+export function createApp(deps: Deps): Hono<AppEnv> {
+  const { limits, log, visitors } = deps;
+  const app = new Hono<AppEnv>({ getPath: (request) => URL.parse(request.url)?.pathname ?? "/" });
+
+  app.use(answerHeaders(deps), checkUrl);
+  app.use(
+    "/api/*",
+    bodyLimit({ maxSize: MAX_BODY_BYTES, onError: () => answer("body_too_large") }),
+  );
+  app.onError((error) => {
+    log("error", "request_failed", { code: faultCode(error) });
+    return answer("internal_error");
+  });
+  app.notFound(() => answer("not_found"));
+
+  app
+    .use("/api/auth/ws-ticket", allowOrigins(deps, { credentials: false }))
+    .post(async (c) => {
+      const user = await bearerUser(c, deps);
+      if (!user.ok) return refusalResponse(user);
+      const waitMs = limits.tickets.waitMs(user.user.id);
+      if (waitMs > 0) return refusalResponse(refuseFor(waitMs));
+      limits.tickets.count(user.user.id);
+      const issued = await issueTicket(user.user, deps);
+      if (!issued.ok) return refusalResponse(issued);
+      return c.json({ ticket: issued.ticket, expiresIn: issued.expiresInSeconds });
+    })
+    .all(allowMethods("POST"));
+
+  app
+    .use("/api/auth/anonymous-session", allowOrigins(deps, { credentials: true }))
+    .post(async (c) => {
+      if (isForeign(c, deps)) return answer("origin_refused");
+      const peer = peerOf(c, deps);
+      const waitMs = peer ? limits.sessions.waitMs(peer) : 0;
+      if (waitMs > 0) return refusalResponse(refuseFor(waitMs));
+      if (peer) limits.sessions.count(peer);
+      const secure = isSecure(new URL(c.req.url), deps.origins);
+      const known = await visitors.read(c.req.raw.headers.get("cookie"), { secure });
+      c.header("Set-Cookie", await visitors.issue({ id: known?.id, secure }));
+      return c.body(null, 204);
+    })
+    .all(allowMethods("POST"));
+
+  const { signDemoToken } = deps;
+  if (signDemoToken) {
+    app
+      .post("/api/demo/token", async (c) => {
+        if (isForeign(c, deps)) return answer("origin_refused");
+        const body: unknown = await c.req.json().catch(() => undefined);
+        const { name } = (body ?? {}) as { name?: unknown };
+        if (!isUserId(name)) return answer("malformed_request");
+        return c.json({ token: await signDemoToken(name) });
+      })
+      .all(allowMethods("POST"));
+  }
+
+  app.get("/healthz", (c) => c.json({ status: "ok" })).all(allowMethods("GET, HEAD"));
+
+  const storeAnswers = createProbe(deps);
+  app
+    .get("/readyz", async (c) => {
+      if (deps.isDraining()) return answer("shutting_down");
+      return (await storeAnswers()) ? c.json({ status: "ok" }) : answer("store_unavailable");
+    })
+    .all(allowMethods("GET, HEAD"));
+
+  return app;
+}
+
+function answer(code: Refusal["code"]): Response {
+  return refusalResponse(refuse(code));
+}
+
+/** The user of the `Authorization` header, or why there is none. */
+export async function bearerUser(
+  c: Context<AppEnv>,
+  deps: Deps,
+): Promise<{ readonly ok: true; readonly user: TokenUser } | Refusal> {
+  const { failures } = deps.limits;
+  const bearer = readBearer(c.req.raw.headers.get("authorization"));
+  if (!bearer.ok) return bearer;
+  const peer = peerOf(c, deps);
+  const waitMs = peer ? failures.waitMs(peer) : 0;
+  if (waitMs > 0) return refuseFor(waitMs);
+  const verified = await deps.verifyToken(bearer.token);
+  if (!verified.ok) {
+    if (verified.code === "token_invalid") {
+      deps.log("info", "token_refused", peer ? { peer } : {});
+      if (peer) failures.count(peer);
+    }
+  }
+  return verified;
+}
+
+function peerOf(c: Context<AppEnv>, deps: Deps): string | undefined {
+  return limitKey(peerAddress(c.req.raw, c.env?.socketAddress, deps.trustProxy));
+}
+
+/** Whether a page of somebody else's asks. */
+function isForeign(c: Context<AppEnv>, { origins }: Deps): boolean {
+  const { raw } = c.req;
+  return raw.headers.has("origin") && !isAllowedOrigin(raw, new URL(raw.url), origins);
+}
+
+/** Lets the allowed origins read the answers (CORS), and nobody else. */
+function allowOrigins(
+  deps: Deps,
+  { credentials }: { credentials: boolean },
+): MiddlewareHandler<AppEnv> {
+  const allow = cors({
+    origin: (origin) => origin,
+    credentials,
+    allowMethods: ["POST"],
+    allowHeaders: ["Authorization", "Content-Type"],
+    exposeHeaders: ["Retry-After"],
+    maxAge: 600,
+  });
+  return async (c, next) => {
+    if (isAllowedOrigin(c.req.raw, new URL(c.req.url), deps.origins)) return allow(c, next);
+    c.header("Vary", "Origin");
+    return next();
+  };
+}
+
+/** The last handler of a path: every other method. */
+function allowMethods(methods: string): () => Response {
+  return () => refusalResponse(refuse("method_not_allowed", { Allow: methods }));
+}
+
+/** Refuses what is no URL, and every URL with a credential in it, before anything else looks at the request. */
+const checkUrl: MiddlewareHandler<AppEnv> = async (c, next) => {
+  const target = parseUrl(c.req.raw);
+  if (!target.ok) return refusalResponse(target);
+  const ticket = readTicket(target.url);
+  if (!ticket.ok) return refusalResponse(ticket);
+  return next();
+};
+
+/** What every answer carries, unless its route says otherwise; on https also that it stays https. */
+function answerHeaders({ origins }: Deps): MiddlewareHandler<AppEnv> {
+  return async (c, next) => {
+    await next();
+    const { headers } = c.res;
+    for (const [name, value] of Object.entries(ANSWER_HEADERS)) {
+      if (!headers.has(name)) headers.set(name, value);
+    }
+    const url = URL.parse(c.req.url);
+    if (url && isSecure(url, origins)) {
+      headers.set("Strict-Transport-Security", "max-age=31536000; includeSubDomains");
+    }
+  };
+}
+
+/** Whether the store takes tickets: asked for one that was never issued, at most once in `READY_FOR_MS`. */
+function createProbe({ store, clock, randomBytes, log }: Deps): () => Promise<boolean> {
+  let askedAtMs = Number.NEGATIVE_INFINITY;
+  let answer: Promise<boolean> = Promise.resolve(false);
+  return () => {
+    if (clock.monotonicMs() - askedAtMs < READY_FOR_MS) return answer;
+    askedAtMs = clock.monotonicMs();
+    answer = (async () => {
+      try {
+        const hash = await sha256Hex(toBase64url(randomBytes(32)));
+        await withinDeadline(store.take(hash), DEPENDENCY_DEADLINE_MS);
+        return true;
+      } catch (error) {
+        log("error", "store_failed", { code: faultCode(error) });
+        return false;
+      }
+    })();
+    return answer;
+  };
+}

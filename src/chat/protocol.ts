@@ -1,0 +1,123 @@
+import type { Identity } from "../admit.ts";
+import { isUserId } from "../token.ts";
+import { isVisitorId } from "../visitor.ts";
+
+/** Longest message, in UTF-16 code units as the browser counts them. */
+export const MAX_CONTENT_LENGTH = 4_000;
+/** Longest nickname. */
+export const MAX_NICKNAME_LENGTH = 40;
+/** Longest `ref`: the sender's own id for a message. */
+export const MAX_REF_LENGTH = 100;
+
+/** A frame's type says who writes to whom. */
+export type MessageType = "ANON_TO_USER" | "USER_TO_ANON";
+
+/** Two people talk in a chat: one user and one visitor. Its `chatId` on the wire is the visitor's id. */
+export interface Chat {
+  readonly user: string;
+  readonly visitor: string;
+}
+
+/** A frame from a client, checked. */
+export type ClientFrame =
+  | {
+      readonly type: MessageType;
+      readonly chat: Chat;
+      readonly content: string;
+      readonly nickname?: string;
+      readonly ref?: string;
+    }
+  | { readonly type: "MARK_AS_READ"; readonly chat: Chat };
+
+/** What can be wrong with a frame: the closed table of `ERROR` codes. */
+const FRAME_ERRORS = {
+  malformed: "The frame is not a JSON object of a known type",
+  not_allowed: "This type of message is not yours to send",
+  invalid_recipient: "The recipient is not an id",
+  invalid_content: "The content is empty, too long, or has control characters",
+  invalid_nickname: "The nickname is too long or has control characters",
+  invalid_ref: "The ref is too long or has control characters",
+} as const;
+
+export type FrameErrorCode = keyof typeof FRAME_ERRORS;
+
+export interface FrameError {
+  readonly error: FrameErrorCode;
+  readonly ref?: string;
+}
+
+/** A message as it is stored and delivered. The server made `id`, `from` and `timestamp`. */
+export interface Message {
+  readonly type: MessageType;
+  readonly id: string;
+  readonly from: string;
+  readonly to: string;
+  readonly content: string;
+  readonly nickname?: string;
+  /** ISO 8601, UTC. */
+  readonly timestamp: string;
+  readonly chatId: string;
+}
+
+/** Reads one text frame of a sender. What it claims about itself is ignored, and so are unknown fields. */
+export function readFrame(text: string, sender: Identity): ClientFrame | FrameError {
+  let frame: Record<string, unknown>;
+  try {
+    frame = JSON.parse(text);
+  } catch {
+    return { error: "malformed" };
+  }
+  if (typeof frame !== "object" || frame === null) return { error: "malformed" };
+  const own = (field: string) => (Object.hasOwn(frame, field) ? frame[field] : undefined);
+
+  const ref = own("ref");
+  if (ref !== undefined && !isLine(ref, MAX_REF_LENGTH)) return { error: "invalid_ref" };
+  const echo = ref === undefined ? {} : { ref };
+  const type = own("type");
+  if (type !== "ANON_TO_USER" && type !== "USER_TO_ANON") return { error: "malformed", ...echo };
+  if ((type === "ANON_TO_USER") !== (sender.kind === "visitor")) {
+    return { error: "not_allowed", ...echo };
+  }
+  const to = own("to");
+  const isRecipient = sender.kind === "visitor" ? isUserId : isVisitorId;
+  if (!isRecipient(to)) return { error: "invalid_recipient", ...echo };
+  const content = own("content");
+  if (!isContent(content)) return { error: "invalid_content", ...echo };
+  const nickname = own("nickname");
+  if (nickname !== undefined && !isLine(nickname, MAX_NICKNAME_LENGTH)) {
+    return { error: "invalid_nickname", ...echo };
+  }
+  const chat =
+    sender.kind === "visitor" ? { user: to, visitor: sender.id } : { user: sender.id, visitor: to };
+  return { type, chat, content, ...(nickname !== undefined && { nickname }), ...echo };
+}
+
+/** Text of one line: well-formed, no control characters. */
+function isLine(value: unknown, maxLength: number): value is string {
+  return (
+    typeof value === "string" &&
+    value.length >= 1 &&
+    value.length <= maxLength &&
+    value.isWellFormed() &&
+    !/\p{Cc}/u.test(value)
+  );
+}
+
+/** Text of several lines that says something. */
+function isContent(value: unknown): value is string {
+  return (
+    typeof value === "string" &&
+    value.length <= MAX_CONTENT_LENGTH &&
+    value.trim() !== "" &&
+    value.isWellFormed() &&
+    !/(?!\n)\p{Cc}/u.test(value)
+  );
+}
+
+export function errorFrame({ error, ref }: FrameError): string {
+  return JSON.stringify({ type: "ERROR", ref, code: error, message: FRAME_ERRORS[error] });
+}
+
+export function ackFrame(message: Message, ref: string | undefined): string {
+  return JSON.stringify({ type: "ACK", ref, id: message.id, timestamp: message.timestamp });
+}

@@ -1,0 +1,190 @@
+import { MIN_SECRET_BYTES } from "./deps.ts";
+import { utf8 } from "./encoding.ts";
+import { LOG_LEVELS, type LogLevel } from "./log.ts";
+import { isLoopback } from "./origin.ts";
+import type { TokenKeys } from "./token.ts";
+
+export type Environment = Readonly<Record<string, string | undefined>>;
+
+/** One thing wrong with the configuration. The note never contains a value. */
+export interface Fault {
+  readonly variable: string;
+  readonly note: string;
+}
+
+export interface Config {
+  /** Nothing is configured: secrets made at start, everything in memory, loopback only. */
+  readonly demo: boolean;
+  readonly host: string;
+  readonly port: number;
+  /** Absent in the demo mode only. */
+  readonly keys?: TokenKeys;
+  readonly sessionSecret?: Uint8Array;
+  readonly issuer?: string;
+  readonly audience?: string;
+  readonly userClaim: string;
+  readonly allowedOrigins?: readonly string[];
+  readonly publicUrl?: URL;
+  readonly redis?:
+    | { readonly kind: "upstash"; readonly url: string; readonly token: string }
+    | { readonly kind: "native"; readonly url: string };
+  readonly chatDatabase: string;
+  readonly ticketTtlMs: number;
+  readonly trustProxy: number;
+  readonly ticketsPerMinute: number;
+  readonly maxSocketsPerIdentity: number;
+  readonly messagesPerSecond: number;
+  readonly maxMessageBytes: number;
+  readonly logLevel: LogLevel;
+}
+
+/** With any of these set, somebody means to run a server of their own: the demo's random secrets won't do. */
+const LEAVES_DEMO = [
+  ...["JWT_SECRET", "JWT_JWKS_URL", "JWT_ISSUER", "JWT_AUDIENCE", "SESSION_SECRET"],
+  ...["PUBLIC_URL", "UPSTASH_REDIS_REST_URL", "UPSTASH_REDIS_REST_TOKEN", "REDIS_URL"],
+];
+
+/** Reads the whole configuration from the environment; all faults at once, an empty value counting as none. */
+export function readConfig(
+  environment: Environment,
+):
+  | { readonly ok: true; readonly config: Config }
+  | { readonly ok: false; readonly faults: Fault[] } {
+  const faults: Fault[] = [];
+  const fault = (variable: string, note: string) => {
+    faults.push({ variable, note });
+    return undefined;
+  };
+  const text = (variable: string) => environment[variable] || undefined;
+
+  function whole(variable: string, fallback: number, least: number, most: number): number {
+    const value = text(variable);
+    if (value === undefined) return fallback;
+    const number = /^\d{1,10}$/.test(value) ? Number(value) : Number.NaN;
+    if (number >= least && number <= most) return number;
+    fault(variable, `must be a whole number from ${least} to ${most}`);
+    return fallback;
+  }
+
+  function secret(variable: string): Uint8Array | undefined {
+    const value = text(variable);
+    if (value === undefined) return undefined;
+    const bytes = utf8(value);
+    if (bytes.length < MIN_SECRET_BYTES) {
+      return fault(variable, `must be at least ${MIN_SECRET_BYTES} bytes long`);
+    }
+    if (new Set(bytes).size === 1)
+      return fault(variable, "must be random, not one character repeated");
+    return bytes;
+  }
+
+  /** An https URL, or http on loopback, with nothing in it that doesn't belong there. */
+  function url(variable: string): URL | undefined {
+    const value = text(variable);
+    if (value === undefined) return undefined;
+    const parsed = URL.parse(value);
+    if (!parsed || !/^https?:$/.test(parsed.protocol))
+      return fault(variable, "must be an https URL");
+    if (parsed.username || parsed.password) return fault(variable, "must not contain credentials");
+    if (parsed.protocol === "http:" && !isLoopback(parsed.hostname)) {
+      return fault(variable, "must be https; plain http is for loopback only");
+    }
+    return parsed;
+  }
+
+  const demo = LEAVES_DEMO.every((variable) => text(variable) === undefined);
+  const host = text("HOST") ?? "127.0.0.1";
+  if (demo && !isLoopback(host)) {
+    fault(
+      "HOST",
+      "must be loopback in the demo mode; set JWT_SECRET or JWT_JWKS_URL, and SESSION_SECRET",
+    );
+  }
+  if (demo && environment.NODE_ENV === "production") {
+    fault(
+      "NODE_ENV",
+      "is production, where the demo mode doesn't start; set JWT_SECRET or JWT_JWKS_URL",
+    );
+    fault("SESSION_SECRET", "is needed");
+  }
+
+  const jwtSecret = secret("JWT_SECRET");
+  const jwksUrl = url("JWT_JWKS_URL");
+  const hasSecret = text("JWT_SECRET") !== undefined;
+  const hasJwks = text("JWT_JWKS_URL") !== undefined;
+  if (hasSecret && hasJwks) fault("JWT_JWKS_URL", "and JWT_SECRET exclude each other");
+  if (!demo && !hasSecret && !hasJwks) fault("JWT_SECRET", "is needed, or JWT_JWKS_URL");
+  const keys = jwtSecret ? { secret: jwtSecret } : jwksUrl ? { jwksUrl } : undefined;
+
+  const sessionSecret = secret("SESSION_SECRET");
+  if (!demo && text("SESSION_SECRET") === undefined) fault("SESSION_SECRET", "is needed");
+
+  const publicUrl = url("PUBLIC_URL");
+  if (publicUrl && (publicUrl.pathname !== "/" || publicUrl.search || publicUrl.hash)) {
+    fault("PUBLIC_URL", "must be an origin, without path, query and fragment");
+  }
+
+  const allowedOrigins = text("ALLOWED_ORIGINS")
+    ?.split(",")
+    .map((origin) => origin.trim());
+  for (const origin of allowedOrigins ?? []) {
+    if (URL.parse(origin)?.origin !== origin || !/^https?:/.test(origin)) {
+      fault(
+        "ALLOWED_ORIGINS",
+        "must be exact origins such as https://example.com, with no pattern",
+      );
+      break;
+    }
+  }
+
+  const issuer = text("JWT_ISSUER");
+  const audience = text("JWT_AUDIENCE");
+  const redis = readRedis();
+  function readRedis(): Config["redis"] {
+    const upstashUrl = url("UPSTASH_REDIS_REST_URL");
+    const token = text("UPSTASH_REDIS_REST_TOKEN");
+    const native = text("REDIS_URL");
+    if (native && !/^(?:redis|valkey)s?:$/.test(URL.parse(native)?.protocol ?? "")) {
+      fault("REDIS_URL", "must be a redis:// or rediss:// URL");
+    }
+    if (text("UPSTASH_REDIS_REST_URL") && !token) {
+      fault("UPSTASH_REDIS_REST_TOKEN", "is needed with UPSTASH_REDIS_REST_URL");
+    }
+    if (token && !text("UPSTASH_REDIS_REST_URL")) {
+      fault("UPSTASH_REDIS_REST_URL", "is needed with UPSTASH_REDIS_REST_TOKEN");
+    }
+    if (token && /\s/.test(token))
+      fault("UPSTASH_REDIS_REST_TOKEN", "must not contain white space");
+    if (native && (token || upstashUrl)) {
+      fault("REDIS_URL", "and UPSTASH_REDIS_REST_URL exclude each other");
+    }
+    if (native) return { kind: "native", url: native };
+    return upstashUrl && token ? { kind: "upstash", url: upstashUrl.href, token } : undefined;
+  }
+
+  const logLevel = (text("LOG_LEVEL") ?? "info") as LogLevel;
+  if (!LOG_LEVELS.includes(logLevel)) fault("LOG_LEVEL", `must be one of ${LOG_LEVELS.join(", ")}`);
+
+  const config: Config = {
+    demo,
+    host,
+    port: whole("PORT", 3000, 0, 65_535),
+    ...(keys && { keys }),
+    ...(sessionSecret && { sessionSecret }),
+    ...(issuer && { issuer }),
+    ...(audience && { audience }),
+    userClaim: text("USER_CLAIM") ?? "sub",
+    ...(allowedOrigins && { allowedOrigins }),
+    ...(publicUrl && { publicUrl }),
+    ...(redis && { redis }),
+    chatDatabase: text("CHAT_DATABASE") ?? (demo ? ":memory:" : "ws-ticket.sqlite"),
+    ticketTtlMs: whole("TICKET_TTL_SECONDS", 30, 1, 300) * 1000,
+    trustProxy: whole("TRUST_PROXY", 0, 0, 10),
+    ticketsPerMinute: whole("TICKETS_PER_MINUTE", 60, 0, 1_000_000),
+    maxSocketsPerIdentity: whole("MAX_SOCKETS_PER_IDENTITY", 20, 0, 1_000_000),
+    messagesPerSecond: whole("MESSAGES_PER_SECOND", 20, 0, 1_000_000),
+    maxMessageBytes: whole("MAX_MESSAGE_BYTES", 16_384, 128, 16 * 1024 * 1024),
+    logLevel,
+  };
+  return faults.length === 0 ? { ok: true, config } : { ok: false, faults };
+}

@@ -1,0 +1,45 @@
+const encoder = new TextEncoder();
+
+/** UTF-8 bytes of a string. */
+export function utf8(text: string): Uint8Array<ArrayBuffer> {
+  return encoder.encode(text) as Uint8Array<ArrayBuffer>;
+}
+
+/** Base64url without padding (RFC 4648 section 5). */
+export function toBase64url(bytes: Uint8Array): string {
+  return btoa(String.fromCharCode(...bytes))
+    .replaceAll("+", "-")
+    .replaceAll("/", "_")
+    .replace(/=+$/, "");
+}
+
+/** Bytes of a canonical, unpadded base64url string; `undefined` for any other spelling of the same bytes. */
+export function fromBase64url(text: string): Uint8Array<ArrayBuffer> | undefined {
+  if (!isCanonicalBase64url(text)) return undefined;
+  return Uint8Array.from(
+    atob(text.replaceAll("-", "+").replaceAll("_", "/")),
+    (char) => char.codePointAt(0) as number,
+  );
+}
+
+/** Whether a string is base64url as an encoder writes it: its alphabet, no padding, no spare bits set. */
+export function isCanonicalBase64url(text: string): boolean {
+  if (!/^[\w-]*$/.test(text)) return false;
+  const spare = text.length % 4;
+  if (spare === 0) return true;
+  if (spare === 1) return false;
+  return spare === 2 ? /[AQgw]$/.test(text) : /[AEIMQUYcgkosw048]$/.test(text);
+}
+
+/**
+ * SHA-256 of a string in lower-case hex. Synchronous where the runtime can (a hop to WebCrypto's thread
+ * costs more than the hash), else through WebCrypto.
+ */
+export function sha256Hex(text: string): string | Promise<string> {
+  if (typeof Bun !== "undefined") return new Bun.CryptoHasher("sha256").update(text).digest("hex");
+  return crypto.subtle
+    .digest("SHA-256", utf8(text))
+    .then((digest) =>
+      Array.from(new Uint8Array(digest), (byte) => byte.toString(16).padStart(2, "0")).join(""),
+    );
+}

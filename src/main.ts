@@ -1,0 +1,90 @@
+import { relay } from "./chat/hub.ts";
+import { systemClock } from "./clock.ts";
+import { type Config, readConfig } from "./config.ts";
+import { createDeps } from "./deps.ts";
+import { createLog, faultCode } from "./log.ts";
+import { nativeRedisTransport } from "./redis/native.ts";
+import { upstashTransport } from "./redis/upstash.ts";
+import { serve } from "./server.ts";
+import { memoryTicketStore } from "./store/memory.ts";
+import { redisTicketStore } from "./store/redis.ts";
+import type { TicketStore } from "./store/store.ts";
+import { signToken } from "./token.ts";
+
+/** Exit code for a configuration that can't be used (sysexits.h, EX_CONFIG). */
+const EXIT_CONFIG = 78;
+/** How long a demo token lives, in milliseconds. */
+const DEMO_TOKEN_TTL_MS = 3_600_000;
+
+const clock = systemClock;
+const read = readConfig(process.env);
+const log = createLog({
+  level: read.ok ? read.config.logLevel : "error",
+  clock,
+  write: (line) => void process.stdout.write(line),
+});
+if (!read.ok) {
+  for (const fault of read.faults) log("error", "config_fault", { ...fault });
+  process.exit(EXIT_CONFIG);
+}
+const { config } = read;
+
+process.on("uncaughtException", (error) => log("error", "uncaught", { code: faultCode(error) }));
+process.on("unhandledRejection", (error) => log("error", "uncaught", { code: faultCode(error) }));
+
+const demoSecret = crypto.getRandomValues(new Uint8Array(32));
+const deps = createDeps({
+  ...config,
+  keys: config.keys ?? { secret: demoSecret },
+  sessionSecret: config.sessionSecret ?? crypto.getRandomValues(new Uint8Array(32)),
+  store: createStore(config),
+  clock,
+  log,
+  signDemoToken: config.demo
+    ? (user) =>
+        signToken({ secret: demoSecret, user, expiresAtMs: clock.nowMs() + DEMO_TOKEN_TTL_MS })
+    : undefined,
+});
+const server = start();
+log("info", "listening", { url: server.url.href });
+if (config.demo) {
+  log("warn", "demo_mode", {
+    url: server.url.href,
+    note: "Nothing is configured: random secrets made at start, tickets and chat in memory, anybody on this machine signs in under any name. Not for production.",
+  });
+}
+
+for (const signal of ["SIGTERM", "SIGINT"] as const) {
+  process.on(signal, async () => {
+    log("info", "draining");
+    await server.stop();
+    log("info", "stopped");
+    process.exit(0);
+  });
+}
+
+function start(): ReturnType<typeof serve> {
+  try {
+    return serve({
+      ...deps,
+      hostname: config.host,
+      port: config.port,
+      handlers: relay(deps),
+      socketLimits: {
+        maxPerIdentity: config.maxSocketsPerIdentity,
+        messagesPerSecond: config.messagesPerSecond,
+        maxMessageBytes: config.maxMessageBytes,
+      },
+    });
+  } catch (error) {
+    log("error", "listen_failed", { variable: "PORT", code: faultCode(error) });
+    process.exit(1);
+  }
+}
+
+function createStore({ redis }: Config): TicketStore {
+  if (!redis) return memoryTicketStore({ clock });
+  return redisTicketStore(
+    redis.kind === "upstash" ? upstashTransport(redis) : nativeRedisTransport(redis),
+  );
+}

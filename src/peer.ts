@@ -1,0 +1,36 @@
+import { isLoopback } from "./origin.ts";
+
+/**
+ * The address that asks: the socket's, or with `trustProxy` proxies in front what the outermost of them
+ * saw. Only that entry of `X-Forwarded-For` counts; what a client wrote before it doesn't.
+ */
+export function peerAddress(
+  request: Request,
+  socketAddress: string | undefined,
+  trustProxy: number,
+): string | undefined {
+  if (trustProxy === 0) return socketAddress;
+  const hops = (request.headers.get("x-forwarded-for") ?? "").split(",").map((hop) => hop.trim());
+  const hop = hops.at(-trustProxy);
+  return hop && /^[\d.a-fA-F:]{2,45}$/.test(hop) ? hop : socketAddress;
+}
+
+/**
+ * What limits per address are counted under: an IPv4 address, or the /64 network of an IPv6 address (one
+ * household has a whole one). `undefined` for this machine: a loopback peer is a proxy that speaks for
+ * many, or the operator.
+ */
+export function limitKey(address: string | undefined): string | undefined {
+  if (!address) return undefined;
+  const v4 = /(?:^|^::ffff:)(\d{1,3}(?:\.\d{1,3}){3})$/i.exec(address)?.[1];
+  if (isLoopback(v4 ?? address)) return undefined;
+  if (v4) return v4;
+  const [head = "", tail] = address.toLowerCase().split("::");
+  const groups = head.split(":").filter(Boolean);
+  const after = tail === undefined ? [] : tail.split(":").filter(Boolean);
+  const missing = Math.max(0, 8 - groups.length - after.length);
+  return [...groups, ...Array<string>(missing).fill("0"), ...after]
+    .slice(0, 4)
+    .map((group) => group.replace(/^0+(?=.)/, ""))
+    .join(":");
+}

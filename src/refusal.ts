@@ -1,0 +1,81 @@
+import { ANSWER_HEADERS } from "./headers.ts";
+
+/** The closed table of refusals: whatever is refused is refused with one of these. */
+const REFUSALS = {
+  malformed_request: [
+    400,
+    "The request can't be parsed, or carries two values where one is allowed",
+  ],
+  handshake_invalid: [400, "The WebSocket handshake is not valid"],
+  credential_in_url: [400, "Credentials don't belong in a URL; only a ticket does"],
+  token_missing: [401, "A bearer token is needed"],
+  token_invalid: [401, "The bearer token is not valid"],
+  ticket_refused: [401, "The ticket is not valid"],
+  session_refused: [401, "A ticket or a visitor's session is needed"],
+  origin_refused: [403, "This origin is not allowed"],
+  not_found: [404, "There is nothing here"],
+  method_not_allowed: [405, "This method is not allowed here"],
+  body_too_large: [413, "The body is too large"],
+  upgrade_required: [426, "This address speaks WebSocket, version 13"],
+  too_many_requests: [429, "Too many requests"],
+  internal_error: [500, "The server failed"],
+  store_unavailable: [503, "The ticket store doesn't answer"],
+  keys_unavailable: [503, "The keys that verify tokens are out of reach"],
+  shutting_down: [503, "The server is shutting down"],
+} as const satisfies Record<string, readonly [status: number, detail: string]>;
+
+export type RefusalCode = keyof typeof REFUSALS;
+
+/** Why somebody isn't let in: a value, never thrown. `headers` are those that this refusal needs beside its body. */
+export interface Refusal {
+  readonly ok: false;
+  readonly code: RefusalCode;
+  readonly headers?: Readonly<Record<string, string>>;
+}
+
+/** Headers that a refusal always carries. RFC 9110 wants a challenge with 401, `Upgrade` with 426. */
+const FIXED_HEADERS: { readonly [code in RefusalCode]?: Readonly<Record<string, string>> } = {
+  token_missing: { "WWW-Authenticate": "Bearer" },
+  token_invalid: { "WWW-Authenticate": 'Bearer error="invalid_token"' },
+  ticket_refused: { "WWW-Authenticate": "Ticket" },
+  session_refused: { "WWW-Authenticate": "Ticket" },
+  upgrade_required: {
+    Connection: "Upgrade",
+    Upgrade: "websocket",
+    "Sec-WebSocket-Version": "13",
+  },
+  store_unavailable: { "Retry-After": "2" },
+  keys_unavailable: { "Retry-After": "5" },
+  shutting_down: { "Retry-After": "5" },
+};
+
+export function refuse(code: RefusalCode, headers?: Record<string, string>): Refusal {
+  return headers ? { ok: false, code, headers } : { ok: false, code };
+}
+
+/** `too_many_requests`, with `Retry-After` in whole seconds (RFC 9110 section 10.2.3). */
+export function refuseFor(waitMs: number): Refusal {
+  return refuse("too_many_requests", { "Retry-After": String(Math.ceil(waitMs / 1000)) });
+}
+
+/** The HTTP status of a refusal code. */
+export function refusalStatus(code: RefusalCode): number {
+  return REFUSALS[code][0];
+}
+
+/** A refusal as an HTTP answer: `application/problem+json` (RFC 9457) with its `code`, and nothing of what was sent. */
+export function refusalResponse({ code, headers }: Refusal): Response {
+  const [status, detail] = REFUSALS[code];
+  return new Response(JSON.stringify({ type: "about:blank", status, code, detail }), {
+    status,
+    headers: {
+      ...ANSWER_HEADERS,
+      "Content-Type": "application/problem+json",
+      ...FIXED_HEADERS[code],
+      ...headers,
+    },
+  });
+}
+
+/** Every code of the table, for documentation and tests. */
+export const REFUSAL_CODES: readonly RefusalCode[] = Object.keys(REFUSALS) as RefusalCode[];

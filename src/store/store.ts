@@ -1,0 +1,49 @@
+/** What a ticket stands for. Kept under the ticket's hash, never with the ticket. */
+export interface TicketRecord {
+  /** What the ticket is good for, so that no other record can be taken for one. */
+  readonly purpose: "ws";
+  /** The key it was put under, compared on redemption: a reply to somebody else's take is no admission. */
+  readonly hash: string;
+  readonly user: string;
+  /** Wall clock, in milliseconds: the record is worthless from then on, whatever the store thinks. */
+  readonly expiresAtMs: number;
+  /** Wall clock, in milliseconds: the end of the JWT that the ticket was issued for. */
+  readonly tokenExpiresAtMs: number;
+}
+
+/**
+ * Where tickets wait for their one use. There is no get and no delete, so that no read-then-delete race
+ * can be written. Every method rejects when the store can't do it; `put` and `take` are never repeated.
+ */
+export interface TicketStore {
+  /** Keeps `record` under `hash` (SHA-256 in hex) for `ttlMs` milliseconds. */
+  put(hash: string, record: TicketRecord, ttlMs: number): Promise<void>;
+  /** Removes and returns in one step: of any number of callers one at most gets the record. */
+  take(hash: string): Promise<TicketRecord | undefined>;
+  close(): Promise<void>;
+}
+
+/** A record as JSON that has exactly the expected shape; `undefined` for everything else. */
+export function parseTicketRecord(text: unknown): TicketRecord | undefined {
+  if (typeof text !== "string") return undefined;
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+  return isTicketRecord(value) ? value : undefined;
+}
+
+export function isTicketRecord(value: unknown): value is TicketRecord {
+  if (typeof value !== "object" || value === null) return false;
+  const record = value as Partial<Record<keyof TicketRecord, unknown>>;
+  return (
+    record.purpose === "ws" &&
+    typeof record.hash === "string" &&
+    typeof record.user === "string" &&
+    record.user !== "" &&
+    Number.isSafeInteger(record.expiresAtMs) &&
+    Number.isSafeInteger(record.tokenExpiresAtMs)
+  );
+}

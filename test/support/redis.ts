@@ -1,0 +1,83 @@
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+/** A redis-server of one's own, on a free port, with its files in a folder that goes with it. */
+export interface TestRedis extends AsyncDisposable {
+  readonly port: number;
+  readonly url: string;
+  /** One command over a connection of its own. */
+  command(...args: string[]): Promise<unknown>;
+  /** SIGKILL, or SIGTERM with `{ save: true }`. */
+  kill(options?: { save?: boolean }): Promise<void>;
+  /** Starts it again on the same port and folder. */
+  restart(): Promise<void>;
+  /** SIGSTOP: it keeps its connections and says nothing. */
+  freeze(): void;
+  thaw(): void;
+}
+
+/** Starts redis-server with further arguments of its own (`["--requirepass", "…"]`). */
+export async function startRedis(args: readonly string[] = []): Promise<TestRedis> {
+  const directory = await mkdtemp(join(tmpdir(), "ws-ticket-redis-"));
+  const port = freePort();
+  const at = args.indexOf("--requirepass");
+  const password = at < 0 ? "" : `:${args[at + 1]}@`;
+  const url = `redis://${password}127.0.0.1:${port}`;
+  let child = await spawn();
+
+  async function spawn(): Promise<Bun.Subprocess> {
+    const started = Bun.spawn(
+      [
+        ...["redis-server", "--port", String(port), "--bind", "127.0.0.1", "--dir", directory],
+        ...["--save", "", "--daemonize", "no", ...args],
+      ],
+      { stdout: "ignore", stderr: "ignore" },
+    );
+    for (;;) {
+      if (started.exitCode !== null) throw new Error("redis-server didn't start");
+      const pong = await command("PING").catch(() => undefined);
+      if (pong === "PONG") return started;
+      await Bun.sleep(5);
+    }
+  }
+
+  async function command(...words: string[]): Promise<unknown> {
+    const client = new Bun.RedisClient(url, { autoReconnect: false, connectionTimeout: 1_000 });
+    try {
+      await client.connect();
+      const [name = "", ...rest] = words;
+      return await client.send(name, rest);
+    } finally {
+      client.close();
+    }
+  }
+
+  return {
+    port,
+    url,
+    command,
+    async kill({ save = false } = {}) {
+      child.kill(save ? "SIGTERM" : "SIGKILL");
+      await child.exited;
+    },
+    async restart() {
+      child = await spawn();
+    },
+    freeze: () => child.kill("SIGSTOP"),
+    thaw: () => child.kill("SIGCONT"),
+    async [Symbol.asyncDispose]() {
+      child.kill("SIGKILL");
+      await child.exited;
+      await rm(directory, { recursive: true, force: true });
+    },
+  };
+}
+
+/** A port that nobody listens on now. */
+export function freePort(): number {
+  const listener = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });
+  const { port } = listener;
+  listener.stop(true);
+  return port;
+}

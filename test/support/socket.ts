@@ -1,0 +1,63 @@
+/** A client's end of a socket, with everything that came over it. */
+export interface TestSocket extends AsyncDisposable {
+  readonly socket: WebSocket;
+  /** Resolves when it is open, rejects when it was refused. */
+  readonly opened: Promise<void>;
+  readonly closed: Promise<{ code: number; reason: string }>;
+  /** Every frame so far, parsed. */
+  readonly frames: readonly Frame[];
+  /** The first frame, already there or still to come, that nobody has asked for and that matches. */
+  next(matches?: (frame: Frame) => boolean): Promise<Frame>;
+  send(frame: unknown): void;
+}
+
+// biome-ignore lint: frames are whatever the server sends
+export type Frame = Record<string, any>;
+
+/** Opens a socket with headers of one's own, as no browser can. */
+export function openSocket(url: string, headers: Record<string, string> = {}): TestSocket {
+  const socket = new WebSocket(url, { headers } as unknown as string[]);
+  const opened = Promise.withResolvers<void>();
+  const closed = Promise.withResolvers<{ code: number; reason: string }>();
+  const frames: Frame[] = [];
+  const unread: Frame[] = [];
+  const waiting = new Set<{
+    matches: (frame: Frame) => boolean;
+    resolve: (frame: Frame) => void;
+  }>();
+  opened.promise.catch(() => {});
+  socket.onopen = () => opened.resolve();
+  socket.onclose = ({ code, reason }) => {
+    opened.reject(new Error(`Socket closed before it was open: ${code}`));
+    closed.resolve({ code, reason });
+  };
+  socket.onmessage = ({ data }) => {
+    const frame: Frame = JSON.parse(data as string);
+    frames.push(frame);
+    for (const waiter of waiting) {
+      if (!waiter.matches(frame)) continue;
+      waiting.delete(waiter);
+      waiter.resolve(frame);
+      return;
+    }
+    unread.push(frame);
+  };
+  return {
+    socket,
+    opened: opened.promise,
+    closed: closed.promise,
+    frames,
+    next(matches = () => true) {
+      const at = unread.findIndex(matches);
+      if (at >= 0) return Promise.resolve(unread.splice(at, 1)[0] as Frame);
+      const { promise, resolve } = Promise.withResolvers<Frame>();
+      waiting.add({ matches, resolve });
+      return promise;
+    },
+    send: (frame) => socket.send(typeof frame === "string" ? frame : JSON.stringify(frame)),
+    async [Symbol.asyncDispose]() {
+      socket.close();
+      await closed.promise;
+    },
+  };
+}
