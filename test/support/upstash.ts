@@ -16,14 +16,17 @@ export interface UpstashBridge extends AsyncDisposable {
   fault: BridgeFault | undefined;
 }
 
-export async function startUpstashBridge(redisUrl: string): Promise<UpstashBridge> {
+export async function startUpstashBridge(
+  redisUrl: string,
+  { port = 0 }: { port?: number } = {},
+): Promise<UpstashBridge> {
   const token = "bridge-token";
   const redis = new Bun.RedisClient(redisUrl, { connectionTimeout: 1_000 });
   const requests: string[] = [];
   const bridge = { fault: undefined as BridgeFault | undefined };
   const server = Bun.serve({
     hostname: "127.0.0.1",
-    port: 0,
+    port,
     development: false,
     idleTimeout: 30,
     async fetch(request, self) {

@@ -1,0 +1,91 @@
+import { join } from "node:path";
+
+const MAIN = join(import.meta.dir, "../../src/main.ts");
+
+/** The server as a process of its own, with all that it says. */
+export interface TestProcess extends AsyncDisposable {
+  /** Where it listens; rejects when it ends before it does. */
+  readonly listening: Promise<URL>;
+  /** Exit code; -1 when a signal ended it. */
+  readonly exited: Promise<number>;
+  /** What it has written so far. */
+  readonly stdout: string;
+  readonly stderr: string;
+  /** The lines of stdout so far, parsed. */
+  readonly events: readonly Record<string, unknown>[];
+  /** The first line of this event, already there or still to come. */
+  event(name: string): Promise<Record<string, unknown>>;
+  kill(signal: "SIGTERM" | "SIGINT" | "SIGKILL"): void;
+}
+
+/** Starts `src/main.ts` with this environment and nothing else, on a free port unless it says otherwise. */
+export function startProcess(environment: Record<string, string> = {}): TestProcess {
+  const child = Bun.spawn([process.execPath, MAIN], {
+    cwd: import.meta.dir,
+    env: { PORT: "0", CHAT_DATABASE: ":memory:", ...environment },
+    stdout: "pipe",
+    stderr: "pipe",
+  });
+  let stdout = "";
+  let stderr = "";
+  const waiting = new Set<() => void>();
+
+  async function read(stream: ReadableStream<Uint8Array>, take: (text: string) => void) {
+    const decoder = new TextDecoder();
+    for await (const chunk of stream as unknown as AsyncIterable<Uint8Array>) {
+      take(decoder.decode(chunk, { stream: true }));
+      for (const wake of waiting) wake();
+    }
+  }
+  const readStdout = read(child.stdout, (text) => (stdout += text));
+  const readStderr = read(child.stderr, (text) => (stderr += text));
+  const exited = child.exited.then(async (code) => {
+    await Promise.all([readStdout, readStderr]);
+    return child.signalCode ? -1 : code;
+  });
+
+  function events(): Record<string, unknown>[] {
+    return stdout
+      .split("\n")
+      .slice(0, -1)
+      .map((line) => JSON.parse(line));
+  }
+
+  function event(name: string): Promise<Record<string, unknown>> {
+    return new Promise((resolve, reject) => {
+      const look = () => {
+        const found = events().find((line) => line.event === name);
+        if (!found) return;
+        waiting.delete(look);
+        resolve(found);
+      };
+      waiting.add(look);
+      look();
+      void exited.then(() =>
+        reject(new Error(`Process ended without ${name}: ${stdout}${stderr}`)),
+      );
+    });
+  }
+
+  const listening = event("listening").then(({ url }) => new URL(String(url)));
+  listening.catch(() => {});
+  return {
+    listening,
+    exited,
+    get stdout() {
+      return stdout;
+    },
+    get stderr() {
+      return stderr;
+    },
+    get events() {
+      return events();
+    },
+    event,
+    kill: (signal) => child.kill(signal),
+    async [Symbol.asyncDispose]() {
+      child.kill("SIGKILL");
+      await exited;
+    },
+  };
+}
