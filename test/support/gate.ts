@@ -1,0 +1,60 @@
+import { expect } from "bun:test";
+import { memoryTicketStore } from "../../src/store/memory.ts";
+import type { TicketStore } from "../../src/store/store.ts";
+import { fakeClock } from "./clock.ts";
+import { handshake, type RawAnswer, sendRaw } from "./raw.ts";
+import { startServer, type TestServer } from "./server.ts";
+import { watchStore, type WatchedStore } from "./store.ts";
+
+/** A server seen from its door: what it answers to a handshake, and what that cost in the store. */
+export interface Gate extends TestServer {
+  readonly store: WatchedStore;
+  /** One handshake with this ticket, otherwise without fault. */
+  knock(ticket: string, headers?: Record<string, string | null>): Promise<RawAnswer>;
+  /**
+   * Sends what `write` makes of a fresh ticket, and returns the answer; fails unless the store was left alone,
+   * no socket was opened, the log doesn't have the ticket, and the same ticket is let in afterwards.
+   */
+  turnAway(write: (ticket: string) => string): Promise<RawAnswer>;
+}
+
+export function startGate({
+  store: inner,
+  ...options
+}: Parameters<typeof startServer>[0] & { store?: TicketStore } = {}): Gate {
+  const clock = fakeClock();
+  const store = watchStore(inner ?? memoryTicketStore({ clock }));
+  const server = startServer({ clock, ...options, store });
+  const knock: Gate["knock"] = (ticket, headers) =>
+    sendRaw(server.port, handshake(`/ws/chat?ticket=${ticket}`, headers));
+  return Object.assign(server, {
+    store,
+    knock,
+    async turnAway(write: (ticket: string) => string) {
+      const ticket = await server.ticket();
+      const asked = store.takes.length;
+      const opened = opens(server);
+      const answer = await sendRaw(server.port, write(ticket));
+      expect(answer.status).not.toBe(101);
+      expect(store.takes).toHaveLength(asked);
+      expect(opens(server)).toBe(opened);
+      expect(server.logLines.join("")).not.toContain(ticket);
+      const next = await knock(
+        ticket,
+        options.allowedOrigins ? { Origin: options.allowedOrigins[0] as string } : {},
+      );
+      expect(next.status).toBe(101);
+      return answer;
+    },
+  });
+}
+
+/** Sockets that were ever opened. */
+function opens({ logLines }: TestServer): number {
+  return logLines.filter((line) => line.includes('"socket_opened"')).length;
+}
+
+/** The `code` of a refusal's body; `undefined` for an answer without one. */
+export function codeOf({ body }: RawAnswer): string | undefined {
+  return /"code":"(\w+)"/.exec(body)?.[1];
+}

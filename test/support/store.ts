@@ -1,0 +1,67 @@
+import type { TicketRecord, TicketStore } from "../../src/store/store.ts";
+
+/** A ticket store that shows what it is asked and, when told to, makes the askers wait. */
+export interface WatchedStore extends TicketStore {
+  /** Hashes that `take` was called with so far. */
+  readonly takes: readonly string[];
+  /** What `put` was called with so far. */
+  readonly puts: readonly { hash: string; record: TicketRecord; ttlMs: number }[];
+  /** Holds back the takes that come from now on. */
+  hold(): {
+    /** Resolves when the first of them has come. */
+    readonly asked: Promise<void>;
+    /** Lets them go on, and holds back no more. */
+    release(): void;
+  };
+}
+
+export function watchStore(store: TicketStore): WatchedStore {
+  const takes: string[] = [];
+  const puts: { hash: string; record: TicketRecord; ttlMs: number }[] = [];
+  let onTake: (() => Promise<void>) | undefined;
+  return {
+    takes,
+    puts,
+    hold() {
+      const asked = Promise.withResolvers<void>();
+      const released = Promise.withResolvers<void>();
+      onTake = () => {
+        asked.resolve();
+        return released.promise;
+      };
+      return {
+        asked: asked.promise,
+        release() {
+          onTake = undefined;
+          released.resolve();
+        },
+      };
+    },
+    put(hash, record, ttlMs) {
+      puts.push({ hash, record, ttlMs });
+      return store.put(hash, record, ttlMs);
+    },
+    async take(hash) {
+      takes.push(hash);
+      await onTake?.();
+      return store.take(hash);
+    },
+    close: () => store.close(),
+  };
+}
+
+/** A store that forgets nothing by itself: only what is in the records ends them. */
+export function lastingStore(): TicketStore {
+  const records = new Map<string, TicketRecord>();
+  return {
+    async put(hash, record) {
+      records.set(hash, record);
+    },
+    async take(hash) {
+      const record = records.get(hash);
+      records.delete(hash);
+      return record;
+    },
+    async close() {},
+  };
+}
