@@ -1,27 +1,30 @@
-import { type Context, Hono, type MiddlewareHandler } from "hono";
+import { Hono, type MiddlewareHandler } from "hono";
 import { bodyLimit } from "hono/body-limit";
-import { cors } from "hono/cors";
+import { createChatRoutes } from "./chat/routes.ts";
 import type { Deps } from "./deps.ts";
 import { withinDeadline, DEPENDENCY_DEADLINE_MS } from "./deadline.ts";
 import { sha256Hex, toBase64url } from "./encoding.ts";
 import { ANSWER_HEADERS } from "./headers.ts";
 import { faultCode } from "./log.ts";
-import { isAllowedOrigin, isSecure } from "./origin.ts";
-import { limitKey, peerAddress } from "./peer.ts";
-import { type Refusal, refuse, refuseFor, refusalResponse } from "./refusal.ts";
+import {
+  allowMethods,
+  allowOrigins,
+  answer,
+  type AppEnv,
+  bearerUser,
+  isForeign,
+  peerOf,
+} from "./http.ts";
+import { isSecure } from "./origin.ts";
+import { refuseFor, refusalResponse } from "./refusal.ts";
 import { issueTicket } from "./ticket.ts";
-import { isUserId, readBearer, type TokenUser } from "./token.ts";
+import { isUserId } from "./token.ts";
 import { parseUrl, readTicket } from "./url.ts";
 
 /** Largest body of a request, in bytes: none needs more than a few words. */
 const MAX_BODY_BYTES = 16 * 1024;
 /** One probe of the store answers all readiness requests for so long. */
 const READY_FOR_MS = 1_000;
-
-/** What a runtime adds to a request: the address of the connection, where it knows one. */
-export interface AppEnv {
-  Bindings: { socketAddress?: string | undefined };
-}
 
 /**
  * The HTTP side as a Hono app: the ticket endpoint, the visitor's session, health. Web standards only, so
@@ -43,7 +46,7 @@ export function createApp(deps: Deps): Hono<AppEnv> {
   app.notFound(() => answer("not_found"));
 
   app
-    .use("/api/auth/ws-ticket", allowOrigins(deps, { credentials: false }))
+    .use("/api/auth/ws-ticket", allowOrigins(deps, { credentials: false, methods: ["POST"] }))
     .post(async (c) => {
       const user = await bearerUser(c, deps);
       if (!user.ok) return refusalResponse(user);
@@ -57,7 +60,10 @@ export function createApp(deps: Deps): Hono<AppEnv> {
     .all(allowMethods("POST"));
 
   app
-    .use("/api/auth/anonymous-session", allowOrigins(deps, { credentials: true }))
+    .use(
+      "/api/auth/anonymous-session",
+      allowOrigins(deps, { credentials: true, methods: ["POST"] }),
+    )
     .post(async (c) => {
       if (isForeign(c, deps)) return answer("origin_refused");
       const peer = peerOf(c, deps);
@@ -84,6 +90,8 @@ export function createApp(deps: Deps): Hono<AppEnv> {
       .all(allowMethods("POST"));
   }
 
+  if (deps.chat) app.route("/api/chats", createChatRoutes(deps.chat, deps));
+
   app.get("/healthz", (c) => c.json({ status: "ok" })).all(allowMethods("GET, HEAD"));
 
   const storeAnswers = createProbe(deps);
@@ -95,66 +103,6 @@ export function createApp(deps: Deps): Hono<AppEnv> {
     .all(allowMethods("GET, HEAD"));
 
   return app;
-}
-
-function answer(code: Refusal["code"]): Response {
-  return refusalResponse(refuse(code));
-}
-
-/** The user of the `Authorization` header, or why there is none. */
-export async function bearerUser(
-  c: Context<AppEnv>,
-  deps: Deps,
-): Promise<{ readonly ok: true; readonly user: TokenUser } | Refusal> {
-  const { failures } = deps.limits;
-  const bearer = readBearer(c.req.raw.headers.get("authorization"));
-  if (!bearer.ok) return bearer;
-  const peer = peerOf(c, deps);
-  const waitMs = peer ? failures.waitMs(peer) : 0;
-  if (waitMs > 0) return refuseFor(waitMs);
-  const verified = await deps.verifyToken(bearer.token);
-  if (!verified.ok) {
-    if (verified.code === "token_invalid") {
-      deps.log("info", "token_refused", peer ? { peer } : {});
-      if (peer) failures.count(peer);
-    }
-  }
-  return verified;
-}
-
-function peerOf(c: Context<AppEnv>, deps: Deps): string | undefined {
-  return limitKey(peerAddress(c.req.raw, c.env?.socketAddress, deps.trustProxy));
-}
-
-/** Whether a page of somebody else's asks. */
-function isForeign(c: Context<AppEnv>, { origins }: Deps): boolean {
-  const { raw } = c.req;
-  return raw.headers.has("origin") && !isAllowedOrigin(raw, new URL(raw.url), origins);
-}
-
-/** Lets the allowed origins read the answers (CORS), and nobody else. */
-function allowOrigins(
-  deps: Deps,
-  { credentials }: { credentials: boolean },
-): MiddlewareHandler<AppEnv> {
-  const allow = cors({
-    origin: (origin) => origin,
-    credentials,
-    allowMethods: ["POST"],
-    allowHeaders: ["Authorization", "Content-Type"],
-    exposeHeaders: ["Retry-After"],
-    maxAge: 600,
-  });
-  return async (c, next) => {
-    if (isAllowedOrigin(c.req.raw, new URL(c.req.url), deps.origins)) return allow(c, next);
-    c.header("Vary", "Origin");
-    return next();
-  };
-}
-
-/** The last handler of a path: every other method. */
-function allowMethods(methods: string): () => Response {
-  return () => refusalResponse(refuse("method_not_allowed", { Allow: methods }));
 }
 
 /** Refuses what is no URL, and every URL with a credential in it, before anything else looks at the request. */

@@ -1,8 +1,11 @@
+import { DEFAULT_RETENTION, type Retention } from "./chat/log.ts";
 import { MIN_SECRET_BYTES } from "./deps.ts";
 import { utf8 } from "./encoding.ts";
 import { LOG_LEVELS, type LogLevel } from "./log.ts";
 import { isLoopback } from "./origin.ts";
 import type { TokenKeys } from "./token.ts";
+
+const DAY_MS = 86_400_000;
 
 export type Environment = Readonly<Record<string, string | undefined>>;
 
@@ -29,6 +32,7 @@ export interface Config {
     | { readonly kind: "upstash"; readonly url: string; readonly token: string }
     | { readonly kind: "native"; readonly url: string };
   readonly chatDatabase: string;
+  readonly retention: Retention;
   readonly ticketTtlMs: number;
   readonly trustProxy: number;
   readonly ticketsPerMinute: number;
@@ -178,6 +182,10 @@ export function readConfig(
     ...(publicUrl && { publicUrl }),
     ...(redis && { redis }),
     chatDatabase: text("CHAT_DATABASE") ?? (demo ? ":memory:" : "ws-ticket.sqlite"),
+    retention: {
+      maxMessages: whole("CHAT_MAX_MESSAGES", DEFAULT_RETENTION.maxMessages, 0, 1_000_000),
+      maxAgeMs: whole("CHAT_MAX_AGE_DAYS", DEFAULT_RETENTION.maxAgeMs / DAY_MS, 0, 3_650) * DAY_MS,
+    },
     ticketTtlMs: whole("TICKET_TTL_SECONDS", 30, 1, 300) * 1000,
     trustProxy: whole("TRUST_PROXY", 0, 0, 10),
     ticketsPerMinute: whole("TICKETS_PER_MINUTE", 60, 0, 1_000_000),

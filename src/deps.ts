@@ -1,3 +1,4 @@
+import type { ChatLog } from "./chat/log.ts";
 import { type Clock, systemClock } from "./clock.ts";
 import { createLog, type Log } from "./log.ts";
 import { createRateLimit, type RateLimit } from "./limit.ts";
@@ -34,6 +35,8 @@ export interface Deps {
     /** Visitors' sessions per address. */
     readonly sessions: RateLimit<string>;
   };
+  /** Where chats are kept; without it there are no routes for them. */
+  readonly chat?: ChatLog | undefined;
   /** Set in the demo mode only: signs a token for any name. */
   readonly signDemoToken?: ((user: string) => Promise<string>) | undefined;
   /** Whether this server is on its way out; `serve` sets it. */
@@ -64,6 +67,7 @@ export interface DepsOptions {
   randomBytes?: ((length: number) => Uint8Array) | undefined;
   /** Default: warnings and errors to stdout. */
   log?: Log | undefined;
+  chat?: ChatLog | undefined;
   signDemoToken?: ((user: string) => Promise<string>) | undefined;
 }
 
@@ -106,6 +110,7 @@ export function createDeps(options: DepsOptions): Deps {
       failures: perMinute(FAILURES_PER_MINUTE),
       sessions: perMinute(SESSIONS_PER_MINUTE),
     },
+    chat: options.chat,
     signDemoToken,
     isDraining: () => false,
   };

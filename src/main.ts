@@ -1,14 +1,17 @@
-import { relay } from "./chat/hub.ts";
+import { createChat } from "./chat/hub.ts";
+import type { ChatLog } from "./chat/log.ts";
+import { redisChatLog } from "./chat/redis.ts";
+import { sqliteChatLog } from "./chat/sqlite.ts";
 import { systemClock } from "./clock.ts";
 import { type Config, readConfig } from "./config.ts";
 import { createDeps } from "./deps.ts";
 import { createLog, faultCode } from "./log.ts";
 import { nativeRedisTransport } from "./redis/native.ts";
 import { upstashTransport } from "./redis/upstash.ts";
+import type { RedisTransport } from "./redis/transport.ts";
 import { serve } from "./server.ts";
 import { memoryTicketStore } from "./store/memory.ts";
 import { redisTicketStore } from "./store/redis.ts";
-import type { TicketStore } from "./store/store.ts";
 import { signToken } from "./token.ts";
 
 /** Exit code for a configuration that can't be used (sysexits.h, EX_CONFIG). */
@@ -33,11 +36,13 @@ process.on("uncaughtException", (error) => log("error", "uncaught", { code: faul
 process.on("unhandledRejection", (error) => log("error", "uncaught", { code: faultCode(error) }));
 
 const demoSecret = crypto.getRandomValues(new Uint8Array(32));
+const chat = openChat();
 const deps = createDeps({
   ...config,
   keys: config.keys ?? { secret: demoSecret },
   sessionSecret: config.sessionSecret ?? crypto.getRandomValues(new Uint8Array(32)),
-  store: createStore(config),
+  store: config.redis ? redisTicketStore(transportOf(config.redis)) : memoryTicketStore({ clock }),
+  chat,
   clock,
   log,
   signDemoToken: config.demo
@@ -45,6 +50,7 @@ const deps = createDeps({
         signToken({ secret: demoSecret, user, expiresAtMs: clock.nowMs() + DEMO_TOKEN_TTL_MS })
     : undefined,
 });
+const handlers = createChat(chat, deps);
 const server = start();
 log("info", "listening", { url: server.url.href });
 if (config.demo) {
@@ -69,7 +75,7 @@ function start(): ReturnType<typeof serve> {
       ...deps,
       hostname: config.host,
       port: config.port,
-      handlers: relay(deps),
+      handlers,
       socketLimits: {
         maxPerIdentity: config.maxSocketsPerIdentity,
         messagesPerSecond: config.messagesPerSecond,
@@ -82,9 +88,28 @@ function start(): ReturnType<typeof serve> {
   }
 }
 
-function createStore({ redis }: Config): TicketStore {
-  if (!redis) return memoryTicketStore({ clock });
-  return redisTicketStore(
-    redis.kind === "upstash" ? upstashTransport(redis) : nativeRedisTransport(redis),
-  );
+function transportOf(settings: NonNullable<Config["redis"]>): RedisTransport {
+  return settings.kind === "upstash" ? upstashTransport(settings) : nativeRedisTransport(settings);
+}
+
+function openChat(): ChatLog {
+  const { retention } = config;
+  if (config.redis) {
+    return redisChatLog({
+      transport: transportOf(config.redis),
+      blocking: config.redis.kind === "native" ? transportOf(config.redis) : undefined,
+      hasListeners: () => handlers.size > 0,
+      ...{ clock, log, retention },
+    });
+  }
+  try {
+    return sqliteChatLog({ path: config.chatDatabase, clock, retention });
+  } catch (error) {
+    log("error", "config_fault", {
+      variable: "CHAT_DATABASE",
+      code: faultCode(error),
+      note: "can't be used: locked, broken, not writable, somebody else's, or of a newer version",
+    });
+    process.exit(EXIT_CONFIG);
+  }
 }

@@ -1,7 +1,12 @@
 export { admit, type Admission, type Identity } from "./admit.ts";
-export { type AppEnv, createApp } from "./app.ts";
+export { createApp } from "./app.ts";
+export { createChat } from "./chat/hub.ts";
+export type { ChatLog, Retention } from "./chat/log.ts";
+export { redisChatLog } from "./chat/redis.ts";
+export { sqliteChatLog } from "./chat/sqlite.ts";
 export { type Clock, systemClock } from "./clock.ts";
 export { createDeps, type Deps, type DepsOptions } from "./deps.ts";
+export type { AppEnv } from "./http.ts";
 export { createLog, type Log, type LogFields, type LogLevel } from "./log.ts";
 export { nativeRedisTransport } from "./redis/native.ts";
 export type { RedisReply, RedisTransport } from "./redis/transport.ts";

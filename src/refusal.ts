@@ -19,7 +19,7 @@ const REFUSALS = {
   upgrade_required: [426, "This address speaks WebSocket, version 13"],
   too_many_requests: [429, "Too many requests"],
   internal_error: [500, "The server failed"],
-  store_unavailable: [503, "The ticket store doesn't answer"],
+  store_unavailable: [503, "The store doesn't answer"],
   keys_unavailable: [503, "The keys that verify tokens are out of reach"],
   shutting_down: [503, "The server is shutting down"],
 } as const satisfies Record<string, readonly [status: number, detail: string]>;

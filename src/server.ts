@@ -68,6 +68,12 @@ export function serve(options: ServeOptions): RunningServer {
     }
     const { identity, ticketTag } = admission;
     const fields = { ...common, ...who(identity), ...(ticketTag && { ticketTag }) };
+    try {
+      await handlers.ready?.();
+    } catch (error) {
+      log("error", "handlers_not_ready", { ...fields, code: faultCode(error) });
+      return refusalResponse(refuse("store_unavailable"));
+    }
     if (deps.isDraining()) return refusalResponse(refuse("shutting_down"));
     const upgraded =
       !request.signal.aborted &&
@@ -97,7 +103,7 @@ export function serve(options: ServeOptions): RunningServer {
       return refusalResponse(refuse("internal_error"));
     },
   });
-  handlers.start?.((topic, text) => server.publish(topic, text));
+  handlers.start?.((topic, text) => server.publish(topic, text), sockets.closeAll);
 
   async function drain(withinMs: number): Promise<void> {
     const deadline = AbortSignal.timeout(withinMs);

@@ -1,6 +1,8 @@
 export { admit, type Admission, type Identity } from "./admit.ts";
-export { type AppEnv, createApp } from "./app.ts";
+export { createApp } from "./app.ts";
+export { redisChatLog } from "./chat/redis.ts";
 export { createDeps, type Deps, type DepsOptions } from "./deps.ts";
+export type { AppEnv } from "./http.ts";
 export type { RedisReply, RedisTransport } from "./redis/transport.ts";
 export { upstashTransport } from "./redis/upstash.ts";
 export { type Refusal, type RefusalCode, refusalResponse } from "./refusal.ts";

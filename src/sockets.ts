@@ -33,8 +33,13 @@ export type Socket = Bun.ServerWebSocket<SocketData>;
 
 /** What to do with admitted sockets. Each call is given the socket and whose it is; a throw closes it with 1011. */
 export interface SocketHandlers {
-  /** Once, before the first socket: how to send to all sockets of a topic. */
-  start?(publish: (topic: string, text: string) => void): void;
+  /** Once, before the first socket: how to send to all sockets of a topic, and how to close them all. */
+  start?(
+    publish: (topic: string, text: string) => void,
+    endAll: (code: number, reason: string) => void,
+  ): void;
+  /** Before each socket: a rejection refuses it with 503. */
+  ready?(): Promise<void>;
   open?(socket: Socket, identity: Identity): void;
   /** One text message. The socket's next one waits until a returned promise is settled. */
   message(socket: Socket, identity: Identity, text: string): void | Promise<void>;

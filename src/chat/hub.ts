@@ -1,39 +1,110 @@
+import type { Identity } from "../admit.ts";
 import type { Deps } from "../deps.ts";
-import { keyOf, type SocketHandlers } from "../sockets.ts";
-import { ackFrame, errorFrame, type Message, readFrame } from "./protocol.ts";
+import { faultCode } from "../log.ts";
+import { CLOSE, keyOf, type Socket, type SocketHandlers, who } from "../sockets.ts";
+import { type ChatEvent, type ChatLog, MAX_PAGE } from "./log.ts";
+import { ackFrame, type ClientFrame, errorFrame, readFrame, readReceipt } from "./protocol.ts";
 
-/** The chat between the sockets of one process: stamps messages and hands them to every socket of both sides. */
-export function relay({ clock }: Pick<Deps, "clock">): SocketHandlers {
-  let publish: (topic: string, text: string) => void = () => {};
-  let lastId = 0;
+/** Frames in a row that make no sense, after which a socket is closed. */
+const MAX_BAD_FRAMES = 10;
+
+/**
+ * The chat as socket handlers: keeps what people write in `chat`, and hands what the log tells to every
+ * socket of both sides.
+ */
+export function createChat(
+  chat: ChatLog,
+  { clock, log }: Pick<Deps, "clock" | "log">,
+): SocketHandlers & { readonly size: number } {
+  /** Open sockets, and how many bad frames each has sent in a row. */
+  const sockets = new Map<Socket, number>();
+
+  async function append(
+    socket: Socket,
+    identity: Identity,
+    frame: Exclude<ClientFrame, { type: "MARK_AS_READ" }>,
+  ): Promise<void> {
+    const { chat: where, content, nickname, ref } = frame;
+    const echo = ref === undefined ? {} : { ref };
+    const atMs = clock.nowMs();
+    const kept = await chat.append({
+      chat: where,
+      from: identity.kind,
+      content,
+      nickname,
+      ref,
+      atMs,
+    });
+    socket.send(kept.ok ? ackFrame({ ...kept, ...echo }) : errorFrame({ ...kept, ...echo }));
+  }
+
+  async function markRead(socket: Socket, { kind, id }: Identity, mark: Mark): Promise<void> {
+    const { user, visitor } = mark.chat;
+    const of = { side: kind, id };
+    const users =
+      user === undefined
+        ? (await chat.chats(of, { limit: MAX_PAGE })).map(({ peer }) => peer)
+        : [user];
+    const marked = await Promise.all(
+      users.map((one) => chat.markRead({ user: one, visitor }, kind)),
+    );
+    if (!marked.some((upTo) => upTo !== undefined)) socket.send(errorFrame({ error: "not_found" }));
+  }
+
   return {
-    start(to) {
-      publish = to;
+    start(publish, endAll) {
+      chat.start(
+        (event) => {
+          const text = frameOf(event);
+          publish(keyOf({ kind: "user", id: event.chat.user }), text);
+          publish(keyOf({ kind: "visitor", id: event.chat.visitor }), text);
+        },
+        () => endAll(CLOSE.serviceRestart, "Messages were missed"),
+      );
     },
+    ready: () => chat.ready(),
     open(socket, identity) {
+      sockets.set(socket, 0);
       socket.subscribe(keyOf(identity));
+      if (identity.kind === "user") {
+        chat
+          .meet(identity.id)
+          .catch((error) => log("error", "chat_failed", { code: faultCode(error) }));
+      }
     },
-    message(socket, identity, text) {
+    async message(socket, identity, text) {
       const frame = readFrame(text, identity);
       if ("error" in frame) {
+        const badFrames = (sockets.get(socket) ?? 0) + 1;
+        sockets.set(socket, badFrames);
         socket.send(errorFrame(frame));
+        if (badFrames >= MAX_BAD_FRAMES) socket.close(CLOSE.flooding, "Too many bad frames");
         return;
       }
-      if (frame.type === "MARK_AS_READ") return;
-      const { type, chat, content, nickname, ref } = frame;
-      const message: Message = {
-        type,
-        id: String(++lastId),
-        from: identity.id,
-        to: identity.kind === "visitor" ? chat.user : chat.visitor,
-        content,
-        ...(nickname !== undefined && { nickname }),
-        timestamp: new Date(clock.nowMs()).toISOString(),
-        chatId: chat.visitor,
-      };
-      socket.send(ackFrame(message, ref));
-      publish(keyOf({ kind: "user", id: chat.user }), JSON.stringify(message));
-      publish(keyOf({ kind: "visitor", id: chat.visitor }), JSON.stringify(message));
+      sockets.set(socket, 0);
+      try {
+        if (frame.type === "MARK_AS_READ") await markRead(socket, identity, frame);
+        else await append(socket, identity, frame);
+      } catch (error) {
+        log("error", "chat_failed", { ...who(identity), code: faultCode(error) });
+        const ref = "ref" in frame ? { ref: frame.ref } : {};
+        socket.send(errorFrame({ error: "unavailable", ...ref }));
+      }
+    },
+    close(socket) {
+      sockets.delete(socket);
+    },
+    stop: () => chat.close(),
+    get size() {
+      return sockets.size;
     },
   };
+}
+
+type Mark = Extract<ClientFrame, { type: "MARK_AS_READ" }>;
+
+function frameOf(event: ChatEvent): string {
+  if (event.kind === "message") return JSON.stringify(event.message);
+  const { chat, by, upTo } = event;
+  return readReceipt(chat, { by: chat[by], upTo });
 }

@@ -9,6 +9,9 @@ export const MAX_NICKNAME_LENGTH = 40;
 /** Longest `ref`: the sender's own id for a message. */
 export const MAX_REF_LENGTH = 100;
 
+/** Deepest nesting of a frame: its own braces, and some for fields that are ignored. */
+const MAX_DEPTH = 8;
+
 /** A frame's type says who writes to whom. */
 export type MessageType = "ANON_TO_USER" | "USER_TO_ANON";
 
@@ -27,10 +30,18 @@ export type ClientFrame =
       readonly nickname?: string;
       readonly ref?: string;
     }
-  | { readonly type: "MARK_AS_READ"; readonly chat: Chat };
+  | {
+      readonly type: "MARK_AS_READ";
+      /** Without a user: all chats of the visitor. */
+      readonly chat: { readonly user: string | undefined; readonly visitor: string };
+    };
 
 /** What can be wrong with a frame: the closed table of `ERROR` codes. */
 const FRAME_ERRORS = {
+  unavailable: "The message can't be kept now; send it again with the same ref",
+  blocked: "The recipient wants no messages from you",
+  too_many_recipients: "You have written to too many who never answered",
+  not_found: "There is no such chat",
   malformed: "The frame is not a JSON object of a known type",
   not_allowed: "This type of message is not yours to send",
   invalid_recipient: "The recipient is not an id",
@@ -62,6 +73,7 @@ export interface Message {
 /** Reads one text frame of a sender. What it claims about itself is ignored, and so are unknown fields. */
 export function readFrame(text: string, sender: Identity): ClientFrame | FrameError {
   let frame: Record<string, unknown>;
+  if (isTooDeep(text)) return { error: "malformed" };
   try {
     frame = JSON.parse(text);
   } catch {
@@ -74,6 +86,7 @@ export function readFrame(text: string, sender: Identity): ClientFrame | FrameEr
   if (ref !== undefined && !isLine(ref, MAX_REF_LENGTH)) return { error: "invalid_ref" };
   const echo = ref === undefined ? {} : { ref };
   const type = own("type");
+  if (type === "MARK_AS_READ") return readMark(own("chatId"), own("to"), sender, echo);
   if (type !== "ANON_TO_USER" && type !== "USER_TO_ANON") return { error: "malformed", ...echo };
   if ((type === "ANON_TO_USER") !== (sender.kind === "visitor")) {
     return { error: "not_allowed", ...echo };
@@ -90,6 +103,36 @@ export function readFrame(text: string, sender: Identity): ClientFrame | FrameEr
   const chat =
     sender.kind === "visitor" ? { user: to, visitor: sender.id } : { user: sender.id, visitor: to };
   return { type, chat, content, ...(nickname !== undefined && { nickname }), ...echo };
+}
+
+function readMark(
+  chatId: unknown,
+  to: unknown,
+  sender: Identity,
+  echo: { ref?: string },
+): ClientFrame | FrameError {
+  if (!isVisitorId(chatId)) return { error: "not_found", ...echo };
+  if (sender.kind === "user") {
+    return { type: "MARK_AS_READ", chat: { user: sender.id, visitor: chatId } };
+  }
+  const foreign = chatId !== sender.id || (to !== undefined && !isUserId(to));
+  if (foreign) return { error: "not_found", ...echo };
+  return { type: "MARK_AS_READ", chat: { user: to as string | undefined, visitor: chatId } };
+}
+
+/** Whether JSON nests deeper than any frame does: found out before a parser goes down there. */
+function isTooDeep(text: string): boolean {
+  let depth = 0;
+  let quoted = false;
+  for (let at = 0; at < text.length; at++) {
+    const char = text[at];
+    if (char === '"') quoted = !quoted;
+    else if (quoted) at += char === "\\" ? 1 : 0;
+    else if (char === "{" || char === "[") depth++;
+    else if (char === "}" || char === "]") depth--;
+    if (depth > MAX_DEPTH) return true;
+  }
+  return false;
 }
 
 /** Text of one line: well-formed, no control characters. */
@@ -118,6 +161,10 @@ export function errorFrame({ error, ref }: FrameError): string {
   return JSON.stringify({ type: "ERROR", ref, code: error, message: FRAME_ERRORS[error] });
 }
 
-export function ackFrame(message: Message, ref: string | undefined): string {
-  return JSON.stringify({ type: "ACK", ref, id: message.id, timestamp: message.timestamp });
+export function ackFrame({ id, atMs, ref }: { id: string; atMs: number; ref?: string }): string {
+  return JSON.stringify({ type: "ACK", ref, id, timestamp: new Date(atMs).toISOString() });
+}
+
+export function readReceipt(chat: Chat, { by, upTo }: { by: string; upTo: string }): string {
+  return JSON.stringify({ type: "READ", chatId: chat.visitor, by, upTo });
 }

@@ -2,7 +2,8 @@ import { createDeps, type Deps, type DepsOptions } from "../../src/deps.ts";
 import { createLog } from "../../src/log.ts";
 import { type RunningServer, serve, type ServeOptions } from "../../src/server.ts";
 import { signToken } from "../../src/token.ts";
-import { relay } from "../../src/chat/hub.ts";
+import { createChat } from "../../src/chat/hub.ts";
+import { sqliteChatLog } from "../../src/chat/sqlite.ts";
 import { fakeClock, type FakeClock } from "./clock.ts";
 import { openSocket, type TestSocket } from "./socket.ts";
 
@@ -40,7 +41,9 @@ export function startServer(
   const clock = (options.clock as FakeClock | undefined) ?? fakeClock();
   const logLines: string[] = [];
   const log = createLog({ level: "debug", clock, write: (line) => void logLines.push(line) });
+  const chat = options.chat ?? sqliteChatLog({ path: ":memory:", clock });
   const deps = createDeps({
+    chat,
     keys: { secret: TOKEN_SECRET },
     sessionSecret: SESSION_SECRET,
     clock,
@@ -48,7 +51,7 @@ export function startServer(
     ticketsPerMinute: 0,
     ...options,
   });
-  const { handlers = relay(deps), socketLimits } = options;
+  const { handlers = createChat(chat, deps), socketLimits } = options;
   const server = serve({ ...deps, handlers, ...(socketLimits && { socketLimits }) });
   const origin = server.url.origin;
   const socketUrl = `${origin.replace("http", "ws")}/ws/chat`;

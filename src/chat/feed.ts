@@ -1,0 +1,160 @@
+import type { Clock } from "../clock.ts";
+import { faultCode, type Log } from "../log.ts";
+import type { RedisReply, RedisTransport } from "../redis/transport.ts";
+
+/** One entry of the feed: its id and its fields. */
+type Entry = readonly [id: string, fields: readonly string[]];
+
+/** Entries read at once. */
+const BATCH = 500;
+/** How long one blocking read waits, in milliseconds: shorter than any transport's deadline. */
+const BLOCK_MS = 1_000;
+/** Polling: how soon after something happened, and how seldom when nothing does. */
+const BUSY_POLL_MS = 250;
+const IDLE_POLL_MS = 5_000;
+/** Polling stays quick for so long after the last entry. */
+const BUSY_FOR_MS = 30_000;
+/** First and longest pause after a failed read. */
+const RETRY_MS = 100;
+const MAX_RETRY_MS = 2_000;
+/** Somebody who asked to be ready is about to listen: reading goes on for so long. */
+const GRACE_MS = 10_000;
+
+export interface Feed {
+  /** Resolves when whatever is added to the stream from now on will be handed on. Rejects when Redis doesn't answer. */
+  ready(): Promise<void>;
+  /** Something was added just now: read at once where reading is by polling. */
+  wake(): void;
+  close(): void;
+}
+
+/**
+ * Reads a Redis stream by cursor and hands on every entry once, in order. A lost connection or a restarted
+ * Redis delays entries and loses none; where the stream was cut past the cursor, `onGap` says so. Nothing
+ * is read while nobody listens.
+ *
+ * `blocking`: a connection that may wait inside Redis. Without it the stream is polled.
+ */
+export function readFeed(options: {
+  stream: string;
+  transport: RedisTransport;
+  blocking?: RedisTransport | undefined;
+  hasListeners: () => boolean;
+  onEntry: (fields: readonly string[]) => void;
+  onGap: () => void;
+  clock: Clock;
+  log: Log;
+}): Feed {
+  const { stream, transport, blocking, hasListeners, onEntry, onGap, clock, log } = options;
+  let cursor = "";
+  let starting: Promise<void> | undefined;
+  let wantedAtMs = Number.NEGATIVE_INFINITY;
+  let lastEntryAtMs = Number.NEGATIVE_INFINITY;
+  let closed = false;
+  let endPause: () => void = () => {};
+
+  async function start(): Promise<void> {
+    const newest = entriesOf(
+      await transport.command(["XREVRANGE", stream, "+", "-", "COUNT", "1"]),
+    );
+    cursor = newest[0]?.[0] ?? "0-0";
+    void run();
+  }
+
+  function isWanted(): boolean {
+    return !closed && (hasListeners() || clock.monotonicMs() - wantedAtMs < GRACE_MS);
+  }
+
+  async function run(): Promise<void> {
+    let retryMs = 0;
+    while (isWanted()) {
+      try {
+        if (retryMs > 0) await checkForGap();
+        const entries = await read();
+        retryMs = 0;
+        for (const [id, fields] of entries) {
+          cursor = id;
+          onEntry(fields);
+        }
+        if (entries.length > 0) lastEntryAtMs = clock.monotonicMs();
+        if (!blocking && entries.length < BATCH) await pause(pollMs());
+      } catch (error) {
+        if (closed) break;
+        if (retryMs === 0) log("error", "feed_failed", { code: faultCode(error) });
+        retryMs = Math.min(Math.max(RETRY_MS, retryMs * 2), MAX_RETRY_MS);
+        await pause(retryMs);
+      }
+    }
+    starting = undefined;
+  }
+
+  async function read(): Promise<readonly Entry[]> {
+    const count = ["COUNT", String(BATCH)];
+    if (!blocking) {
+      return entriesOf(await transport.command(["XRANGE", stream, `(${cursor}`, "+", ...count]));
+    }
+    const reply = await blocking.command([
+      ...["XREAD", ...count, "BLOCK", String(BLOCK_MS)],
+      ...["STREAMS", stream, cursor],
+    ]);
+    // One stream with its entries: a pair, or a list of one pair, by the version of the protocol.
+    const pair = (reply ?? []) as readonly RedisReply[];
+    return entriesOf(pair.length === 1 ? (pair[0] as RedisReply[])[1] : pair[1]);
+  }
+
+  /** After a failure: what stood behind the cursor must still be there, or something may be missing. */
+  async function checkForGap(): Promise<void> {
+    const [oldest] = entriesOf(await transport.command(["XRANGE", stream, "-", "+", "COUNT", "1"]));
+    if (cursor === "0-0" || (oldest && !isAfter(oldest[0], cursor))) return;
+    log("warn", "feed_gap");
+    cursor = "0-0";
+    const newest = entriesOf(
+      await transport.command(["XREVRANGE", stream, "+", "-", "COUNT", "1"]),
+    );
+    cursor = newest[0]?.[0] ?? "0-0";
+    onGap();
+  }
+
+  function pollMs(): number {
+    return clock.monotonicMs() - lastEntryAtMs < BUSY_FOR_MS ? BUSY_POLL_MS : IDLE_POLL_MS;
+  }
+
+  function pause(ms: number): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const timer = setTimeout(resolve, ms);
+    endPause = () => {
+      clearTimeout(timer);
+      resolve();
+    };
+    return promise;
+  }
+
+  return {
+    ready() {
+      wantedAtMs = clock.monotonicMs();
+      if (!starting) {
+        starting = start();
+        starting.catch(() => {
+          starting = undefined;
+        });
+      }
+      return starting;
+    },
+    wake: () => endPause(),
+    close() {
+      closed = true;
+      endPause();
+    },
+  };
+}
+
+function entriesOf(reply: RedisReply | undefined): readonly Entry[] {
+  return (reply ?? []) as unknown as readonly Entry[];
+}
+
+/** Whether a stream id (`milliseconds-number`) is newer than another. */
+function isAfter(id: string, other: string): boolean {
+  const [aMs = 0, aNumber = 0] = id.split("-").map(Number);
+  const [bMs = 0, bNumber = 0] = other.split("-").map(Number);
+  return aMs === bMs ? aNumber > bNumber : aMs > bMs;
+}

@@ -1,0 +1,303 @@
+import type { Clock } from "../clock.ts";
+import type { Log } from "../log.ts";
+import { RedisError, type RedisReply, type RedisTransport } from "../redis/transport.ts";
+import { type Feed, readFeed } from "./feed.ts";
+import {
+  type ChatEvent,
+  type ChatLog,
+  type ChatSummary,
+  DEFAULT_RETENTION,
+  MAX_UNKNOWN_RECIPIENTS,
+  REF_TTL_MS,
+  type Retention,
+  type Side,
+  toMessage,
+} from "./log.ts";
+import type { Chat, Message } from "./protocol.ts";
+
+const PREFIX = "ws-ticket:chat:";
+const SEQUENCE = `${PREFIX}sequence`;
+const FEED = `${PREFIX}feed`;
+const USERS = `${PREFIX}users`;
+/** Events that an instance may be behind, about. */
+const FEED_LENGTH = 10_000;
+
+/** Keeps a message: one step, so that no failure leaves half of it. */
+const APPEND = `
+  local sequence, feed, messages, chat, ref, ofUser, ofVisitor, users, blocked = unpack(KEYS)
+  local from, user, visitor, content, nickname, at = unpack(ARGV, 1, 6)
+  local refTtl, maxMessages, maxAge, maxUnknown, feedLength = unpack(ARGV, 7, 11)
+  local fromVisitor = from == 'visitor'
+  if refTtl ~= '0' then
+    local known = redis.call('GET', ref)
+    if known then return {'ok', known} end
+  end
+  if fromVisitor then
+    if redis.call('SISMEMBER', blocked, visitor) == 1 then return {'blocked'} end
+    if redis.call('EXISTS', chat) == 0 and redis.call('SISMEMBER', users, user) == 0 then
+      local unknown = 0
+      for _, other in ipairs(redis.call('ZRANGE', ofVisitor, 0, -1)) do
+        unknown = unknown + 1 - redis.call('SISMEMBER', users, other)
+      end
+      if unknown >= tonumber(maxUnknown) then return {'too_many_recipients'} end
+    end
+  end
+  local id = string.format('%d', redis.call('INCR', sequence))
+  redis.call('XADD', messages, id .. '-0', 'from', from, 'content', content, 'nickname', nickname, 'at', at)
+  if maxMessages ~= '0' then redis.call('XTRIM', messages, 'MAXLEN', maxMessages) end
+  redis.call('HSET', chat, 'last', id)
+  redis.call('HINCRBY', chat, fromVisitor and 'unread:user' or 'unread:visitor', 1)
+  if fromVisitor and nickname ~= '' then redis.call('HSET', chat, 'nickname', nickname) end
+  redis.call('ZADD', ofUser, id, visitor)
+  redis.call('ZADD', ofVisitor, id, user)
+  if maxAge ~= '0' then
+    for _, old in ipairs(redis.call('XRANGE', messages, '-', '+', 'COUNT', 8)) do
+      if tonumber(old[2][8]) >= tonumber(at) - tonumber(maxAge) then break end
+      redis.call('XDEL', messages, old[1])
+    end
+    for _, key in ipairs({messages, chat, ofUser, ofVisitor}) do redis.call('PEXPIRE', key, maxAge) end
+  end
+  if refTtl ~= '0' then redis.call('SET', ref, id .. ' ' .. at, 'PX', refTtl) end
+  redis.call('XADD', feed, 'MAXLEN', '~', feedLength, '*', 'kind', 'message', 'user', user, 'visitor', visitor,
+    'id', id, 'from', from, 'content', content, 'nickname', nickname, 'at', at)
+  return {'ok', id .. ' ' .. at}
+`;
+
+const MARK_READ = `
+  local chat, feed = unpack(KEYS)
+  local by, user, visitor, feedLength = unpack(ARGV)
+  local last = redis.call('HGET', chat, 'last')
+  if not last then return false end
+  if redis.call('HGET', chat, 'read:' .. by) ~= last then
+    redis.call('HSET', chat, 'read:' .. by, last, 'unread:' .. by, 0)
+    redis.call('XADD', feed, 'MAXLEN', '~', feedLength, '*', 'kind', 'read', 'user', user, 'visitor', visitor,
+      'by', by, 'upTo', last)
+  end
+  return last
+`;
+
+/** A page of somebody's chats; those that have expired leave the index on the way. */
+const LIST = `
+  local index, blocked = unpack(KEYS)
+  local before, limit, prefix, side, own = unpack(ARGV)
+  local chats = {}
+  for _, peer in ipairs(redis.call('ZREVRANGEBYSCORE', index, before, '-inf', 'LIMIT', 0, limit)) do
+    local name = side == 'user' and peer .. ':' .. own or own .. ':' .. peer
+    local last = redis.call('XREVRANGE', prefix .. 'messages:' .. name, '+', '-', 'COUNT', 1)[1]
+    if last then
+      local unread = tonumber(redis.call('HGET', prefix .. 'chat:' .. name, 'unread:' .. side) or 0)
+      table.insert(chats, {
+        peer,
+        math.min(unread, redis.call('XLEN', prefix .. 'messages:' .. name)),
+        redis.call('HGET', prefix .. 'chat:' .. name, 'nickname') or '',
+        side == 'user' and redis.call('SISMEMBER', blocked, peer) or 0,
+        last
+      })
+    else
+      redis.call('ZREM', index, peer)
+    end
+  end
+  return chats
+`;
+
+const PAGE = `
+  local messages, chat = unpack(KEYS)
+  local command, first, last, limit = unpack(ARGV)
+  if redis.call('EXISTS', chat) == 0 then return false end
+  local read = redis.call('HMGET', chat, 'read:user', 'read:visitor')
+  return {redis.call(command, messages, first, last, 'COUNT', limit), read[1] or '0', read[2] or '0'}
+`;
+
+const REMOVE = `
+  local messages, chat, ofUser, ofVisitor = unpack(KEYS)
+  redis.call('ZREM', ofUser, ARGV[2])
+  redis.call('ZREM', ofVisitor, ARGV[1])
+  redis.call('DEL', messages)
+  return redis.call('DEL', chat)
+`;
+
+/**
+ * Chats in a Redis that several servers share. Every write is one script; what is to be told goes through a
+ * capped stream that each server reads by its own cursor.
+ *
+ * `blocking`: a further connection that may wait inside Redis, so that news come at once. Over Upstash
+ * there is none, and the stream is polled.
+ */
+export function redisChatLog(options: {
+  transport: RedisTransport;
+  blocking?: RedisTransport | undefined;
+  /** Whether anybody has a socket open here: without, nothing is read. */
+  hasListeners: () => boolean;
+  clock: Clock;
+  log: Log;
+  retention?: Partial<Retention> | undefined;
+}): ChatLog {
+  const { transport, blocking, hasListeners, clock, log } = options;
+  const { maxMessages, maxAgeMs } = { ...DEFAULT_RETENTION, ...options.retention };
+  const run = createScripts(transport);
+  const met = new Set<string>();
+  let feed: Feed | undefined;
+
+  return {
+    start(deliver, onGap) {
+      feed = readFeed({
+        ...{ stream: FEED, transport, blocking, hasListeners, onGap, clock, log },
+        onEntry: (fields) => deliver(toEvent(fields)),
+      });
+    },
+    async ready() {
+      await feed?.ready();
+    },
+    async append({ chat, from, content, nickname = "", ref, atMs }) {
+      const { user, visitor } = chat;
+      const [outcome, known = ""] = (await run(
+        APPEND,
+        [
+          ...[SEQUENCE, FEED, messagesKey(chat), chatKey(chat)],
+          `${PREFIX}ref:${visitor}:${from}:${JSON.stringify([user, ref])}`,
+          ...[indexKey("user", user), indexKey("visitor", visitor), USERS, blockedKey(user)],
+        ],
+        [
+          ...[from, user, visitor, content, nickname, atMs, ref === undefined ? 0 : REF_TTL_MS],
+          ...[maxMessages, maxAgeMs, MAX_UNKNOWN_RECIPIENTS, FEED_LENGTH],
+        ],
+      )) as string[];
+      if (outcome === "blocked" || outcome === "too_many_recipients") {
+        return { ok: false, error: outcome };
+      }
+      feed?.wake();
+      const [id = "", firstAtMs] = known.split(" ");
+      return { ok: true, id, atMs: Number(firstAtMs) };
+    },
+    async markRead(chat, by) {
+      const { user, visitor } = chat;
+      const upTo = await run(MARK_READ, [chatKey(chat), FEED], [by, user, visitor, FEED_LENGTH]);
+      feed?.wake();
+      return typeof upTo === "string" ? upTo : undefined;
+    },
+    async chats({ side, id }, { beforeId, limit }) {
+      const reply = await run(
+        LIST,
+        [indexKey(side, id), blockedKey(id)],
+        [beforeId === undefined ? "+inf" : `(${beforeId}`, limit, PREFIX, side, id],
+      );
+      const rows = reply as unknown as [string, number, string, number, StreamEntry][];
+      return rows.map(([peer, unread, nickname, blocked, last]): ChatSummary => {
+        const chat = side === "user" ? { user: id, visitor: peer } : { user: peer, visitor: id };
+        const { nickname: _, ...lastMessage } = fromStream(chat, last);
+        return {
+          ...{ peer, unread },
+          ...(nickname !== "" && { nickname }),
+          ...(side === "user" && { blocked: blocked === 1 }),
+          lastMessage,
+        };
+      });
+    },
+    async messages(chat, { afterId = "0", beforeId, limit }) {
+      const range =
+        beforeId === undefined
+          ? ["XRANGE", `(${afterId}-0`, "+"]
+          : ["XREVRANGE", `(${beforeId}-0`, "-"];
+      const reply = await run(PAGE, [messagesKey(chat), chatKey(chat)], [...range, limit]);
+      if (!reply) return undefined;
+      const [entries, user, visitor] = reply as unknown as [StreamEntry[], string, string];
+      const oldestMs = maxAgeMs === 0 ? 0 : clock.nowMs() - maxAgeMs;
+      const messages = entries
+        .map((entry) => fromStream(chat, entry))
+        .filter(({ timestamp }) => Date.parse(timestamp) >= oldestMs);
+      if (beforeId !== undefined) messages.reverse();
+      return { messages, readUpTo: { user, visitor } };
+    },
+    async remove(chat) {
+      const { user, visitor } = chat;
+      const keys = [messagesKey(chat), chatKey(chat)];
+      const indexes = [indexKey("user", user), indexKey("visitor", visitor)];
+      return (await run(REMOVE, [...keys, ...indexes], [user, visitor])) === 1;
+    },
+    async setBlocked({ user, visitor }, blocked) {
+      await transport.command([blocked ? "SADD" : "SREM", blockedKey(user), visitor]);
+    },
+    async meet(user) {
+      if (met.has(user)) return;
+      await transport.command(["SADD", USERS, user]);
+      if (met.size >= 10_000) met.clear();
+      met.add(user);
+    },
+    async close() {
+      feed?.close();
+      await blocking?.close();
+      await transport.close();
+    },
+  };
+}
+
+/** A chat's part of a key: the visitor first, whose id has a fixed length, so that no two chats share one. */
+function nameOf({ user, visitor }: Chat): string {
+  return `${visitor}:${user}`;
+}
+
+function messagesKey(chat: Chat): string {
+  return `${PREFIX}messages:${nameOf(chat)}`;
+}
+
+function chatKey(chat: Chat): string {
+  return `${PREFIX}chat:${nameOf(chat)}`;
+}
+
+function indexKey(side: Side, id: string): string {
+  return `${PREFIX}of-${side}:${id}`;
+}
+
+function blockedKey(user: string): string {
+  return `${PREFIX}blocked:${user}`;
+}
+
+type StreamEntry = readonly [id: string, fields: readonly string[]];
+
+/** `[name, value, …]` as Redis has it, as an object. */
+function toFields(list: readonly string[]): Record<string, string> {
+  return Object.fromEntries(
+    list.flatMap((name, at) => (at % 2 ? [] : [[name, list[at + 1] ?? ""]])),
+  );
+}
+
+function fromStream(chat: Chat, [id, list]: StreamEntry): Message {
+  const { from = "", content = "", nickname, at } = toFields(list);
+  return toMessage(chat, {
+    ...{ id: id.split("-")[0] ?? "", content, nickname },
+    from: from as Side,
+    atMs: Number(at),
+  });
+}
+
+function toEvent(list: readonly string[]): ChatEvent {
+  const { kind, user = "", visitor = "", by, upTo = "", id = "" } = toFields(list);
+  const chat = { user, visitor };
+  if (kind === "read") return { kind, chat, by: by as Side, upTo };
+  return { kind: "message", chat, message: fromStream(chat, [id, list]) };
+}
+
+/** Runs scripts by their hash; the text goes over the wire only when Redis doesn't have it. */
+function createScripts(
+  transport: RedisTransport,
+): (
+  source: string,
+  keys: readonly string[],
+  args: readonly (string | number)[],
+) => Promise<RedisReply> {
+  const hashes = new Map<string, string>();
+  return async (source, keys, args) => {
+    const rest = [String(keys.length), ...keys, ...args.map(String)];
+    const hash = hashes.get(source);
+    if (hash) {
+      try {
+        return await transport.command(["EVALSHA", hash, ...rest]);
+      } catch (error) {
+        // Redis has forgotten the script, and so has run nothing: the one failure after which to try again.
+        if (!(error instanceof RedisError && error.code === "NOSCRIPT")) throw error;
+      }
+    }
+    hashes.set(source, String(await transport.command(["SCRIPT", "LOAD", source])));
+    return transport.command(["EVALSHA", hashes.get(source) as string, ...rest]);
+  };
+}

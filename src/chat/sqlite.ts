@@ -1,0 +1,343 @@
+import { Database } from "bun:sqlite";
+import type { Clock } from "../clock.ts";
+import {
+  type Appended,
+  type ChatEvent,
+  type ChatLog,
+  type ChatSummary,
+  DEFAULT_RETENTION,
+  type Draft,
+  MAX_UNKNOWN_RECIPIENTS,
+  otherSide,
+  REF_TTL_MS,
+  type Retention,
+  type Side,
+  toMessage,
+} from "./log.ts";
+
+/** Version of the tables below, kept in the file. */
+const SCHEMA_VERSION = 1;
+/** Longest wait for another process that holds the file, in milliseconds: the whole server waits with it. */
+const BUSY_TIMEOUT_MS = 250;
+/** How often what is too old is thrown out, in milliseconds. */
+const SWEEP_INTERVAL_MS = 600_000;
+
+const SCHEMA = `
+  CREATE TABLE chats (
+    key INTEGER PRIMARY KEY,
+    user TEXT NOT NULL,
+    visitor TEXT NOT NULL,
+    nickname TEXT,
+    messages INTEGER NOT NULL DEFAULT 0,
+    last_id INTEGER NOT NULL DEFAULT 0,
+    user_read INTEGER NOT NULL DEFAULT 0,
+    visitor_read INTEGER NOT NULL DEFAULT 0,
+    user_unread INTEGER NOT NULL DEFAULT 0,
+    visitor_unread INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (user, visitor)
+  );
+  CREATE INDEX chats_of_user ON chats (user, last_id);
+  CREATE INDEX chats_of_visitor ON chats (visitor, last_id);
+  CREATE TABLE messages (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    chat INTEGER NOT NULL,
+    side TEXT NOT NULL,
+    content TEXT NOT NULL,
+    nickname TEXT,
+    at_ms INTEGER NOT NULL
+  );
+  CREATE INDEX messages_of_chat ON messages (chat, id);
+  CREATE TABLE refs (
+    sender TEXT NOT NULL,
+    recipient TEXT NOT NULL,
+    ref TEXT NOT NULL,
+    id INTEGER NOT NULL,
+    at_ms INTEGER NOT NULL,
+    PRIMARY KEY (sender, recipient, ref)
+  ) WITHOUT ROWID;
+  CREATE INDEX refs_by_age ON refs (at_ms);
+  CREATE TABLE blocks (user TEXT, visitor TEXT, PRIMARY KEY (user, visitor)) WITHOUT ROWID;
+  CREATE TABLE users (id TEXT PRIMARY KEY) WITHOUT ROWID;
+`;
+
+interface ChatRow {
+  key: number;
+  user: string;
+  visitor: string;
+  nickname: string | null;
+  messages: number;
+  last_id: number;
+  user_read: number;
+  visitor_read: number;
+  user_unread: number;
+  visitor_unread: number;
+}
+
+interface MessageRow {
+  id: number;
+  side: Side;
+  content: string;
+  nickname: string | null;
+  at_ms: number;
+}
+
+/**
+ * Chats in an SQLite file, or in `:memory:`, for one process. What arrives in one turn of the event loop is
+ * one transaction, on disk before anybody is told. Throws when the file can't be used.
+ */
+export function sqliteChatLog(options: {
+  path: string;
+  clock: Clock;
+  retention?: Partial<Retention> | undefined;
+}): ChatLog {
+  const { path, clock } = options;
+  const { maxMessages, maxAgeMs } = { ...DEFAULT_RETENTION, ...options.retention };
+  const db = open(path);
+  let deliver: (event: ChatEvent) => void = () => {};
+  const stopSweep = clock.every(SWEEP_INTERVAL_MS, () => void write(sweep).catch(() => {}));
+
+  const findRef = db.query<{ id: number; at_ms: number }, [string, string, string]>(
+    "SELECT id, at_ms FROM refs WHERE sender = ? AND recipient = ? AND ref = ?",
+  );
+  const addRef = db.query("INSERT INTO refs VALUES (?, ?, ?, ?, ?)");
+  const findChat = db.query<ChatRow, [string, string]>(
+    "SELECT * FROM chats WHERE user = ? AND visitor = ?",
+  );
+  const addChat = db.query<ChatRow, [string, string]>(
+    "INSERT INTO chats (user, visitor) VALUES (?, ?) RETURNING *",
+  );
+  const isBlocked = db.query("SELECT 1 FROM blocks WHERE user = ? AND visitor = ?");
+  const isKnown = db.query("SELECT 1 FROM users WHERE id = ?");
+  const countUnknown = db.query<{ count: number }, [string]>(
+    "SELECT count(*) AS count FROM chats WHERE visitor = ? AND user NOT IN (SELECT id FROM users)",
+  );
+  const addMessage = db.query(
+    "INSERT INTO messages (chat, side, content, nickname, at_ms) VALUES (?, ?, ?, ?, ?)",
+  );
+  const touchChat = {
+    visitor: db.query(
+      "UPDATE chats SET last_id = ?, messages = ?, nickname = coalesce(?, nickname), user_unread = user_unread + 1 WHERE key = ?",
+    ),
+    user: db.query(
+      "UPDATE chats SET last_id = ?, messages = ?, nickname = coalesce(?, nickname), visitor_unread = visitor_unread + 1 WHERE key = ?",
+    ),
+  };
+  const dropOldest = db.query(
+    "DELETE FROM messages WHERE id IN (SELECT id FROM messages WHERE chat = ? ORDER BY id LIMIT ?)",
+  );
+
+  /** Writes of this turn, to be committed together. */
+  let batch: { run: () => void; settle: () => void; fail: (error: unknown) => void }[] = [];
+  /** What the batch under way has to tell once it is committed. */
+  let events: ChatEvent[] = [];
+
+  function write<T>(work: () => T): Promise<T> {
+    return new Promise((resolve, reject) => {
+      let result: T;
+      if (batch.length === 0) setImmediate(commit);
+      batch.push({
+        run: () => {
+          result = work();
+        },
+        settle: () => resolve(result),
+        fail: reject,
+      });
+    });
+  }
+
+  function commit(): void {
+    const writes = batch;
+    batch = [];
+    events = [];
+    try {
+      db.transaction(() => {
+        for (const { run } of writes) run();
+      }).immediate();
+    } catch (error) {
+      for (const { fail } of writes) fail(error);
+      return;
+    }
+    for (const { settle } of writes) settle();
+    // After the promises' own callbacks: the sender has its ACK before anybody has the message.
+    const committed = events;
+    queueMicrotask(() => {
+      for (const event of committed) deliver(event);
+    });
+  }
+
+  function append({ chat, from, content, nickname, ref, atMs }: Draft): Appended {
+    const sender = `${from}:${from === "user" ? chat.user : chat.visitor}`;
+    const recipient = from === "user" ? chat.visitor : chat.user;
+    const earlier = ref === undefined ? null : findRef.get(sender, recipient, ref);
+    if (earlier) return { ok: true, id: String(earlier.id), atMs: earlier.at_ms };
+    if (from === "visitor" && isBlocked.get(chat.user, chat.visitor)) {
+      return { ok: false, error: "blocked" };
+    }
+    let row = findChat.get(chat.user, chat.visitor);
+    if (!row) {
+      const asksMuch =
+        from === "visitor" &&
+        !isKnown.get(chat.user) &&
+        (countUnknown.get(chat.visitor)?.count ?? 0) >= MAX_UNKNOWN_RECIPIENTS;
+      if (asksMuch) return { ok: false, error: "too_many_recipients" };
+      row = addChat.get(chat.user, chat.visitor) as ChatRow;
+    }
+    const { lastInsertRowid } = addMessage.run(row.key, from, content, nickname ?? null, atMs);
+    const id = Number(lastInsertRowid);
+    let kept = row.messages + 1;
+    if (maxMessages > 0 && kept > maxMessages) {
+      dropOldest.run(row.key, kept - maxMessages);
+      kept = maxMessages;
+    }
+    touchChat[from].run(id, kept, from === "visitor" ? (nickname ?? null) : null, row.key);
+    if (ref !== undefined) addRef.run(sender, recipient, ref, id, atMs);
+    const message = toMessage(chat, { id: String(id), from, content, nickname, atMs });
+    events.push({ kind: "message", chat, message });
+    return { ok: true, id: String(id), atMs };
+  }
+
+  /** Throws out what is too old, and chats that are empty then. */
+  function sweep(): void {
+    const nowMs = clock.nowMs();
+    db.query("DELETE FROM refs WHERE at_ms < ?").run(nowMs - REF_TTL_MS);
+    if (maxAgeMs === 0) return;
+    // Ids rise with time, so that the first young message ends the old ones, and no index by age is needed.
+    const young = db
+      .query<{ id: number }, [number]>(
+        "SELECT id FROM messages WHERE at_ms >= ? ORDER BY id LIMIT 1",
+      )
+      .get(nowMs - maxAgeMs);
+    const end = young?.id ?? Number.MAX_SAFE_INTEGER;
+    db.query(
+      `UPDATE chats SET messages = messages - gone.count
+       FROM (SELECT chat, count(*) AS count FROM messages WHERE id < ? GROUP BY chat) AS gone
+       WHERE gone.chat = chats.key`,
+    ).run(end);
+    db.query("DELETE FROM messages WHERE id < ?").run(end);
+    db.query("DELETE FROM chats WHERE messages = 0").run();
+  }
+
+  function oldestMs(): number {
+    return maxAgeMs === 0 ? 0 : clock.nowMs() - maxAgeMs;
+  }
+
+  function toStored({ id, side, content, nickname, at_ms }: MessageRow) {
+    return { id: String(id), from: side, content, nickname, atMs: at_ms };
+  }
+
+  return {
+    start(to) {
+      deliver = to;
+    },
+    async ready() {},
+    append: (draft) => write(() => append(draft)),
+    markRead: (chat, by) =>
+      write(() => {
+        const row = findChat.get(chat.user, chat.visitor);
+        if (!row) return undefined;
+        const upTo = String(row.last_id);
+        if (row[`${by}_read`] === row.last_id) return upTo;
+        db.query(`UPDATE chats SET ${by}_read = last_id, ${by}_unread = 0 WHERE key = ?`).run(
+          row.key,
+        );
+        events.push({ kind: "read", chat, by, upTo });
+        return upTo;
+      }),
+    async chats({ side, id }, { beforeId, limit }) {
+      const before = beforeId === undefined ? Number.MAX_SAFE_INTEGER : Number(beforeId);
+      const rows = db
+        .query<
+          ChatRow & { blocked: number } & Omit<MessageRow, "nickname">,
+          [string, number, number, number]
+        >(
+          `SELECT chats.*, last.id, last.side, last.content, last.at_ms, blocks.user IS NOT NULL AS blocked
+           FROM chats
+           JOIN messages AS last ON last.id = chats.last_id
+           LEFT JOIN blocks ON blocks.user = chats.user AND blocks.visitor = chats.visitor
+           WHERE chats.${side} = ? AND chats.last_id < ? AND last.at_ms >= ?
+           ORDER BY chats.last_id DESC LIMIT ?`,
+        )
+        .all(id, before, oldestMs(), limit);
+      return rows.map((row): ChatSummary => {
+        const { user, visitor, nickname, blocked } = row;
+        const { nickname: _, ...lastMessage } = toMessage({ user, visitor }, toStored(row));
+        return {
+          peer: row[otherSide(side)],
+          unread: Math.min(row[`${side}_unread`], row.messages),
+          ...(nickname !== null && { nickname }),
+          ...(side === "user" && { blocked: blocked === 1 }),
+          lastMessage,
+        };
+      });
+    },
+    async messages(chat, { afterId = "0", beforeId, limit }) {
+      const row = findChat.get(chat.user, chat.visitor);
+      if (!row) return undefined;
+      const backwards = beforeId !== undefined;
+      const rows = db
+        .query<MessageRow, [number, number, number, number]>(
+          `SELECT id, side, content, nickname, at_ms FROM messages
+           WHERE chat = ? AND id ${backwards ? "<" : ">"} ? AND at_ms >= ?
+           ORDER BY id ${backwards ? "DESC" : "ASC"} LIMIT ?`,
+        )
+        .all(row.key, Number(beforeId ?? afterId), oldestMs(), limit);
+      if (backwards) rows.reverse();
+      return {
+        messages: rows.map((message) => toMessage(chat, toStored(message))),
+        readUpTo: { user: String(row.user_read), visitor: String(row.visitor_read) },
+      };
+    },
+    remove: (chat) =>
+      write(() => {
+        const row = findChat.get(chat.user, chat.visitor);
+        if (!row) return false;
+        db.query("DELETE FROM messages WHERE chat = ?").run(row.key);
+        db.query("DELETE FROM chats WHERE key = ?").run(row.key);
+        return true;
+      }),
+    setBlocked: ({ user, visitor }, blocked) =>
+      write(() => {
+        const change = blocked
+          ? "INSERT OR IGNORE INTO blocks VALUES (?, ?)"
+          : "DELETE FROM blocks WHERE user = ? AND visitor = ?";
+        db.query(change).run(user, visitor);
+      }),
+    async meet(user) {
+      if (!isKnown.get(user)) {
+        await write(() => void db.query("INSERT OR IGNORE INTO users VALUES (?)").run(user));
+      }
+    },
+    async close() {
+      stopSweep();
+      if (batch.length > 0) commit();
+      db.close();
+    },
+  };
+}
+
+/** Opens or makes the file. Throws for one that is locked, broken, somebody else's, or of a newer version. */
+function open(path: string): Database {
+  const db = new Database(path, { create: true, strict: true });
+  try {
+    db.run(`PRAGMA busy_timeout = ${BUSY_TIMEOUT_MS}`);
+    db.run("PRAGMA journal_mode = WAL");
+    db.run("PRAGMA synchronous = FULL");
+    db.transaction(() => {
+      const version = db.query<{ user_version: number }, []>("PRAGMA user_version").get();
+      const found = version?.user_version ?? 0;
+      if (found > SCHEMA_VERSION) throw new Error("Chat database is of a newer version");
+      if (found === 0) {
+        if (db.query("SELECT 1 FROM sqlite_schema").get()) {
+          throw new Error("Chat database belongs to something else");
+        }
+        db.run(SCHEMA);
+      }
+      // Written every time: a file that can't be written to is found now, not at the first message.
+      db.run(`PRAGMA user_version = ${SCHEMA_VERSION}`);
+    }).immediate();
+    return db;
+  } catch (error) {
+    db.close();
+    throw error;
+  }
+}
