@@ -8,6 +8,7 @@ import { createDeps } from "./deps.ts";
 import { createLog, faultCode } from "./log.ts";
 import { nativeRedisTransport } from "./redis/native.ts";
 import { upstashTransport } from "./redis/upstash.ts";
+import { createPages } from "./page/pages.ts";
 import type { RedisTransport } from "./redis/transport.ts";
 import { serve } from "./server.ts";
 import { memoryTicketStore } from "./store/memory.ts";
@@ -76,6 +77,7 @@ function start(): ReturnType<typeof serve> {
       hostname: config.host,
       port: config.port,
       handlers,
+      pages: createPages(config),
       socketLimits: {
         maxPerIdentity: config.maxSocketsPerIdentity,
         messagesPerSecond: config.messagesPerSecond,

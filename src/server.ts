@@ -1,6 +1,8 @@
+import type { Hono } from "hono";
 import { admit } from "./admit.ts";
 import { createApp } from "./app.ts";
 import type { Deps } from "./deps.ts";
+import type { AppEnv } from "./http.ts";
 import { faultCode } from "./log.ts";
 import { parseUrl } from "./url.ts";
 import { refuse, refusalResponse } from "./refusal.ts";
@@ -32,6 +34,8 @@ export interface ServeOptions extends Deps {
   /** Default 0: any free port. */
   port?: number;
   socketLimits?: Partial<SocketLimits>;
+  /** Pages to serve beside the API. */
+  pages?: Hono<AppEnv>;
 }
 
 /** A server that runs. `await using` stops it at the end of the block. */
@@ -52,6 +56,7 @@ export function serve(options: ServeOptions): RunningServer {
   let stopping: Promise<void> | undefined;
   const deps: Deps = { ...options, isDraining: () => stopping !== undefined };
   const app = createApp(deps);
+  if (options.pages) app.route("/", options.pages);
   const sockets = createSockets(deps, handlers, { ...DEFAULT_LIMITS, ...socketLimits });
 
   async function openSocket(request: Request): Promise<Response | undefined> {
