@@ -284,7 +284,8 @@ describe("no second request hides in the first", () => {
     connection.write(knocking(headers, { body: body + hidden })(first));
     await connection.until((text) => text.includes("\r\n\r\n"));
     await connection.leave();
-    expect(statuses(connection.text)).toEqual([400]);
+    // A second 400 may follow for the rest, never the 101 that the hidden request would get.
+    expect(new Set(statuses(connection.text))).toEqual(new Set([400]));
     expect(gate.store.takes).toEqual([]);
     for (const ticket of [first, second]) expect((await gate.knock(ticket)).status).toBe(101);
   });
