@@ -363,12 +363,14 @@ describeWith("redis-server")("native transport", () => {
   test("keeps one connection over many tickets, and none that failed", async () => {
     await using redis = await startRedis();
     await using server = serverOn(native(redis.url));
-    await Promise.all(Array.from({ length: 50 }, () => expectHealthy(server)));
+    const tickets = await Promise.all(Array.from({ length: 50 }, () => server.ticket()));
+    const answers = await Promise.all(tickets.map((ticket) => upgrade(server, ticket)));
+    expect(answers).toEqual(tickets.map(() => OPENED));
     const clients = async () =>
       String(await redis.command("CLIENT", "LIST"))
         .trim()
         .split("\n");
-    expect(await clients()).toHaveLength(2);
+    while ((await clients()).length !== 2) await Bun.sleep(5);
     for (let round = 0; round < 5; round++) {
       redis.freeze();
       await mint(server);
@@ -520,6 +522,7 @@ describe("upstash transport, bad answers", () => {
   const json = (body: unknown, init?: ResponseInit) => () => Response.json(body, init);
   const text = (body: BodyInit, init?: ResponseInit) => () => new Response(body, init);
   const html = { "Content-Type": "text/html" };
+  const huge = `{"result":"OK"${" ".repeat(9 * 1024 * 1024)}}`;
 
   test.each<[string, () => Response]>([
     ["401", json({ error: "WRONGPASS invalid or missing auth token" }, { status: 401 })],
@@ -548,12 +551,8 @@ describe("upstash transport, bad answers", () => {
     ["two JSON documents", text('{"result":"OK"}{"result":"OK"}')],
     ["bytes that are no UTF-8", text(new Uint8Array([0x7b, 0xff, 0xfe, 0x7d]))],
     ["gzip that is none", text('{"result":"OK"}', { headers: { "Content-Encoding": "gzip" } })],
-    [
-      "gzip that unpacks to much more than is read",
-      text(Bun.gzipSync(Buffer.alloc(32 * 1024 * 1024, " ")), {
-        headers: { "Content-Encoding": "gzip" },
-      }),
-    ],
+    ["a result with more space around it than is read", text(huge)],
+    ["the same in gzip", text(Bun.gzipSync(huge), { headers: { "Content-Encoding": "gzip" } })],
     ["a body without end", () => new Response(endless())],
     ["a body that stops in the middle", () => new Response(stalling())],
   ])("answers 503 at mint and upgrade to %s, asking once each", async (_, fault) => {
