@@ -132,7 +132,8 @@ export function readConfig(
     ?.split(",")
     .map((origin) => origin.trim());
   for (const origin of allowedOrigins ?? []) {
-    if (URL.parse(origin)?.origin !== origin || !/^https?:/.test(origin)) {
+    // An asterisk is a letter like any other to the parser.
+    if (URL.parse(origin)?.origin !== origin || !/^https?:[^*]+$/.test(origin)) {
       fault(
         "ALLOWED_ORIGINS",
         "must be exact origins such as https://example.com, with no pattern",

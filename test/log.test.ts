@@ -67,7 +67,7 @@ describe("fields", () => {
         code: 0,
         user: "",
         durationMs: 0,
-        ...({ peer: undefined } as LogFields),
+        ...(Object.fromEntries([["peer", undefined]]) as LogFields),
       }),
     );
     const { time: _, ...rest } = JSON.parse(line);
