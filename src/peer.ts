@@ -1,5 +1,8 @@
 import { isLoopback } from "./origin.ts";
 
+/** Some proxies add the port, which changes with every connection: `192.0.2.1:4711`, `[2001:db8::1]:4711`. */
+const WITH_PORT = /^(?:(\d+(?:\.\d+){3})|\[([\da-f:.]+)\])(?::\d+)?$/i;
+
 /**
  * The address that asks: the socket's, or with `trustProxy` proxies in front what the outermost of them
  * saw. Only that entry of `X-Forwarded-For` counts; what a client wrote before it doesn't.
@@ -11,7 +14,7 @@ export function peerAddress(
 ): string | undefined {
   if (trustProxy === 0) return socketAddress;
   const hops = (request.headers.get("x-forwarded-for") ?? "").split(",").map((hop) => hop.trim());
-  const hop = hops.at(-trustProxy);
+  const hop = hops.at(-trustProxy)?.replace(WITH_PORT, "$1$2");
   return hop && /^[\d.a-fA-F:]{2,45}$/.test(hop) ? hop : socketAddress;
 }
 
