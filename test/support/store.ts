@@ -1,4 +1,6 @@
+import { memoryTicketStore } from "../../src/store/memory.ts";
 import type { TicketRecord, TicketStore } from "../../src/store/store.ts";
+import { fakeClock } from "./clock.ts";
 
 /** A ticket store that shows what it is asked and, when told to, makes the askers wait. */
 export interface WatchedStore extends TicketStore {
@@ -20,6 +22,7 @@ export function watchStore(store: TicketStore): WatchedStore {
   const puts: { hash: string; record: TicketRecord; ttlMs: number }[] = [];
   let onTake: (() => Promise<void>) | undefined;
   return {
+    ...store,
     takes,
     puts,
     hold() {
@@ -46,22 +49,10 @@ export function watchStore(store: TicketStore): WatchedStore {
       await onTake?.();
       return store.take(hash);
     },
-    close: () => store.close(),
   };
 }
 
-/** A store that forgets nothing by itself: only what is in the records ends them. */
+/** A store whose own clock stands still, so that only what is in the records ends them; it outlives its servers. */
 export function lastingStore(): TicketStore {
-  const records = new Map<string, TicketRecord>();
-  return {
-    async put(hash, record) {
-      records.set(hash, record);
-    },
-    async take(hash) {
-      const record = records.get(hash);
-      records.delete(hash);
-      return record;
-    },
-    async close() {},
-  };
+  return { ...memoryTicketStore({ clock: fakeClock() }), async close() {} };
 }
