@@ -63,8 +63,9 @@ export function allowOrigins(
   });
   return async (c, next) => {
     if (isAllowedOrigin(c.req.raw, new URL(c.req.url), deps.origins)) return allow(c, next);
-    c.header("Vary", "Origin");
-    return next();
+    await next();
+    // Afterwards: a refusal is an answer of its own and takes over nothing that was set before it.
+    c.header("Vary", "Origin", { append: true });
   };
 }
 

@@ -595,7 +595,7 @@ describe("times", () => {
       clock: fakeClock(),
       log: () => {},
     });
-    expect(await verifier(forge(HEADER, { sub: "alice", exp: NOW + 60.5 }))).toEqual({
+    expect(await verifier(forge(HEADER, { sub: "alice", exp: NOW + 60.5 }))).toMatchObject({
       ok: true,
       user: { id: "alice", tokenExpiresAtMs: (NOW + 60.5) * 1000 },
     });
