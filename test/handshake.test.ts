@@ -165,6 +165,15 @@ describe("a handshake that is only written differently is let in", () => {
     expect(answer.headers.get("sec-websocket-accept")).toBe("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
   });
 
+  test.each(["/ws/./chat", "/ws/x/../chat", "/ws/x/%2e%2e/chat", "/ws\\chat"])(
+    "%s, which is its path by the time that anybody sees it",
+    async (path) => {
+      await using gate = startGate();
+      const answer = await sendRaw(gate.port, handshake(`${path}?ticket=${await gate.ticket()}`));
+      expect(answer.status).toBe(101);
+    },
+  );
+
   test("an absolute target, whose host counts for nothing", async () => {
     await using gate = startGate();
     const target = `http://evil.test/ws/chat?ticket=`;
