@@ -261,6 +261,16 @@ describe("bodies", () => {
     }
   });
 
+  test("beyond a megabyte the runtime refuses them by itself, and the server goes on", async () => {
+    await using server = startServer();
+    const answer = await sendRaw(
+      server.port,
+      `POST ${TICKETS} HTTP/1.1\r\nHost: 127.0.0.1:${server.port}\r\nContent-Length: 1048577\r\n\r\n`,
+    );
+    expect(answer.status).toBe(413);
+    expect((await fetch(`${server.origin}/healthz`)).status).toBe(200);
+  });
+
   test("on every route of the API", async () => {
     const { ask } = appOf({ signDemoToken });
     for (const path of [TICKETS, SESSIONS, DEMO, "/api/nowhere"]) {
@@ -594,6 +604,14 @@ describe("what breaks inside stays inside", () => {
     expect(server.logLines.join("")).not.toContain("canary-7f3a");
     expect((await fetch(`${server.origin}/healthz`)).status).toBe(200);
   });
+});
+
+test.each<[string, Partial<DepsOptions>]>([
+  ["token secret", { keys: { secret: TOKEN_SECRET.slice(0, 31) } }],
+  ["token secret", { keys: { secret: new Uint8Array() } }],
+  ["session secret", { sessionSecret: SESSION_SECRET.slice(0, 31) }],
+])("a %s that is too short starts nothing, and isn't shown", (_, options) => {
+  expect(() => appOf(options)).toThrow(/too short: 32 bytes are the least$/);
 });
 
 test("a request that makes no URL is malformed", async () => {

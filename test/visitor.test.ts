@@ -36,6 +36,8 @@ function value(
   return `${version}.${id}.${issuedAt}.${mac}`;
 }
 
+/** What the MAC of `GOOD` covers. */
+const SIGNED = `${PURPOSE}|v1|${ID}|${NOW}`;
 const GOOD = value();
 const [version, , issuedAt, mac] = GOOD.split(".") as [string, string, string, string];
 
@@ -230,10 +232,19 @@ describe("is not the cookie", () => {
       [`anonSessionId=${GOOD.replace(ID, `%41${ID.slice(1)}`)}`],
     ],
     ["white space inside", [`anonSessionId=v1. ${ID}.${issuedAt}.${mac}`]],
-    ["a time with a leading zero, signed", [`anonSessionId=${value({ issuedAt: `0${NOW}` })}`]],
-    ["a time with a sign, signed", [`anonSessionId=${value({ issuedAt: `+${NOW}` })}`]],
-    ["a time with an exponent, signed", [`anonSessionId=${value({ issuedAt: "1767225e3" })}`]],
-    ["a time with a fraction, signed", [`anonSessionId=${value({ issuedAt: `${NOW}.0` })}`]],
+    [
+      "a time with a leading zero",
+      [`anonSessionId=${value({ issuedAt: `0${NOW}`, signed: SIGNED })}`],
+    ],
+    ["a time with a sign", [`anonSessionId=${value({ issuedAt: `+${NOW}`, signed: SIGNED })}`]],
+    [
+      "a time with an exponent",
+      [`anonSessionId=${value({ issuedAt: "1767225e3", signed: SIGNED })}`],
+    ],
+    [
+      "a time with a fraction",
+      [`anonSessionId=${value({ issuedAt: `${NOW}.0`, signed: SIGNED })}`],
+    ],
     ["a short id, signed", [`anonSessionId=${value({ id: "AAAA" })}`]],
     ["a long id, signed", [`anonSessionId=${value({ id: `${ID}AA` })}`]],
     ["an empty id, signed", [`anonSessionId=${value({ id: "" })}`]],
