@@ -18,9 +18,8 @@ export interface UpstashBridge extends AsyncDisposable {
 
 export async function startUpstashBridge(
   redisUrl: string,
-  { port = 0 }: { port?: number } = {},
+  { port = 0, token = "bridge-token" }: { port?: number; token?: string } = {},
 ): Promise<UpstashBridge> {
-  const token = "bridge-token";
   const redis = new Bun.RedisClient(redisUrl, { connectionTimeout: 1_000 });
   const requests: string[] = [];
   const bridge = { fault: undefined as BridgeFault | undefined };
