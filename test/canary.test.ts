@@ -82,13 +82,11 @@ async function tokenOf(watch: Watch, user: string): Promise<string> {
 function createClient(watch: Watch, url: URL) {
   const port = Number(url.port);
   const seen = new Set<string>();
-  async function ask(request: string, own: readonly string[] = []) {
+  async function ask(request: string) {
     const answer = await sendRaw(port, request);
-    if (answer.status >= 400) {
-      const { code } = JSON.parse(answer.body) as { code: RefusalCode };
-      seen.add(code);
-      watch.heard(`the answer ${code}`, answer.text, own);
-    }
+    const { code } = (answer.status < 400 ? {} : JSON.parse(answer.body)) as { code?: RefusalCode };
+    if (code) seen.add(code);
+    watch.heard(`the answer ${code ?? answer.status}`, answer.text);
     return answer;
   }
   function post(path: string, headers: Record<string, string>, body = ""): string {
@@ -106,16 +104,16 @@ function createClient(watch: Watch, url: URL) {
       headers: Record<string, string | null> = {},
       options: { method?: string } = {},
     ) => ask(handshake(target, headers as Record<string, string>, { host: url.host, ...options })),
-    mint: (token: string) =>
-      ask(post("/api/auth/ws-ticket", { Authorization: `Bearer ${token}` }), [token]),
+    mint: (token: string) => ask(post("/api/auth/ws-ticket", { Authorization: `Bearer ${token}` })),
     async ticket(token: string): Promise<string> {
-      const answer = await ask(post("/api/auth/ws-ticket", { Authorization: `Bearer ${token}` }));
+      const request = post("/api/auth/ws-ticket", { Authorization: `Bearer ${token}` });
+      const answer = await sendRaw(port, request);
       const { ticket } = JSON.parse(answer.body) as { ticket: string };
       watch.heard("an answer with another ticket", answer.text, [ticket]);
       return watch.secret("a ticket", ticket);
     },
     async cookie(): Promise<string> {
-      const answer = await ask(post("/api/auth/anonymous-session", {}));
+      const answer = await sendRaw(port, post("/api/auth/anonymous-session", {}));
       const cookie = answer.headers.get("set-cookie")?.split(";")[0] ?? "";
       const [value = "", mac = ""] = [cookie.split("=")[1], cookie.split(".").at(-1)];
       watch.heard("an answer with another cookie", answer.text, [value, mac]);
