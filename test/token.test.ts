@@ -405,7 +405,7 @@ describe("size", () => {
     const token = forge(header, payload);
     const startedMs = performance.now();
     expect(await verify(token)).toBe("token_invalid");
-    expect(performance.now() - startedMs).toBeLessThan(20);
+    expect(performance.now() - startedMs).toBeLessThan(50);
   });
 
   test("deep nesting below the cap does no harm", async () => {
@@ -963,7 +963,7 @@ describe("readBearer", () => {
   ])("takes no time over a long run of %s", (_, header) => {
     const startedMs = performance.now();
     expect(readBearer(header)).toEqual({ ok: false, code: "malformed_request" });
-    expect(performance.now() - startedMs).toBeLessThan(20);
+    expect(performance.now() - startedMs).toBeLessThan(50);
   });
 });
 

@@ -408,7 +408,7 @@ describe("hostile headers", () => {
     ["U+2000 before the name", `a=b;\u2000anonSessionId=${GOOD}`],
     ["blanks inside", `anonSessionId=${" ".repeat(15_000)}x`],
     ["a million blanks", `x${" ".repeat(1_000_000)}x`],
-    ["a million cookies of its name", "anonSessionId=;".repeat(70_000)],
+    ["20,000 cookies of its name", "anonSessionId=;".repeat(20_000)],
   ])("reading takes no time over %s", async (_, header) => {
     const reader = sessions();
     await reader.read(null, { secure: false });
