@@ -1,15 +1,15 @@
 import type { Deps } from "./deps.ts";
 import { isAllowedOrigin, isSecure } from "./origin.ts";
 import { limitKey, peerAddress } from "./peer.ts";
+import { isRevoked } from "./revoke.ts";
 import { type Refusal, refuse, refuseFor } from "./refusal.ts";
+import type { Credential } from "./store/store.ts";
 import { isTicket, redeemTicket } from "./ticket.ts";
 import { parseUrl, readTicket } from "./url.ts";
 import { visitorCookieName } from "./visitor.ts";
 
-/** Who is at the other end of a socket, and until when (wall clock, milliseconds). */
-export interface Identity {
-  readonly kind: "user" | "visitor";
-  readonly id: string;
+/** Who is at the other end of a socket, by what credential, and until when (wall clock, milliseconds). */
+export interface Identity extends Credential {
   readonly expiresAtMs: number;
 }
 
@@ -69,8 +69,8 @@ async function climb(
   const redeemed = await redeemTicket(ticket, deps);
   if (!redeemed.ok) return redeemed;
   const { user, ticketTag } = redeemed;
-  const identity = { kind: "user", id: user.id, expiresAtMs: user.tokenExpiresAtMs } as const;
-  return { ok: true, identity, ticketTag };
+  const { id, session, issuedAtMs, tokenExpiresAtMs: expiresAtMs } = user;
+  return { ok: true, identity: { kind: "user", id, session, issuedAtMs, expiresAtMs }, ticketTag };
 }
 
 /** By the cookie; a page that may not use it is no way in, and neither is a client that doesn't say which page it is. */
@@ -81,7 +81,10 @@ async function admitVisitor(request: Request, url: URL, deps: Deps): Promise<Adm
   if (named && !request.headers.has("origin")) return refuse("origin_refused");
   const visitor = await deps.visitors.read(cookies, { secure });
   if (!visitor) return refuse("session_refused");
-  return { ok: true, identity: { kind: "visitor", ...visitor } };
+  const identity = { kind: "visitor", ...visitor } as const;
+  const revoked = await isRevoked(identity, deps);
+  if (revoked === "unknown") return refuse("store_unavailable");
+  return revoked ? refuse("session_refused") : { ok: true, identity };
 }
 
 /** What is wrong with a request as an opening handshake (RFC 6455 section 4.2.1), if anything. */

@@ -3,7 +3,7 @@ import { bodyLimit } from "hono/body-limit";
 import { createChatRoutes } from "./chat/routes.ts";
 import type { Deps } from "./deps.ts";
 import { withinDeadline, DEPENDENCY_DEADLINE_MS } from "./deadline.ts";
-import { sha256Hex, toBase64url } from "./encoding.ts";
+import { isSameSecret, sha256Hex, toBase64url } from "./encoding.ts";
 import { ANSWER_HEADERS } from "./headers.ts";
 import { faultCode } from "./log.ts";
 import {
@@ -12,14 +12,17 @@ import {
   answer,
   type AppEnv,
   bearerUser,
+  decline,
   isForeign,
   peerOf,
 } from "./http.ts";
 import { isSecure } from "./origin.ts";
-import { refuseFor, refusalResponse } from "./refusal.ts";
+import { type Refusal, refuse, refuseFor, refusalResponse } from "./refusal.ts";
+import { isRevoked, kick, signOut } from "./revoke.ts";
 import { issueTicket } from "./ticket.ts";
-import { isUserId } from "./token.ts";
+import { isUserId, readBearer } from "./token.ts";
 import { parseUrl, readTicket } from "./url.ts";
+import { isVisitorId } from "./visitor.ts";
 
 /** Largest body of a request, in bytes: none needs more than a few words. */
 const MAX_BODY_BYTES = 16 * 1024;
@@ -49,12 +52,12 @@ export function createApp(deps: Deps): Hono<AppEnv> {
     .use("/api/auth/ws-ticket", allowOrigins(deps, { credentials: false, methods: ["POST"] }))
     .post(async (c) => {
       const user = await bearerUser(c, deps);
-      if (!user.ok) return refusalResponse(user);
+      if (!user.ok) return decline(c, user, deps);
       const waitMs = limits.tickets.waitMs(user.user.id);
-      if (waitMs > 0) return refusalResponse(refuseFor(waitMs));
+      if (waitMs > 0) return decline(c, refuseFor(waitMs), deps);
       limits.tickets.count(user.user.id);
       const issued = await issueTicket(user.user, deps);
-      if (!issued.ok) return refusalResponse(issued);
+      if (!issued.ok) return decline(c, issued, deps);
       return c.json({ ticket: issued.ticket, expiresIn: issued.expiresInSeconds });
     })
     .all(allowMethods("POST"));
@@ -65,26 +68,57 @@ export function createApp(deps: Deps): Hono<AppEnv> {
       allowOrigins(deps, { credentials: true, methods: ["POST"] }),
     )
     .post(async (c) => {
-      if (isForeign(c, deps)) return answer("origin_refused");
+      if (isForeign(c, deps)) return decline(c, refuse("origin_refused"), deps);
       const peer = peerOf(c, deps);
       const waitMs = peer ? limits.sessions.waitMs(peer) : 0;
-      if (waitMs > 0) return refusalResponse(refuseFor(waitMs));
+      if (waitMs > 0) return decline(c, refuseFor(waitMs), deps);
       if (peer) limits.sessions.count(peer);
       const secure = isSecure(new URL(c.req.url), deps.origins);
       const known = await visitors.read(c.req.raw.headers.get("cookie"), { secure });
-      c.header("Set-Cookie", await visitors.issue({ id: known?.id, secure }));
+      const revoked = known && (await isRevoked({ kind: "visitor", ...known }, deps));
+      if (revoked === "unknown") return decline(c, refuse("store_unavailable"), deps);
+      c.header("Set-Cookie", await visitors.issue({ id: revoked ? undefined : known?.id, secure }));
       return c.body(null, 204);
     })
     .all(allowMethods("POST"));
+
+  app
+    .use("/api/auth/sign-out", allowOrigins(deps, { credentials: false, methods: ["POST"] }))
+    .post(async (c) => {
+      const user = await bearerUser(c, deps);
+      if (!user.ok) return decline(c, user, deps);
+      const options = await readSignOut(c.req.raw);
+      if (!options) return decline(c, refuse("malformed_request"), deps);
+      const done = await signOut(user.user, deps, options);
+      return done.ok ? c.body(null, 204) : decline(c, done, deps);
+    })
+    .all(allowMethods("POST"));
+
+  const { adminToken } = deps;
+  if (adminToken !== undefined) {
+    app
+      .delete("/api/admin/identities/:id/sockets", async (c) => {
+        const bearer = readBearer(c.req.raw.headers.get("authorization"));
+        if (!bearer.ok) return decline(c, bearer, deps);
+        if (!(await isSameSecret(bearer.token, adminToken)))
+          return decline(c, refuse("token_invalid"), deps);
+        const id = c.req.param("id");
+        const kinds = isVisitorId(id) ? (["user", "visitor"] as const) : (["user"] as const);
+        const kicked = await Promise.all(kinds.map((kind) => kick({ kind, id }, deps)));
+        const failed = kicked.find((one) => !one.ok);
+        return failed ? decline(c, failed as Refusal, deps) : c.body(null, 204);
+      })
+      .all(allowMethods("DELETE"));
+  }
 
   const { signDemoToken } = deps;
   if (signDemoToken) {
     app
       .post("/api/demo/token", async (c) => {
-        if (isForeign(c, deps)) return answer("origin_refused");
+        if (isForeign(c, deps)) return decline(c, refuse("origin_refused"), deps);
         const body: unknown = await c.req.json().catch(() => undefined);
         const { name } = (body ?? {}) as { name?: unknown };
-        if (!isUserId(name)) return answer("malformed_request");
+        if (!isUserId(name)) return decline(c, refuse("malformed_request"), deps);
         return c.json({ token: await signDemoToken(name) });
       })
       .all(allowMethods("POST"));
@@ -103,6 +137,18 @@ export function createApp(deps: Deps): Hono<AppEnv> {
     .all(allowMethods("GET, HEAD"));
 
   return app;
+}
+
+/** The body of a sign-out: none, or `{"everywhere": true}`; `undefined` for anything else. */
+async function readSignOut(request: Request): Promise<{ everywhere: boolean } | undefined> {
+  const text = await request.text();
+  if (text === "") return { everywhere: false };
+  try {
+    const { everywhere = false } = JSON.parse(text) as { everywhere?: unknown };
+    return typeof everywhere === "boolean" ? { everywhere } : undefined;
+  } catch {
+    return undefined;
+  }
 }
 
 /** Refuses what is no URL, and every URL with a credential in it, before anything else looks at the request. */

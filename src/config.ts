@@ -39,6 +39,9 @@ export interface Config {
   readonly maxSocketsPerIdentity: number;
   readonly messagesPerSecond: number;
   readonly maxMessageBytes: number;
+  readonly adminToken?: string;
+  /** Absent: no metrics are served. */
+  readonly metricsPort?: number;
   readonly logLevel: LogLevel;
 }
 
@@ -170,6 +173,11 @@ export function readConfig(
   const logLevel = (text("LOG_LEVEL") ?? "info") as LogLevel;
   if (!LOG_LEVELS.includes(logLevel)) fault("LOG_LEVEL", `must be one of ${LOG_LEVELS.join(", ")}`);
 
+  const adminToken = secret("ADMIN_TOKEN") && text("ADMIN_TOKEN");
+  if (adminToken && !/^[\w.~+/-]+=*$/.test(adminToken)) {
+    fault("ADMIN_TOKEN", "must consist of letters, digits and -._~+/ only");
+  }
+
   const config: Config = {
     demo,
     host,
@@ -193,6 +201,8 @@ export function readConfig(
     maxSocketsPerIdentity: whole("MAX_SOCKETS_PER_IDENTITY", 20, 0, 1_000_000),
     messagesPerSecond: whole("MESSAGES_PER_SECOND", 20, 0, 1_000_000),
     maxMessageBytes: whole("MAX_MESSAGE_BYTES", 16_384, 128, 16 * 1024 * 1024),
+    ...(adminToken && { adminToken }),
+    ...(text("METRICS_PORT") && { metricsPort: whole("METRICS_PORT", 0, 0, 65_535) }),
     logLevel,
   };
   return faults.length === 0 ? { ok: true, config } : { ok: false, faults };

@@ -1,10 +1,12 @@
 import type { ChatLog } from "./chat/log.ts";
 import { type Clock, systemClock } from "./clock.ts";
+import { utf8 } from "./encoding.ts";
 import { createLog, type Log } from "./log.ts";
 import { createRateLimit, type RateLimit } from "./limit.ts";
 import type { OriginPolicy } from "./origin.ts";
+import type { Feed } from "./redis/feed.ts";
 import { memoryTicketStore } from "./store/memory.ts";
-import type { TicketStore } from "./store/store.ts";
+import type { Revocation, TicketStore } from "./store/store.ts";
 import { createTokenVerifier, type TokenKeys, type TokenVerifier } from "./token.ts";
 import { createVisitorSessions, type VisitorSessions } from "./visitor.ts";
 
@@ -37,10 +39,16 @@ export interface Deps {
   };
   /** Where chats are kept; without it there are no routes for them. */
   readonly chat?: ChatLog | undefined;
+  /** What instances on one Redis tell each other; without it this one is alone. */
+  readonly feed?: Feed | undefined;
+  /** What an operator shows to end other people's sockets; without it nobody can. */
+  readonly adminToken?: string | undefined;
   /** Set in the demo mode only: signs a token for any name. */
   readonly signDemoToken?: ((user: string) => Promise<string>) | undefined;
   /** Whether this server is on its way out; `serve` sets it. */
   readonly isDraining: () => boolean;
+  /** Ends the open sockets that a revocation covers; `serve` sets it. */
+  readonly onRevoked: (revocation: Revocation) => void;
 }
 
 /** What is needed to make `Deps`; the rest has defaults. */
@@ -68,6 +76,9 @@ export interface DepsOptions {
   /** Default: warnings and errors to stdout. */
   log?: Log | undefined;
   chat?: ChatLog | undefined;
+  feed?: Feed | undefined;
+  /** At least 32 bytes; the route for operators exists only with it. */
+  adminToken?: string | undefined;
   signDemoToken?: ((user: string) => Promise<string>) | undefined;
 }
 
@@ -83,8 +94,10 @@ export function createDeps(options: DepsOptions): Deps {
     trustProxy = 0,
     clock = systemClock,
     randomBytes = (length) => crypto.getRandomValues(new Uint8Array(length)),
+    adminToken,
     signDemoToken,
   } = options;
+  if (adminToken !== undefined) requireLength("Admin token", utf8(adminToken));
   requireLength("Session secret", sessionSecret);
   if ("secret" in keys) requireLength("Token secret", keys.secret);
   const log =
@@ -111,8 +124,11 @@ export function createDeps(options: DepsOptions): Deps {
       sessions: perMinute(SESSIONS_PER_MINUTE),
     },
     chat: options.chat,
+    feed: options.feed,
+    adminToken,
     signDemoToken,
     isDraining: () => false,
+    onRevoked: () => {},
   };
 }
 

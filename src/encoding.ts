@@ -43,3 +43,11 @@ export function sha256Hex(text: string): string | Promise<string> {
       Array.from(new Uint8Array(digest), (byte) => byte.toString(16).padStart(2, "0")).join(""),
     );
 }
+
+/** Whether two secrets are equal, in a time that says nothing about where they differ. */
+export async function isSameSecret(one: string, other: string): Promise<boolean> {
+  const [a, b] = await Promise.all([sha256Hex(one), sha256Hex(other)]);
+  let difference = 0;
+  for (let at = 0; at < a.length; at++) difference |= a.charCodeAt(at) ^ b.charCodeAt(at);
+  return difference === 0;
+}

@@ -19,6 +19,13 @@ export function answer(code: Refusal["code"]): Response {
   return refusalResponse(refuse(code));
 }
 
+/** A refusal, with its line in the log. */
+export function decline(c: Asked, refusal: Refusal, deps: Deps): Response {
+  const peer = peerOf(c, deps);
+  deps.log("info", "refused", { code: refusal.code, ...(peer && { peer }) });
+  return refusalResponse(refusal);
+}
+
 /** The user of the `Authorization` header, or why there is none. */
 export async function bearerUser(
   c: Asked,
@@ -31,10 +38,7 @@ export async function bearerUser(
   const waitMs = peer ? failures.waitMs(peer) : 0;
   if (waitMs > 0) return refuseFor(waitMs);
   const verified = await deps.verifyToken(bearer.token);
-  if (!verified.ok && verified.code === "token_invalid") {
-    deps.log("info", "token_refused", peer ? { peer } : {});
-    if (peer) failures.count(peer);
-  }
+  if (!verified.ok && verified.code === "token_invalid" && peer) failures.count(peer);
   return verified;
 }
 

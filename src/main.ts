@@ -9,10 +9,11 @@ import { createLog, faultCode } from "./log.ts";
 import { nativeRedisTransport } from "./redis/native.ts";
 import { upstashTransport } from "./redis/upstash.ts";
 import { createPages } from "./page/pages.ts";
-import type { RedisTransport } from "./redis/transport.ts";
-import { serve } from "./server.ts";
+import { createFeed } from "./redis/feed.ts";
+import { serve, serveMetrics } from "./server.ts";
 import { memoryTicketStore } from "./store/memory.ts";
 import { redisTicketStore } from "./store/redis.ts";
+import type { TicketStore } from "./store/store.ts";
 import { signToken } from "./token.ts";
 
 /** Exit code for a configuration that can't be used (sysexits.h, EX_CONFIG). */
@@ -20,40 +21,70 @@ const EXIT_CONFIG = 78;
 /** How long a demo token lives, in milliseconds. */
 const DEMO_TOKEN_TTL_MS = 3_600_000;
 
+/** Over how long clients are sent away at a restart, so that they don't all come back at once, in milliseconds. */
+const DRAIN_SPREAD_MS = 3_000;
+
 const clock = systemClock;
 const read = readConfig(process.env);
-const log = createLog({
+const writeLog = createLog({
   level: read.ok ? read.config.logLevel : "error",
   clock,
   write: (line) => void process.stdout.write(line),
 });
 if (!read.ok) {
-  for (const fault of read.faults) log("error", "config_fault", { ...fault });
+  for (const fault of read.faults) writeLog("error", "config_fault", { ...fault });
   process.exit(EXIT_CONFIG);
 }
 const { config } = read;
+// Loaded only where it is wanted: it would make up half of the time to start.
+const metrics =
+  config.metricsPort === undefined
+    ? undefined
+    : (await import("./metrics.ts")).createMetrics(clock);
+const log = metrics ? metrics.observe(writeLog) : writeLog;
+const measured = metrics ? metrics.measure : (store: TicketStore) => store;
 
 process.on("uncaughtException", (error) => log("error", "uncaught", { code: faultCode(error) }));
 process.on("unhandledRejection", (error) => log("error", "uncaught", { code: faultCode(error) }));
 
 const demoSecret = crypto.getRandomValues(new Uint8Array(32));
+const redis = config.redis && connect(config.redis);
 const chat = openChat();
 const deps = createDeps({
   ...config,
   keys: config.keys ?? { secret: demoSecret },
   sessionSecret: config.sessionSecret ?? crypto.getRandomValues(new Uint8Array(32)),
-  store: config.redis ? redisTicketStore(transportOf(config.redis)) : memoryTicketStore({ clock }),
+  store: measured(
+    redis ? redisTicketStore(redis.tickets, redis.feed) : memoryTicketStore({ clock }),
+  ),
   chat,
+  feed: redis?.feed,
   clock,
   log,
-  signDemoToken: config.demo
-    ? (user) =>
-        signToken({ secret: demoSecret, user, expiresAtMs: clock.nowMs() + DEMO_TOKEN_TTL_MS })
-    : undefined,
+  signDemoToken: config.demo ? signDemoToken : undefined,
 });
-const handlers = createChat(chat, deps);
-const server = start();
+const server = listen("PORT", () =>
+  serve({
+    ...deps,
+    hostname: config.host,
+    port: config.port,
+    handlers: createChat(chat, deps),
+    pages: createPages(config),
+    socketLimits: {
+      maxPerIdentity: config.maxSocketsPerIdentity,
+      messagesPerSecond: config.messagesPerSecond,
+      maxMessageBytes: config.maxMessageBytes,
+    },
+  }),
+);
 log("info", "listening", { url: server.url.href });
+if (metrics && config.metricsPort !== undefined) {
+  const { host: hostname, metricsPort: port } = config;
+  const { url } = listen("METRICS_PORT", () =>
+    serveMetrics({ hostname, port, read: metrics.read }),
+  );
+  log("info", "metrics_listening", { url: url.href });
+}
 if (config.demo) {
   log("warn", "demo_mode", {
     url: server.url.href,
@@ -64,46 +95,44 @@ if (config.demo) {
 for (const signal of ["SIGTERM", "SIGINT"] as const) {
   process.on(signal, async () => {
     log("info", "draining");
-    await server.stop();
+    await server.stop({ spreadMs: DRAIN_SPREAD_MS });
     log("info", "stopped");
     process.exit(0);
   });
 }
 
-function start(): ReturnType<typeof serve> {
+function signDemoToken(user: string): Promise<string> {
+  const nowMs = clock.nowMs();
+  const claims = { iat: Math.floor(nowMs / 1000), jti: crypto.randomUUID() };
+  return signToken({ secret: demoSecret, user, expiresAtMs: nowMs + DEMO_TOKEN_TTL_MS, claims });
+}
+
+/** An address that is taken ends the process, with a line that says which. */
+function listen<Server>(variable: string, start: () => Server): Server {
   try {
-    return serve({
-      ...deps,
-      hostname: config.host,
-      port: config.port,
-      handlers,
-      pages: createPages(config),
-      socketLimits: {
-        maxPerIdentity: config.maxSocketsPerIdentity,
-        messagesPerSecond: config.messagesPerSecond,
-        maxMessageBytes: config.maxMessageBytes,
-      },
-    });
+    return start();
   } catch (error) {
-    log("error", "listen_failed", { variable: "PORT", code: faultCode(error) });
+    log("error", "listen_failed", { variable, code: faultCode(error) });
     process.exit(1);
   }
 }
 
-function transportOf(settings: NonNullable<Config["redis"]>): RedisTransport {
-  return settings.kind === "upstash" ? upstashTransport(settings) : nativeRedisTransport(settings);
+/** One Redis, over connections of their own: what waits in one must not hold up the others. */
+function connect(settings: NonNullable<Config["redis"]>) {
+  const { kind } = settings;
+  const open = () =>
+    kind === "upstash" ? upstashTransport(settings) : nativeRedisTransport(settings);
+  const blocking = kind === "native" ? open() : undefined;
+  return {
+    tickets: open(),
+    chat: open(),
+    feed: createFeed({ transport: open(), blocking, clock, log }),
+  };
 }
 
 function openChat(): ChatLog {
   const { retention } = config;
-  if (config.redis) {
-    return redisChatLog({
-      transport: transportOf(config.redis),
-      blocking: config.redis.kind === "native" ? transportOf(config.redis) : undefined,
-      hasListeners: () => handlers.size > 0,
-      ...{ clock, log, retention },
-    });
-  }
+  if (redis) return redisChatLog({ transport: redis.chat, feed: redis.feed, clock, retention });
   try {
     return sqliteChatLog({ path: config.chatDatabase, clock, retention });
   } catch (error) {

@@ -8,6 +8,7 @@ export { type Clock, systemClock } from "./clock.ts";
 export { createDeps, type Deps, type DepsOptions } from "./deps.ts";
 export type { AppEnv } from "./http.ts";
 export { createLog, type Log, type LogFields, type LogLevel } from "./log.ts";
+export { createFeed, type Feed } from "./redis/feed.ts";
 export { nativeRedisTransport } from "./redis/native.ts";
 export type { RedisReply, RedisTransport } from "./redis/transport.ts";
 export { upstashTransport } from "./redis/upstash.ts";
@@ -22,5 +23,6 @@ export {
 } from "./sockets.ts";
 export { memoryTicketStore } from "./store/memory.ts";
 export { redisTicketStore } from "./store/redis.ts";
-export type { TicketRecord, TicketStore } from "./store/store.ts";
+export { kick, signOut } from "./revoke.ts";
+export type { Credential, Revocation, TicketRecord, TicketStore } from "./store/store.ts";
 export { signToken, type TokenKeys } from "./token.ts";

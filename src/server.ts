@@ -1,11 +1,14 @@
+import { readFileSync } from "node:fs";
 import type { Hono } from "hono";
-import { admit } from "./admit.ts";
+import { admit, type Admission } from "./admit.ts";
 import { createApp } from "./app.ts";
+import { withinDeadline } from "./deadline.ts";
 import type { Deps } from "./deps.ts";
+import { ANSWER_HEADERS } from "./headers.ts";
 import type { AppEnv } from "./http.ts";
 import { faultCode } from "./log.ts";
 import { parseUrl } from "./url.ts";
-import { refuse, refusalResponse } from "./refusal.ts";
+import { type Refusal, refuse, refuseFor, refusalResponse } from "./refusal.ts";
 import {
   CLOSE,
   createSockets,
@@ -20,7 +23,12 @@ export const SOCKET_PATH = "/ws/chat";
 /** Largest body that Bun reads before the app has its say, in bytes. */
 const MAX_BODY_BYTES = 1024 * 1024;
 
-export const DEFAULT_LIMITS: SocketLimits = {
+/** Handshakes under way at once; further ones are told to come again. */
+const MAX_HANDSHAKES = 1_000;
+/** How long sockets that don't answer the Close frame hold up a stop, in milliseconds. */
+const GOODBYE_MS = 1_000;
+
+export const DEFAULT_LIMITS: Omit<SocketLimits, "maxSockets"> = {
   maxPerIdentity: 20,
   messagesPerSecond: 20,
   maxMessageBytes: 16_384,
@@ -44,51 +52,85 @@ export interface RunningServer extends AsyncDisposable {
   /** Open sockets. */
   readonly socketCount: number;
   /**
-   * Refuses what is new, tells every socket 1012, finishes what is under way, within `withinMs` (default
-   * 10,000). Closes the ticket store. Further calls return the first one's promise.
+   * Refuses what is new, tells every socket 1012, evenly spread over `spreadMs` (default: at once), and
+   * finishes what is under way, all within `withinMs` (default 10,000). Closes chat, feed and store. Further
+   * calls return the first one's promise.
    */
-  stop(options?: { withinMs?: number }): Promise<void>;
+  stop(options?: StopOptions): Promise<void>;
+}
+
+export interface StopOptions {
+  withinMs?: number;
+  spreadMs?: number;
 }
 
 /** Starts a server. Throws when the address is taken. */
 export function serve(options: ServeOptions): RunningServer {
   const { handlers, hostname = "127.0.0.1", port = 0, socketLimits, log } = options;
   let stopping: Promise<void> | undefined;
-  const deps: Deps = { ...options, isDraining: () => stopping !== undefined };
+  const deps: Deps = {
+    ...options,
+    isDraining: () => stopping !== undefined,
+    onRevoked: (revocation) => sockets.revoke(revocation),
+  };
   const app = createApp(deps);
   if (options.pages) app.route("/", options.pages);
-  const sockets = createSockets(deps, handlers, { ...DEFAULT_LIMITS, ...socketLimits });
+  const limits = { ...DEFAULT_LIMITS, maxSockets: maxSockets(), ...socketLimits };
+  const sockets = createSockets(deps, handlers, limits);
+  let handshakes = 0;
 
   async function openSocket(request: Request): Promise<Response | undefined> {
+    if (handshakes >= MAX_HANDSHAKES || sockets.size + handshakes >= limits.maxSockets) {
+      log("warn", "server_full");
+      return refusalResponse(refuseFor(1_000));
+    }
+    handshakes++;
+    try {
+      return await climbIn(request);
+    } finally {
+      handshakes--;
+    }
+  }
+
+  async function climbIn(request: Request): Promise<Response | undefined> {
     const startedAtMs = deps.clock.monotonicMs();
-    const socketAddress = server.requestIP(request)?.address;
-    const admission = await admit(request, deps, socketAddress);
-    const common = {
-      ...(socketAddress && { peer: socketAddress }),
+    const peer = server.requestIP(request)?.address;
+    const admission = await admitWhenReady(request, peer);
+    const fields = {
+      ...(peer && { peer }),
       durationMs: Math.round(deps.clock.monotonicMs() - startedAtMs),
     };
     if (!admission.ok) {
-      log("info", "socket_refused", { ...common, code: admission.code });
+      log("info", "socket_refused", { ...fields, code: admission.code });
       return refusalResponse(admission);
     }
     const { identity, ticketTag } = admission;
-    const fields = { ...common, ...who(identity), ...(ticketTag && { ticketTag }) };
-    try {
-      await handlers.ready?.();
-    } catch (error) {
-      log("error", "handlers_not_ready", { ...fields, code: faultCode(error) });
-      return refusalResponse(refuse("store_unavailable"));
-    }
-    if (deps.isDraining()) return refusalResponse(refuse("shutting_down"));
     const upgraded =
       !request.signal.aborted &&
       server.upgrade(request, {
-        data: { identity, waiting: 0, last: Promise.resolve() },
+        data: sockets.dataFor(identity),
         // Without it Bun would echo the first subprotocol offered, whatever it is.
         headers: { "Sec-WebSocket-Protocol": "" },
       });
-    log("info", upgraded ? "socket_opened" : "client_gone", fields);
+    const whose = { ...fields, ...who(identity), ...(ticketTag && { ticketTag }) };
+    log("info", upgraded ? "socket_opened" : "client_gone", whose);
     return upgraded ? undefined : refusalResponse(refuse("handshake_invalid"));
+  }
+
+  /** `admit`, for a server that must also hear what others say from then on, and may have begun to stop meanwhile. */
+  async function admitWhenReady(
+    request: Request,
+    peer: string | undefined,
+  ): Promise<Admission | Refusal> {
+    const admission = await admit(request, deps, peer);
+    if (!admission.ok) return admission;
+    try {
+      await deps.feed?.ready();
+    } catch (error) {
+      log("error", "feed_failed", { code: faultCode(error) });
+      return refuse("store_unavailable");
+    }
+    return deps.isDraining() ? refuse("shutting_down") : admission;
   }
 
   const server: Bun.Server<SocketData> = Bun.serve<SocketData>({
@@ -108,22 +150,29 @@ export function serve(options: ServeOptions): RunningServer {
       return refusalResponse(refuse("internal_error"));
     },
   });
-  handlers.start?.((topic, text) => server.publish(topic, text), sockets.closeAll);
+  handlers.start?.((topic, text) => server.publish(topic, text));
+  deps.feed?.start({
+    hasListeners: () => sockets.size > 0,
+    onGap: () => void sockets.closeAll(CLOSE.serviceRestart, "Messages were missed"),
+  });
+  deps.store.watch?.((revocation) => sockets.revoke(revocation));
 
-  async function drain(withinMs: number): Promise<void> {
-    const deadline = AbortSignal.timeout(withinMs);
-    sockets.closeAll(CLOSE.serviceRestart, "Server restarts");
-    await Promise.race([
-      server.stop(),
-      new Promise((resolve) => deadline.addEventListener("abort", resolve)),
-    ]);
+  async function drain({ withinMs = 10_000, spreadMs = 0 }: StopOptions = {}): Promise<void> {
+    const endMs = performance.now() + withinMs;
+    const leftMs = () => Math.max(1, endMs - performance.now());
+    await settled(sockets.closeAll(CLOSE.serviceRestart, "Server restarts", spreadMs), leftMs());
+    const stopped = server.stop();
+    const polite = await settled(stopped, Math.min(GOODBYE_MS, leftMs()));
+    if (!polite) {
+      sockets.terminateAll();
+      await settled(stopped, leftMs());
+    }
     await server.stop(true);
-    await handlers.stop?.();
-    await deps.store.close();
+    sockets.stop();
+    await Promise.all([handlers.stop?.(), deps.feed?.close(), deps.store.close()]);
   }
 
-  const stop: RunningServer["stop"] = ({ withinMs = 10_000 } = {}) =>
-    (stopping ??= drain(withinMs));
+  const stop: RunningServer["stop"] = (options) => (stopping ??= drain(options));
   return {
     url: server.url,
     get socketCount() {
@@ -132,4 +181,48 @@ export function serve(options: ServeOptions): RunningServer {
     stop,
     [Symbol.asyncDispose]: () => stop(),
   };
+}
+
+/** Whether a promise was fulfilled within the time. */
+function settled(promise: Promise<unknown>, withinMs: number): Promise<boolean> {
+  return withinDeadline(promise, withinMs).then(
+    () => true,
+    () => false,
+  );
+}
+
+/** Sockets at once: well below the process's limit of open files, where accepting would spin. */
+function maxSockets(): number {
+  let openFiles = 10_000;
+  try {
+    const limits = readFileSync("/proc/self/limits", "utf8");
+    openFiles = Number(/^Max open files +(\d+)/m.exec(limits)?.[1] ?? openFiles);
+  } catch {
+    // Not Linux: a number that every desktop allows.
+  }
+  return Math.floor(openFiles * 0.8);
+}
+
+/** Serves the text of `read` under `/metrics`, and nothing else, on a port of its own. */
+export function serveMetrics(options: {
+  hostname: string;
+  port: number;
+  read: () => Promise<string>;
+}): Bun.Server<undefined> {
+  const { hostname, port, read } = options;
+  return Bun.serve({
+    hostname,
+    port,
+    development: false,
+    routes: {
+      "/metrics": {
+        GET: async () =>
+          new Response(await read(), {
+            headers: { ...ANSWER_HEADERS, "Content-Type": "text/plain; version=0.0.4" },
+          }),
+      },
+    },
+    fetch: () => refusalResponse(refuse("not_found")),
+    error: () => refusalResponse(refuse("internal_error")),
+  });
 }

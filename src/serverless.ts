@@ -7,4 +7,5 @@ export type { RedisReply, RedisTransport } from "./redis/transport.ts";
 export { upstashTransport } from "./redis/upstash.ts";
 export { type Refusal, type RefusalCode, refusalResponse } from "./refusal.ts";
 export { redisTicketStore } from "./store/redis.ts";
-export type { TicketRecord, TicketStore } from "./store/store.ts";
+export { kick, signOut } from "./revoke.ts";
+export type { Credential, Revocation, TicketRecord, TicketStore } from "./store/store.ts";

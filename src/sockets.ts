@@ -2,6 +2,7 @@ import type { Identity } from "./admit.ts";
 import type { Deps } from "./deps.ts";
 import { createRateLimit } from "./limit.ts";
 import { faultCode, type LogFields } from "./log.ts";
+import { covers, type Revocation } from "./store/store.ts";
 
 /** Codes in the Close frame (RFC 6455 section 7.4). 4000–4499: come back with a new ticket; 4500–4999: don't by yourself. */
 export const CLOSE = {
@@ -18,37 +19,56 @@ export const CLOSE = {
 
 /** Messages of one socket that may wait for an earlier one; beyond it the socket floods. */
 const MAX_WAITING_MESSAGES = 1_024;
-/** Unsent bytes to one socket at which Bun cuts it off. */
+/** Unsent bytes to one socket that make it a slow reader. */
+const SLOW_READER_BYTES = 1024 * 1024;
+/** Unsent bytes at which Bun itself cuts a socket off, before the next sweep finds it. */
 const MAX_BACKLOG_BYTES = 4 * 1024 * 1024;
+/** How often all sockets are looked at, in milliseconds. */
+const SWEEP_INTERVAL_MS = 1_000;
+/** Time between two pings, in milliseconds; a peer that leaves two unanswered is gone at the third. */
+export const BEAT_MS = 25_000;
+const MAX_MISSED_BEATS = 2;
+/** How long before its end a socket is told, in milliseconds; half its life if that is shorter. */
+const EXPIRY_NOTICE_MS = 30_000;
+/** How long a closed socket may take to say goodbye, in milliseconds. */
+const GOODBYE_MS = 5_000;
+/** How long a revocation is remembered for sockets that were admitted before it and open after it, in milliseconds. */
+const REVOCATION_MEMORY_MS = 60_000;
 
 /** What a socket carries. */
 export interface SocketData {
   readonly identity: Identity;
   /** Messages under way, and the last of them: a socket's messages are handled one after the other. */
   waiting: number;
-  last: Promise<void>;
+  last: Promise<void> | undefined;
+  /** Monotonic clock, in milliseconds. */
+  nextBeatMs: number;
+  missedBeats: number;
+  /** Wall clock, in milliseconds; infinite once it was told. */
+  tellExpiryAtMs: number;
+  /** Monotonic clock: since when it is being closed. */
+  endedAtMs: number;
 }
 
 export type Socket = Bun.ServerWebSocket<SocketData>;
 
 /** What to do with admitted sockets. Each call is given the socket and whose it is; a throw closes it with 1011. */
 export interface SocketHandlers {
-  /** Once, before the first socket: how to send to all sockets of a topic, and how to close them all. */
-  start?(
-    publish: (topic: string, text: string) => void,
-    endAll: (code: number, reason: string) => void,
-  ): void;
-  /** Before each socket: a rejection refuses it with 503. */
-  ready?(): Promise<void>;
+  /** Once, before the first socket: how to send to all sockets of a topic. */
+  start?(publish: (topic: string, text: string) => void): void;
   open?(socket: Socket, identity: Identity): void;
   /** One text message. The socket's next one waits until a returned promise is settled. */
   message(socket: Socket, identity: Identity, text: string): void | Promise<void>;
+  /** Its credential ends in so many seconds: time to open the next socket with a new ticket. */
+  expiring?(socket: Socket, identity: Identity, inSeconds: number): void;
   close?(socket: Socket, identity: Identity): void;
   /** Once, after the last socket. */
   stop?(): Promise<void>;
 }
 
 export interface SocketLimits {
+  /** Open at once, all together. */
+  readonly maxSockets: number;
   /** Open at once per user or visitor; 0 for no limit. */
   readonly maxPerIdentity: number;
   /** Per socket, with a burst of as many; 0 for no limit. */
@@ -56,11 +76,19 @@ export interface SocketLimits {
   readonly maxMessageBytes: number;
 }
 
-/** The open sockets of a server: by identity, within their limits, and never able to bring the process down. */
+/** The open sockets of a server: by identity, within their limits, ended when they should, and never able to bring the process down. */
 export interface Sockets {
   readonly websocket: Bun.WebSocketHandler<SocketData>;
   readonly size: number;
-  closeAll(code: number, reason: string): void;
+  /** What a new socket carries. */
+  dataFor(identity: Identity): SocketData;
+  /** Ends those that a revocation covers, also those still to open. */
+  revoke(revocation: Revocation): void;
+  /** Closes all of them, evenly spread over `spreadMs` (default: at once). */
+  closeAll(code: number, reason: string, spreadMs?: number): Promise<void>;
+  /** Cuts off whoever is still there, without a word. */
+  terminateAll(): void;
+  stop(): void;
 }
 
 export function createSockets(
@@ -70,21 +98,26 @@ export function createSockets(
 ): Sockets {
   const { clock, log } = deps;
   const byIdentity = new Map<string, Set<Socket>>();
+  let recentRevocations: { revocation: Revocation; atMs: number }[] = [];
   const messages = createRateLimit<Socket>({
     allowed: limits.messagesPerSecond,
     windowMs: 1_000,
     clock,
   });
   let size = 0;
+  const stopSweep = clock.every(SWEEP_INTERVAL_MS, sweep);
 
   function end(socket: Socket, code: number, reason: string): void {
-    log("info", "socket_ended", { ...who(socket.data.identity), code });
+    const { data } = socket;
+    if (data.endedAtMs !== Number.POSITIVE_INFINITY) return;
+    data.endedAtMs = clock.monotonicMs();
+    log("info", "socket_ended", { ...who(data.identity), code });
     socket.close(code, reason);
   }
 
   function fail(socket: Socket, error: unknown): void {
     log("error", "socket_failed", { ...who(socket.data.identity), code: faultCode(error) });
-    socket.close(CLOSE.internalError, "Server error");
+    end(socket, CLOSE.internalError, "Server error");
   }
 
   /** Runs a handler so that neither a throw nor a rejection leaves it (either would end the process). */
@@ -98,13 +131,49 @@ export function createSockets(
 
   function inTurn(socket: Socket, run: () => void | Promise<void>): void {
     const { data } = socket;
-    const handling =
-      data.waiting === 0 ? guard(socket, run) : data.last.then(() => guard(socket, run));
+    const handling = data.last ? data.last.then(() => guard(socket, run)) : guard(socket, run);
     if (!handling) return;
     if (++data.waiting > MAX_WAITING_MESSAGES) end(socket, CLOSE.flooding, "Too many messages");
     data.last = handling.then(() => {
-      data.waiting--;
+      if (--data.waiting === 0) data.last = undefined;
     });
+  }
+
+  /** Everything that time does to sockets: one look at each per second, no timer for any. */
+  function sweep(): void {
+    const nowMs = clock.monotonicMs();
+    const wallMs = clock.nowMs();
+    recentRevocations = recentRevocations.filter(({ atMs }) => nowMs - atMs < REVOCATION_MEMORY_MS);
+    for (const own of byIdentity.values()) {
+      for (const socket of own) guard(socket, () => check(socket, nowMs, wallMs));
+    }
+  }
+
+  function check(socket: Socket, nowMs: number, wallMs: number): void {
+    const { data } = socket;
+    const { identity } = data;
+    if (data.endedAtMs !== Number.POSITIVE_INFINITY) {
+      if (nowMs - data.endedAtMs >= GOODBYE_MS) socket.terminate();
+      return;
+    }
+    if (identity.expiresAtMs <= wallMs) {
+      return end(socket, CLOSE.credentialExpired, "Credential expired");
+    }
+    if (socket.getBufferedAmount() > SLOW_READER_BYTES) {
+      return end(socket, CLOSE.slowReader, "Reads too slowly");
+    }
+    if (nowMs >= data.nextBeatMs) {
+      if (data.missedBeats >= MAX_MISSED_BEATS)
+        return end(socket, CLOSE.noHeartbeat, "No heartbeat");
+      data.missedBeats++;
+      data.nextBeatMs = nowMs + BEAT_MS;
+      socket.ping();
+    }
+    if (wallMs >= data.tellExpiryAtMs) {
+      data.tellExpiryAtMs = Number.POSITIVE_INFINITY;
+      const inSeconds = Math.round((identity.expiresAtMs - wallMs) / 1000);
+      handlers.expiring?.(socket, identity, inSeconds);
+    }
   }
 
   const websocket: Bun.WebSocketHandler<SocketData> = {
@@ -112,23 +181,33 @@ export function createSockets(
     maxPayloadLength: limits.maxMessageBytes,
     backpressureLimit: MAX_BACKLOG_BYTES,
     closeOnBackpressureLimit: true,
+    // Bun's own timeout doesn't see a dead peer that is being sent to; the sweep's heartbeat does.
+    sendPings: false,
+    idleTimeout: 0,
     open(socket) {
       const { identity } = socket.data;
       const own = byIdentity.get(keyOf(identity)) ?? new Set();
       byIdentity.set(keyOf(identity), own.add(socket));
       size++;
-      if (limits.maxPerIdentity > 0 && own.size > limits.maxPerIdentity) {
+      if (recentRevocations.some(({ revocation }) => covers(revocation, identity))) {
+        end(socket, CLOSE.signedOut, "Signed out");
+      } else if (limits.maxPerIdentity > 0 && own.size > limits.maxPerIdentity) {
         end(socket, CLOSE.tooManySockets, "Too many sockets");
       } else {
         guard(socket, () => handlers.open?.(socket, identity));
       }
     },
     message(socket, message) {
-      if (socket.readyState !== WebSocket.OPEN) return;
+      const { data } = socket;
+      data.missedBeats = 0;
+      if (data.endedAtMs !== Number.POSITIVE_INFINITY) return;
       if (typeof message !== "string") return end(socket, CLOSE.unsupportedData, "Text only");
       if (messages.waitMs(socket) > 0) return end(socket, CLOSE.flooding, "Too many messages");
       messages.count(socket);
-      inTurn(socket, () => handlers.message(socket, socket.data.identity, message));
+      inTurn(socket, () => handlers.message(socket, data.identity, message));
+    },
+    pong(socket) {
+      socket.data.missedBeats = 0;
     },
     close(socket, code) {
       const { identity } = socket.data;
@@ -146,9 +225,38 @@ export function createSockets(
     get size() {
       return size;
     },
-    closeAll(code, reason) {
-      for (const own of byIdentity.values()) for (const socket of own) socket.close(code, reason);
+    dataFor(identity) {
+      const nowMs = clock.nowMs();
+      const lifeMs = identity.expiresAtMs - nowMs;
+      return {
+        identity,
+        waiting: 0,
+        last: undefined,
+        nextBeatMs: clock.monotonicMs() + BEAT_MS,
+        missedBeats: 0,
+        tellExpiryAtMs: identity.expiresAtMs - Math.min(EXPIRY_NOTICE_MS, lifeMs / 2),
+        endedAtMs: Number.POSITIVE_INFINITY,
+      };
     },
+    revoke(revocation) {
+      recentRevocations.push({ revocation, atMs: clock.monotonicMs() });
+      for (const socket of byIdentity.get(keyOf(revocation)) ?? []) {
+        if (covers(revocation, socket.data.identity)) end(socket, CLOSE.signedOut, "Signed out");
+      }
+    },
+    async closeAll(code, reason, spreadMs = 0) {
+      const all = [...byIdentity.values()].flatMap((own) => [...own]);
+      const startedAtMs = performance.now();
+      for (const [at, socket] of all.entries()) {
+        const dueMs = startedAtMs + (spreadMs * at) / all.length;
+        if (dueMs - performance.now() > 10) await Bun.sleep(dueMs - performance.now());
+        end(socket, code, reason);
+      }
+    },
+    terminateAll() {
+      for (const own of byIdentity.values()) for (const socket of own) socket.terminate();
+    },
+    stop: stopSweep,
   };
 }
 

@@ -23,7 +23,8 @@ type TicketDeps = Pick<Deps, "store" | "clock" | "randomBytes" | "log" | "ticket
 
 /**
  * Makes a ticket for a verified user and stores its hash. `expiresInSeconds` never outlives the user's
- * token: `token_invalid` when that has less than a second left, `store_unavailable` when the store failed.
+ * token: `token_invalid` when that has less than a second left or its session was signed out,
+ * `store_unavailable` when the store failed.
  */
 export async function issueTicket(
   user: TokenUser,
@@ -43,11 +44,14 @@ export async function issueTicket(
     purpose: "ws",
     hash,
     user: user.id,
+    session: user.session,
+    issuedAtMs: user.issuedAtMs,
     expiresAtMs: nowMs + ttlMs,
     tokenExpiresAtMs: user.tokenExpiresAtMs,
   } as const;
   try {
-    await withinDeadline(store.put(hash, record, ttlMs), DEPENDENCY_DEADLINE_MS);
+    const kept = await withinDeadline(store.put(hash, record, ttlMs), DEPENDENCY_DEADLINE_MS);
+    if (!kept) return refuse("token_invalid");
   } catch (error) {
     log("error", "store_failed", { code: faultCode(error), ticketTag: tagOf(hash) });
     return refuse("store_unavailable");
@@ -80,6 +84,11 @@ export async function redeemTicket(
   return {
     ok: true,
     ticketTag,
-    user: { id: record.user, tokenExpiresAtMs: record.tokenExpiresAtMs },
+    user: {
+      id: record.user,
+      session: record.session,
+      issuedAtMs: record.issuedAtMs,
+      tokenExpiresAtMs: record.tokenExpiresAtMs,
+    },
   };
 }

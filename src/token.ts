@@ -9,7 +9,7 @@ import {
 } from "jose";
 import type { Clock } from "./clock.ts";
 import { DEPENDENCY_DEADLINE_MS } from "./deadline.ts";
-import { fromBase64url, isCanonicalBase64url } from "./encoding.ts";
+import { fromBase64url, isCanonicalBase64url, sha256Hex } from "./encoding.ts";
 import { fetchJson } from "./fetch.ts";
 import { faultCode, type Log } from "./log.ts";
 import { type Refusal, refuse } from "./refusal.ts";
@@ -20,8 +20,8 @@ export const MAX_TOKEN_LENGTH = 8_192;
 export const CLOCK_TOLERANCE_SECONDS = 5;
 /** Longest user id, in characters. */
 export const MAX_USER_ID_LENGTH = 255;
-/** An `exp` further away than this is a mistake or an attack: ten years, in seconds. */
-const MAX_LIFETIME_SECONDS = 10 * 366 * 86_400;
+/** An `exp` further away than this is a mistake or an attack: ten years, in milliseconds. */
+export const MAX_TOKEN_LIFETIME_MS = 10 * 366 * 86_400_000;
 
 /** The two ways to know an issuer's keys; never both, so that no public key is taken for a secret. */
 export type TokenKeys = { readonly secret: Uint8Array } | { readonly jwksUrl: URL };
@@ -29,6 +29,10 @@ export type TokenKeys = { readonly secret: Uint8Array } | { readonly jwksUrl: UR
 /** Who a verified token speaks for. */
 export interface TokenUser {
   readonly id: string;
+  /** Names the sign-in that the token belongs to: a hash over the user and `sid`, else `jti`, else the token itself. */
+  readonly session: string;
+  /** The token's `iat`, wall clock in milliseconds; 0 without. */
+  readonly issuedAtMs: number;
   /** The token's `exp`, wall clock in milliseconds. */
   readonly tokenExpiresAtMs: number;
 }
@@ -98,10 +102,20 @@ export function createTokenVerifier(options: {
       return refuse(error instanceof KeysUnavailableError ? "keys_unavailable" : "token_invalid");
     }
     const id = Object.hasOwn(payload, userClaim) ? payload[userClaim] : undefined;
-    const exp = payload.exp as number;
-    const bounded = exp - clock.nowMs() / 1000 <= MAX_LIFETIME_SECONDS;
+    const { exp, iat = 0 } = payload as { exp: number; iat?: number };
+    const bounded = exp * 1000 - clock.nowMs() <= MAX_TOKEN_LIFETIME_MS && iat >= 0;
     if (!isUserId(id) || !bounded) return refuse("token_invalid");
-    return { ok: true, user: { id, tokenExpiresAtMs: Math.floor(exp * 1000) } };
+    const { sid, jti } = payload;
+    const sessionParts = [id, ...(sid ? ["sid", sid] : jti ? ["jti", jti] : ["token", token])];
+    return {
+      ok: true,
+      user: {
+        id,
+        session: await sha256Hex(JSON.stringify(sessionParts)),
+        issuedAtMs: Math.floor(iat * 1000),
+        tokenExpiresAtMs: Math.floor(exp * 1000),
+      },
+    };
   };
 }
 

@@ -11,6 +11,8 @@ const PURPOSE = "ws-ticket visitor session";
 /** An anonymous person. The id is public (chat partners see it); what proves it is the cookie's MAC. */
 export interface Visitor {
   readonly id: string;
+  /** When the cookie was issued or last renewed, wall clock in milliseconds. */
+  readonly issuedAtMs: number;
   /** End of the cookie, wall clock in milliseconds. */
   readonly expiresAtMs: number;
 }
@@ -71,7 +73,8 @@ export function createVisitorSessions(options: {
         signed(id, issuedAtSeconds),
       );
       if (!genuine) return undefined;
-      return { id, expiresAtMs: (issuedAtSeconds + VISITOR_MAX_AGE_SECONDS) * 1000 };
+      const issuedAtMs = issuedAtSeconds * 1000;
+      return { id, issuedAtMs, expiresAtMs: issuedAtMs + VISITOR_MAX_AGE_SECONDS * 1000 };
     },
   };
 }

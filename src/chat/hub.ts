@@ -15,7 +15,7 @@ const MAX_BAD_FRAMES = 10;
 export function createChat(
   chat: ChatLog,
   { clock, log }: Pick<Deps, "clock" | "log">,
-): SocketHandlers & { readonly size: number } {
+): SocketHandlers {
   /** Open sockets, and how many bad frames each has sent in a row. */
   const sockets = new Map<Socket, number>();
 
@@ -35,6 +35,7 @@ export function createChat(
       ref,
       atMs,
     });
+    if (kept.ok) log("debug", "message_kept", who(identity));
     socket.send(kept.ok ? ackFrame({ ...kept, ...echo }) : errorFrame({ ...kept, ...echo }));
   }
 
@@ -52,17 +53,13 @@ export function createChat(
   }
 
   return {
-    start(publish, endAll) {
-      chat.start(
-        (event) => {
-          const text = frameOf(event);
-          publish(keyOf({ kind: "user", id: event.chat.user }), text);
-          publish(keyOf({ kind: "visitor", id: event.chat.visitor }), text);
-        },
-        () => endAll(CLOSE.serviceRestart, "Messages were missed"),
-      );
+    start(publish) {
+      chat.start((event) => {
+        const text = frameOf(event);
+        publish(keyOf({ kind: "user", id: event.chat.user }), text);
+        publish(keyOf({ kind: "visitor", id: event.chat.visitor }), text);
+      });
     },
-    ready: () => chat.ready(),
     open(socket, identity) {
       sockets.set(socket, 0);
       socket.subscribe(keyOf(identity));
@@ -94,10 +91,10 @@ export function createChat(
     close(socket) {
       sockets.delete(socket);
     },
-    stop: () => chat.close(),
-    get size() {
-      return sockets.size;
+    expiring(socket, _, inSeconds) {
+      socket.send(JSON.stringify({ type: "EXPIRING", inSeconds }));
     },
+    stop: () => chat.close(),
   };
 }
 

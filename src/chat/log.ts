@@ -68,10 +68,8 @@ export const MAX_PAGE = 200;
  * can't do it; nothing is then kept, or the outcome is unknown and the same `ref` settles it.
  */
 export interface ChatLog {
-  /** Once. `onGap`: events were missed; whoever listens must read again. */
-  start(deliver: (event: ChatEvent) => void, onGap: () => void): void;
-  /** Resolves when everything appended from now on will be delivered. */
-  ready(): Promise<void>;
+  /** Once, before anything is appended. */
+  start(deliver: (event: ChatEvent) => void): void;
   append(draft: Draft): Promise<Appended>;
   /** Up to the newest message; its id comes back, `undefined` where there is no such chat. */
   markRead(chat: Chat, by: Side): Promise<string | undefined>;

@@ -1,7 +1,6 @@
 import type { Clock } from "../clock.ts";
-import type { Log } from "../log.ts";
+import { type Feed, FEED_LENGTH, FEED_STREAM, toFields } from "../redis/feed.ts";
 import { RedisError, type RedisReply, type RedisTransport } from "../redis/transport.ts";
-import { type Feed, readFeed } from "./feed.ts";
 import {
   type ChatEvent,
   type ChatLog,
@@ -17,10 +16,7 @@ import type { Chat, Message } from "./protocol.ts";
 
 const PREFIX = "ws-ticket:chat:";
 const SEQUENCE = `${PREFIX}sequence`;
-const FEED = `${PREFIX}feed`;
 const USERS = `${PREFIX}users`;
-/** Events that an instance may be behind, about. */
-const FEED_LENGTH = 10_000;
 
 /** Keeps a message: one step, so that no failure leaves half of it. */
 const APPEND = `
@@ -117,43 +113,32 @@ const REMOVE = `
 `;
 
 /**
- * Chats in a Redis that several servers share. Every write is one script; what is to be told goes through a
- * capped stream that each server reads by its own cursor.
- *
- * `blocking`: a further connection that may wait inside Redis, so that news come at once. Over Upstash
- * there is none, and the stream is polled.
+ * Chats in a Redis that several servers share. Every write is one script; what is to be told goes through
+ * the feed.
  */
 export function redisChatLog(options: {
   transport: RedisTransport;
-  blocking?: RedisTransport | undefined;
-  /** Whether anybody has a socket open here: without, nothing is read. */
-  hasListeners: () => boolean;
+  /** How this server hears what is kept by others; one that opens no sockets needs none. */
+  feed?: Feed | undefined;
   clock: Clock;
-  log: Log;
   retention?: Partial<Retention> | undefined;
 }): ChatLog {
-  const { transport, blocking, hasListeners, clock, log } = options;
+  const { transport, feed, clock } = options;
   const { maxMessages, maxAgeMs } = { ...DEFAULT_RETENTION, ...options.retention };
   const run = createScripts(transport);
   const met = new Set<string>();
-  let feed: Feed | undefined;
 
   return {
-    start(deliver, onGap) {
-      feed = readFeed({
-        ...{ stream: FEED, transport, blocking, hasListeners, onGap, clock, log },
-        onEntry: (fields) => deliver(toEvent(fields)),
-      });
-    },
-    async ready() {
-      await feed?.ready();
+    start(deliver) {
+      feed?.on("message", (fields) => deliver(toEvent(fields)));
+      feed?.on("read", (fields) => deliver(toEvent(fields)));
     },
     async append({ chat, from, content, nickname = "", ref, atMs }) {
       const { user, visitor } = chat;
       const [outcome, known = ""] = (await run(
         APPEND,
         [
-          ...[SEQUENCE, FEED, messagesKey(chat), chatKey(chat)],
+          ...[SEQUENCE, FEED_STREAM, messagesKey(chat), chatKey(chat)],
           `${PREFIX}ref:${visitor}:${from}:${JSON.stringify([user, ref])}`,
           ...[indexKey("user", user), indexKey("visitor", visitor), USERS, blockedKey(user)],
         ],
@@ -171,7 +156,11 @@ export function redisChatLog(options: {
     },
     async markRead(chat, by) {
       const { user, visitor } = chat;
-      const upTo = await run(MARK_READ, [chatKey(chat), FEED], [by, user, visitor, FEED_LENGTH]);
+      const upTo = await run(
+        MARK_READ,
+        [chatKey(chat), FEED_STREAM],
+        [by, user, visitor, FEED_LENGTH],
+      );
       feed?.wake();
       return typeof upTo === "string" ? upTo : undefined;
     },
@@ -223,11 +212,7 @@ export function redisChatLog(options: {
       if (met.size >= 10_000) met.clear();
       met.add(user);
     },
-    async close() {
-      feed?.close();
-      await blocking?.close();
-      await transport.close();
-    },
+    close: () => transport.close(),
   };
 }
 
@@ -254,27 +239,20 @@ function blockedKey(user: string): string {
 
 type StreamEntry = readonly [id: string, fields: readonly string[]];
 
-/** `[name, value, …]` as Redis has it, as an object. */
-function toFields(list: readonly string[]): Record<string, string> {
-  return Object.fromEntries(
-    list.flatMap((name, at) => (at % 2 ? [] : [[name, list[at + 1] ?? ""]])),
-  );
-}
-
 function fromStream(chat: Chat, [id, list]: StreamEntry): Message {
-  const { from = "", content = "", nickname, at } = toFields(list);
-  return toMessage(chat, {
-    ...{ id: id.split("-")[0] ?? "", content, nickname },
-    from: from as Side,
-    atMs: Number(at),
-  });
+  return fromFields(chat, { ...toFields(list), id: id.split("-")[0] ?? "" });
 }
 
-function toEvent(list: readonly string[]): ChatEvent {
-  const { kind, user = "", visitor = "", by, upTo = "", id = "" } = toFields(list);
+function fromFields(chat: Chat, fields: Readonly<Record<string, string>>): Message {
+  const { id = "", from, content = "", nickname, at } = fields;
+  return toMessage(chat, { id, from: from as Side, content, nickname, atMs: Number(at) });
+}
+
+function toEvent(fields: Readonly<Record<string, string>>): ChatEvent {
+  const { kind, user = "", visitor = "", by, upTo = "" } = fields;
   const chat = { user, visitor };
   if (kind === "read") return { kind, chat, by: by as Side, upTo };
-  return { kind: "message", chat, message: fromStream(chat, [id, list]) };
+  return { kind: "message", chat, message: fromFields(chat, fields) };
 }
 
 /** Runs scripts by their hash; the text goes over the wire only when Redis doesn't have it. */

@@ -1,10 +1,11 @@
 import { type Context, Hono } from "hono";
-import type { Identity } from "../admit.ts";
 import type { Deps } from "../deps.ts";
-import { allowMethods, allowOrigins, answer, type AppEnv, bearerUser } from "../http.ts";
+import { allowMethods, allowOrigins, answer, type AppEnv, bearerUser, decline } from "../http.ts";
 import { faultCode } from "../log.ts";
 import { isAllowedOrigin, isSecure } from "../origin.ts";
-import { type Refusal, refuse, refusalResponse } from "../refusal.ts";
+import { type Refusal, refuse } from "../refusal.ts";
+import { isRevoked } from "../revoke.ts";
+import type { Credential } from "../store/store.ts";
 import { isUserId } from "../token.ts";
 import { isVisitorId } from "../visitor.ts";
 import { type ChatLog, MAX_PAGE } from "./log.ts";
@@ -14,7 +15,7 @@ import type { Chat } from "./protocol.ts";
 const DEFAULT_PAGE = 50;
 
 interface ChatEnv extends AppEnv {
-  Variables: { identity: Pick<Identity, "kind" | "id"> };
+  Variables: { identity: Credential };
 }
 
 /**
@@ -26,7 +27,7 @@ export function createChatRoutes(chat: ChatLog, deps: Deps): Hono<ChatEnv> {
   routes.use(allowOrigins(deps, { credentials: true, methods: ["GET", "POST", "PUT", "DELETE"] }));
   routes.use(async (c, next) => {
     const identity = await identify(c, deps);
-    if (!identity.ok) return refusalResponse(identity);
+    if (!identity.ok) return decline(c, identity, deps);
     c.set("identity", identity.identity);
     return next();
   });
@@ -91,12 +92,12 @@ export function createChatRoutes(chat: ChatLog, deps: Deps): Hono<ChatEnv> {
 async function identify(
   c: Context<ChatEnv>,
   deps: Deps,
-): Promise<{ readonly ok: true; readonly identity: Pick<Identity, "kind" | "id"> } | Refusal> {
+): Promise<{ readonly ok: true; readonly identity: Credential } | Refusal> {
   const { raw } = c.req;
   const url = new URL(raw.url);
   if (raw.headers.has("authorization")) {
     const verified = await bearerUser(c, deps);
-    return verified.ok ? { ok: true, identity: { kind: "user", id: verified.user.id } } : verified;
+    return verified.ok ? unlessRevoked({ kind: "user", ...verified.user }, deps) : verified;
   }
   const visitor = await deps.visitors.read(raw.headers.get("cookie"), {
     secure: isSecure(url, deps.origins),
@@ -107,9 +108,17 @@ async function identify(
   const allowed = raw.headers.has("origin")
     ? isAllowedOrigin(raw, url, deps.origins)
     : safe || fromOwnPage;
-  return allowed
-    ? { ok: true, identity: { kind: "visitor", id: visitor.id } }
-    : refuse("origin_refused");
+  return allowed ? unlessRevoked({ kind: "visitor", ...visitor }, deps) : refuse("origin_refused");
+}
+
+async function unlessRevoked(
+  identity: Credential,
+  deps: Deps,
+): Promise<{ readonly ok: true; readonly identity: Credential } | Refusal> {
+  const revoked = await isRevoked(identity, deps);
+  if (revoked === "unknown") return refuse("store_unavailable");
+  if (!revoked) return { ok: true, identity };
+  return refuse(identity.kind === "user" ? "token_invalid" : "session_refused");
 }
 
 /** The chat with the one in the path; `undefined` for what can't be anybody's id. */

@@ -229,7 +229,6 @@ export function sqliteChatLog(options: {
     start(to) {
       deliver = to;
     },
-    async ready() {},
     append: (draft) => write(() => append(draft)),
     markRead: (chat, by) =>
       write(() => {

@@ -1,5 +1,11 @@
 import { type Clock, systemClock } from "../clock.ts";
-import type { TicketRecord, TicketStore } from "./store.ts";
+import {
+  covers,
+  type Credential,
+  type Revocation,
+  type TicketRecord,
+  type TicketStore,
+} from "./store.ts";
 
 /** Tickets a process keeps at once: about 50 MB. At the cap issuing is refused, nothing is thrown out. */
 const MAX_TICKETS = 100_000;
@@ -20,21 +26,45 @@ export function memoryTicketStore(
     }
   }
 
+  /** By the id that they are about. */
+  const revocations = new Map<string, Revocation[]>();
+
+  function isRevoked(credential: Credential): boolean {
+    return revocations.get(credential.id)?.some((one) => covers(one, credential)) ?? false;
+  }
+
   return {
     async put(hash, record, ttlMs) {
+      if (isRevoked({ ...record, kind: "user", id: record.user })) return false;
       const nowMs = clock.monotonicMs();
       sweep(nowMs);
       if (tickets.size >= maxTickets)
         throw new Error(`Ticket store is full: ${maxTickets} tickets`);
       tickets.set(hash, { record, endsAtMs: nowMs + ttlMs });
+      return true;
     },
     async take(hash) {
       const ticket = tickets.get(hash);
       tickets.delete(hash);
       return ticket && ticket.endsAtMs > clock.monotonicMs() ? ticket.record : undefined;
     },
+    async revoke(revocation) {
+      const nowMs = clock.nowMs();
+      for (const [id, all] of revocations) {
+        const left = all.filter(({ untilMs }) => untilMs > nowMs);
+        if (left.length === 0) revocations.delete(id);
+        else if (left.length < all.length) revocations.set(id, left);
+      }
+      const { id } = revocation;
+      revocations.set(id, [...(revocations.get(id) ?? []), revocation]);
+      for (const [hash, { record }] of tickets) {
+        if (covers(revocation, { ...record, kind: "user", id: record.user })) tickets.delete(hash);
+      }
+    },
+    isRevoked: async (credential) => isRevoked(credential),
     async close() {
       tickets.clear();
+      revocations.clear();
     },
     get size() {
       return tickets.size;

@@ -437,7 +437,15 @@ describeWith("redis-server")("native transport", () => {
         hashes.map((hash) =>
           direct.put(
             hash,
-            { purpose: "ws", hash, user: hash, expiresAtMs: 1, tokenExpiresAtMs: 1 },
+            {
+              purpose: "ws",
+              hash,
+              user: hash,
+              session: "s",
+              issuedAtMs: 1,
+              expiresAtMs: 1,
+              tokenExpiresAtMs: 1,
+            },
             60_000,
           ),
         ),

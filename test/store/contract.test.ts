@@ -20,6 +20,8 @@ function recordOf(hash: string, user = "alice"): TicketRecord {
     purpose: "ws",
     hash,
     user,
+    session: "session",
+    issuedAtMs: 1_700_000_000_000,
     expiresAtMs: 1_800_000_000_000,
     tokenExpiresAtMs: 2 ** 53 - 1,
   };

@@ -8,10 +8,18 @@ import { openSocket } from "../support/socket.ts";
 const TTL_MS = 30_000;
 
 function recordOf(hash: string): TicketRecord {
-  return { purpose: "ws", hash, user: "alice", expiresAtMs: 1, tokenExpiresAtMs: 1 };
+  return {
+    purpose: "ws",
+    hash,
+    user: "alice",
+    session: "s",
+    issuedAtMs: 1,
+    expiresAtMs: 1,
+    tokenExpiresAtMs: 1,
+  };
 }
 
-function put(store: TicketStore, hash: string, ttlMs = TTL_MS): Promise<void> {
+function put(store: TicketStore, hash: string, ttlMs = TTL_MS): Promise<boolean> {
   return store.put(hash, recordOf(hash), ttlMs);
 }
 

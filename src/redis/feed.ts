@@ -9,9 +9,9 @@ type Entry = readonly [id: string, fields: readonly string[]];
 const BATCH = 500;
 /** How long one blocking read waits, in milliseconds: shorter than any transport's deadline. */
 const BLOCK_MS = 1_000;
-/** Polling: how soon after something happened, and how seldom when nothing does. */
+/** Polling: how soon after something happened, and how seldom when nothing does (a sign-out is due within 1 s). */
 const BUSY_POLL_MS = 250;
-const IDLE_POLL_MS = 5_000;
+const IDLE_POLL_MS = 800;
 /** Polling stays quick for so long after the last entry. */
 const BUSY_FOR_MS = 30_000;
 /** First and longest pause after a failed read. */
@@ -20,45 +20,68 @@ const MAX_RETRY_MS = 2_000;
 /** Somebody who asked to be ready is about to listen: reading goes on for so long. */
 const GRACE_MS = 10_000;
 
+/** What instances on one Redis tell each other, each once and in order. */
 export interface Feed {
-  /** Resolves when whatever is added to the stream from now on will be handed on. Rejects when Redis doesn't answer. */
+  /** Hands every entry of a kind to `run`, as an object of its fields. */
+  on(kind: string, run: (fields: Readonly<Record<string, string>>) => void): void;
+  /** Once. Nothing is read while `hasListeners` says no; `onGap`: entries were missed. */
+  start(options: { hasListeners: () => boolean; onGap: () => void }): void;
+  /** Resolves when whatever is added from now on will be handed on. Rejects when Redis doesn't answer. */
   ready(): Promise<void>;
   /** Something was added just now: read at once where reading is by polling. */
   wake(): void;
-  close(): void;
+  close(): Promise<void>;
 }
 
+/** The stream. Entries have a field `kind`, and others by kind. */
+export const FEED_STREAM = "ws-ticket:feed";
+/** Entries that an instance may be behind, about. */
+export const FEED_LENGTH = 10_000;
+
 /**
- * Reads a Redis stream by cursor and hands on every entry once, in order. A lost connection or a restarted
- * Redis delays entries and loses none; where the stream was cut past the cursor, `onGap` says so. Nothing
- * is read while nobody listens.
+ * Reads the stream by cursor, so that a lost connection or a restarted Redis delays entries and loses none;
+ * where the stream was cut past the cursor, `onGap` says so.
  *
- * `blocking`: a connection that may wait inside Redis. Without it the stream is polled.
+ * `blocking`: a further connection that may wait inside Redis, so that entries come at once. Over Upstash
+ * there is none, and the stream is polled.
  */
-export function readFeed(options: {
-  stream: string;
+export function createFeed(options: {
   transport: RedisTransport;
   blocking?: RedisTransport | undefined;
-  hasListeners: () => boolean;
-  onEntry: (fields: readonly string[]) => void;
-  onGap: () => void;
   clock: Clock;
   log: Log;
 }): Feed {
-  const { stream, transport, blocking, hasListeners, onEntry, onGap, clock, log } = options;
+  const { transport, blocking, clock, log } = options;
+  const kinds = new Map<string, (fields: Readonly<Record<string, string>>) => void>();
+  let hasListeners = () => false;
+  let onGap = () => {};
   let cursor = "";
   let starting: Promise<void> | undefined;
   let wantedAtMs = Number.NEGATIVE_INFINITY;
   let lastEntryAtMs = Number.NEGATIVE_INFINITY;
   let closed = false;
+  let woken = false;
   let endPause: () => void = () => {};
 
-  async function start(): Promise<void> {
-    const newest = entriesOf(
-      await transport.command(["XREVRANGE", stream, "+", "-", "COUNT", "1"]),
+  async function newestId(): Promise<string> {
+    const [newest] = entriesOf(
+      await transport.command(["XREVRANGE", FEED_STREAM, "+", "-", "COUNT", "1"]),
     );
-    cursor = newest[0]?.[0] ?? "0-0";
+    return newest?.[0] ?? "0-0";
+  }
+
+  async function begin(): Promise<void> {
+    cursor = await newestId();
     void run();
+  }
+
+  function handOn(list: readonly string[]): void {
+    const fields = toFields(list);
+    try {
+      kinds.get(fields.kind ?? "")?.(fields);
+    } catch (error) {
+      log("error", "feed_failed", { code: faultCode(error) });
+    }
   }
 
   function isWanted(): boolean {
@@ -70,14 +93,15 @@ export function readFeed(options: {
     while (isWanted()) {
       try {
         if (retryMs > 0) await checkForGap();
+        woken = false;
         const entries = await read();
         retryMs = 0;
         for (const [id, fields] of entries) {
           cursor = id;
-          onEntry(fields);
+          handOn(fields);
         }
         if (entries.length > 0) lastEntryAtMs = clock.monotonicMs();
-        if (!blocking && entries.length < BATCH) await pause(pollMs());
+        if (!blocking && !woken && entries.length < BATCH) await pause(pollMs());
       } catch (error) {
         if (closed) break;
         if (retryMs === 0) log("error", "feed_failed", { code: faultCode(error) });
@@ -91,11 +115,13 @@ export function readFeed(options: {
   async function read(): Promise<readonly Entry[]> {
     const count = ["COUNT", String(BATCH)];
     if (!blocking) {
-      return entriesOf(await transport.command(["XRANGE", stream, `(${cursor}`, "+", ...count]));
+      return entriesOf(
+        await transport.command(["XRANGE", FEED_STREAM, `(${cursor}`, "+", ...count]),
+      );
     }
     const reply = await blocking.command([
       ...["XREAD", ...count, "BLOCK", String(BLOCK_MS)],
-      ...["STREAMS", stream, cursor],
+      ...["STREAMS", FEED_STREAM, cursor],
     ]);
     // One stream with its entries: a pair, or a list of one pair, by the version of the protocol.
     const pair = (reply ?? []) as readonly RedisReply[];
@@ -104,14 +130,12 @@ export function readFeed(options: {
 
   /** After a failure: what stood behind the cursor must still be there, or something may be missing. */
   async function checkForGap(): Promise<void> {
-    const [oldest] = entriesOf(await transport.command(["XRANGE", stream, "-", "+", "COUNT", "1"]));
+    const [oldest] = entriesOf(
+      await transport.command(["XRANGE", FEED_STREAM, "-", "+", "COUNT", "1"]),
+    );
     if (cursor === "0-0" || (oldest && !isAfter(oldest[0], cursor))) return;
     log("warn", "feed_gap");
-    cursor = "0-0";
-    const newest = entriesOf(
-      await transport.command(["XREVRANGE", stream, "+", "-", "COUNT", "1"]),
-    );
-    cursor = newest[0]?.[0] ?? "0-0";
+    cursor = await newestId();
     onGap();
   }
 
@@ -130,20 +154,29 @@ export function readFeed(options: {
   }
 
   return {
+    on: (kind, run) => void kinds.set(kind, run),
+    start(listener) {
+      ({ hasListeners, onGap } = listener);
+    },
     ready() {
       wantedAtMs = clock.monotonicMs();
       if (!starting) {
-        starting = start();
+        starting = begin();
         starting.catch(() => {
           starting = undefined;
         });
       }
       return starting;
     },
-    wake: () => endPause(),
-    close() {
+    wake() {
+      woken = true;
+      endPause();
+    },
+    async close() {
       closed = true;
       endPause();
+      await blocking?.close();
+      await transport.close();
     },
   };
 }
@@ -157,4 +190,11 @@ function isAfter(id: string, other: string): boolean {
   const [aMs = 0, aNumber = 0] = id.split("-").map(Number);
   const [bMs = 0, bNumber = 0] = other.split("-").map(Number);
   return aMs === bMs ? aNumber > bNumber : aMs > bMs;
+}
+
+/** `[name, value, …]`, as Redis has the fields of an entry, as an object. */
+export function toFields(list: readonly string[]): Record<string, string> {
+  return Object.fromEntries(
+    list.flatMap((name, at) => (at % 2 ? [] : [[name, list[at + 1] ?? ""]])),
+  );
 }

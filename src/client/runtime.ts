@@ -1,0 +1,53 @@
+/** What the browser noticed that may concern a connection. */
+export type Hint = "online" | "offline" | "visible";
+
+/** As much of a `WebSocket` as is needed. */
+export interface ClientSocket {
+  onopen: (() => void) | null;
+  onmessage: ((event: { data: unknown }) => void) | null;
+  onclose: ((event: { code: number; reason: string }) => void) | null;
+  send(text: string): void;
+  close(code?: number): void;
+}
+
+/** Everything that the client takes from its surroundings. Tests pass their own. */
+export interface Runtime {
+  /** Wall clock, in milliseconds. */
+  nowMs(): number;
+  /** From 0 up to, not including, 1. */
+  random(): number;
+  /** Runs once, later; the returned function prevents it. */
+  after(delayMs: number, run: () => void): () => void;
+  fetch(url: string, init: RequestInit): Promise<Response>;
+  openSocket(url: string): ClientSocket;
+  /** A new id for a message, never the same twice. */
+  newRef(): string;
+  /** Until the returned function is called. */
+  onHint(listener: (hint: Hint) => void): () => void;
+}
+
+export const browserRuntime: Runtime = {
+  nowMs: () => Date.now(),
+  random: () => Math.random(),
+  after(delayMs, run) {
+    const timer = setTimeout(run, delayMs);
+    return () => clearTimeout(timer);
+  },
+  fetch: (url, init) => fetch(url, init),
+  openSocket: (url) => new WebSocket(url) as ClientSocket,
+  // Not randomUUID: browsers have it on secure origins only.
+  newRef: () => crypto.getRandomValues(new Uint32Array(4)).join("-"),
+  onHint(listener) {
+    const listening = new AbortController();
+    const { signal } = listening;
+    // Where there are no such events (a worker, a test), there are no hints.
+    globalThis.addEventListener?.("online", () => listener("online"), { signal });
+    globalThis.addEventListener?.("offline", () => listener("offline"), { signal });
+    globalThis.document?.addEventListener(
+      "visibilitychange",
+      () => document.visibilityState === "visible" && listener("visible"),
+      { signal },
+    );
+    return () => listening.abort();
+  },
+};

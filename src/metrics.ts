@@ -1,0 +1,80 @@
+import { Counter, Gauge, Histogram, Registry } from "prom-client";
+import type { Clock } from "./clock.ts";
+import type { Log } from "./log.ts";
+import type { TicketStore } from "./store/store.ts";
+
+/** What an operator sees from outside: counts, and nothing that names a person. */
+export interface Metrics {
+  /** A log whose events are counted on their way. */
+  observe(log: Log): Log;
+  /** A store whose answers are timed. */
+  measure(store: TicketStore): TicketStore;
+  /** All of it in Prometheus' text format. */
+  read(): Promise<string>;
+}
+
+export function createMetrics(clock: Clock): Metrics {
+  const registry = new Registry();
+  const registers = [registry];
+  const counter = (name: string, help: string, ...labelNames: string[]) =>
+    new Counter({ name: `ws_ticket_${name}`, help, labelNames, registers });
+  const issued = counter("issued_total", "Tickets issued");
+  const redeemed = counter("redeemed_total", "Tickets redeemed by a socket that opened");
+  const refused = counter("refused_total", "Requests and handshakes refused, by code", "code");
+  const closes = counter("closes_total", "Sockets closed, by code", "code");
+  const messages = counter("messages_total", "Messages kept");
+  const sockets = new Gauge({
+    name: "ws_ticket_sockets",
+    help: "Sockets open now, by kind of identity",
+    labelNames: ["kind"],
+    registers,
+  });
+  const store = new Histogram({
+    name: "ws_ticket_store_seconds",
+    help: "Time until the ticket store answered, by operation and outcome",
+    labelNames: ["operation", "outcome"],
+    buckets: [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2],
+    registers,
+  });
+
+  function count(event: string, fields: Parameters<Log>[2] = {}): void {
+    const kind = fields.user === undefined ? "visitor" : "user";
+    const code = String(fields.code);
+    if (event === "ticket_issued") issued.inc();
+    else if (event === "message_kept") messages.inc();
+    else if (event === "refused" || event === "socket_refused") refused.inc({ code });
+    else if (event === "socket_opened") {
+      sockets.inc({ kind });
+      if (fields.ticketTag) redeemed.inc();
+    } else if (event === "socket_closed") {
+      sockets.dec({ kind });
+      closes.inc({ code });
+    }
+  }
+
+  return {
+    observe: (log) => (level, event, fields) => {
+      count(event, fields);
+      log(level, event, fields);
+    },
+    measure(inner) {
+      function timed<T>(operation: string, work: Promise<T>): Promise<T> {
+        const startedAtMs = clock.monotonicMs();
+        const note = (outcome: string) =>
+          store.observe({ operation, outcome }, (clock.monotonicMs() - startedAtMs) / 1000);
+        work.then(
+          () => note("ok"),
+          () => note("failed"),
+        );
+        return work;
+      }
+      return {
+        ...inner,
+        put: (...args) => timed("put", inner.put(...args)),
+        take: (...args) => timed("take", inner.take(...args)),
+        revoke: (...args) => timed("revoke", inner.revoke(...args)),
+      };
+    },
+    read: () => registry.metrics(),
+  };
+}
