@@ -1,9 +1,11 @@
 import { join } from "node:path";
+import { type People, peopleOf, SESSION_SECRET, TOKEN_SECRET } from "./people.ts";
 
 const MAIN = join(import.meta.dir, "../../src/main.ts");
 
 /** The server as a process of its own, with all that it says. */
 export interface TestProcess extends AsyncDisposable {
+  readonly pid: number;
   /** Where it listens; rejects when it ends before it does. */
   readonly listening: Promise<URL>;
   /** Exit code; -1 when a signal ended it. */
@@ -18,9 +20,15 @@ export interface TestProcess extends AsyncDisposable {
   kill(signal: "SIGTERM" | "SIGINT" | "SIGKILL"): void;
 }
 
-/** Starts `src/main.ts` with this environment and nothing else, on a free port unless it says otherwise. */
-export function startProcess(environment: Record<string, string> = {}): TestProcess {
-  const child = Bun.spawn([process.execPath, MAIN], {
+/**
+ * Starts `src/main.ts` with this environment and nothing else, on a free port unless it says otherwise.
+ * `within`: a command that starts what its further arguments say, in surroundings of its own.
+ */
+export function startProcess(
+  environment: Record<string, string> = {},
+  { within = [] }: { within?: readonly string[] } = {},
+): TestProcess {
+  const child = Bun.spawn([...within, process.execPath, MAIN], {
     cwd: import.meta.dir,
     env: { PORT: "0", CHAT_DATABASE: ":memory:", ...environment },
     stdout: "pipe",
@@ -70,6 +78,7 @@ export function startProcess(environment: Record<string, string> = {}): TestProc
   const listening = event("listening").then(({ url }) => new URL(String(url)));
   listening.catch(() => {});
   return {
+    pid: child.pid,
     listening,
     exited,
     get stdout() {
@@ -88,4 +97,30 @@ export function startProcess(environment: Record<string, string> = {}): TestProc
       await exited;
     },
   };
+}
+
+/** A server process that is up, and its people. */
+export interface TestInstance extends TestProcess, People {
+  readonly origin: string;
+}
+
+/** Starts a server with the secrets of the tests and without limits, and waits until it listens. */
+export async function startInstance(
+  environment: Record<string, string> = {},
+  options?: { within?: readonly string[] },
+): Promise<TestInstance> {
+  const started = startProcess(
+    {
+      JWT_SECRET: new TextDecoder().decode(TOKEN_SECRET),
+      SESSION_SECRET: new TextDecoder().decode(SESSION_SECRET),
+      TICKETS_PER_MINUTE: "0",
+      MESSAGES_PER_SECOND: "0",
+      MAX_SOCKETS_PER_IDENTITY: "0",
+      ...environment,
+    },
+    options,
+  );
+  const { origin } = await started.listening;
+  // The getters of `started` stay getters.
+  return Object.assign(Object.create(started), peopleOf(origin), { origin });
 }

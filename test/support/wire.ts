@@ -12,8 +12,8 @@ export interface Wire extends AsyncDisposable {
   transport(options?: { deadlineMs?: number }): RedisTransport;
   /** How often a command of this name has been sent to the far end. */
   sent(name: string): number;
-  /** The far end executes what it is sent, and its replies are lost on their way back. */
-  loseReplies(): void;
+  /** The far end executes what it is sent, and its replies (native: to this command) are lost on their way back. */
+  loseReplies(command?: string): void;
   /** The far end takes commands without executing or answering them, until `heal`. */
   stall(): void;
   heal(): void;
@@ -36,8 +36,8 @@ async function startNativeWire(): Promise<Wire> {
     redis,
     transport: (options) => nativeRedisTransport({ url: proxy.url, ...options }),
     sent: proxy.count,
-    loseReplies() {
-      proxy.fault = { command: "GETDEL", kind: "reset-after" };
+    loseReplies(command = "GETDEL") {
+      proxy.fault = { command, kind: "reset-after" };
     },
     stall: proxy.freeze,
     heal() {
