@@ -262,7 +262,7 @@ describeWith("redis-server")(
       // Failures of the store, with a ticket on its way in each.
       const faulty = await client.ticket(token);
       for (const kind of ["reset-before", "reset-during", "reset-after"] as const) {
-        for (const command of ["SET", "GETDEL"]) {
+        for (const command of ["EVAL", "GETDEL"]) {
           proxy.fault = { command, kind };
           await client.mint(token);
           await client.open(`/ws/chat?ticket=${faulty}`);

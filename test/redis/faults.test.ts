@@ -228,7 +228,7 @@ for (const name of WIRE_NAMES) {
       wire.redis.freeze();
       expect(await upgrade(server, ticket)).toEqual(UNAVAILABLE);
       wire.redis.thaw();
-      while ((await wire.redis.command("DBSIZE")) !== 0) await Bun.sleep(1);
+      while ((await wire.redis.ticketKeys()).length > 0) await Bun.sleep(1);
       expect(wire.sent("GETDEL")).toBe(1);
       expect(server.server.socketCount).toBe(0);
       expect(await upgrade(server, ticket)).toEqual(REFUSED);
@@ -250,9 +250,9 @@ for (const name of WIRE_NAMES) {
       await using wire = await startWire(name);
       await using server = serverOn(wire.transport({ deadlineMs: DEADLINE_MS }));
       const mine = await server.ticket("alice");
-      const [key] = (await wire.redis.command("KEYS", "*")) as [string];
+      const [key] = (await wire.redis.ticketKeys()) as [string];
       const yours = await server.ticket("bob");
-      const keys = (await wire.redis.command("KEYS", "*")) as string[];
+      const keys = await wire.redis.ticketKeys();
       const other = keys.find((one) => one !== key) as string;
       const record = String(await wire.redis.command("GET", key));
       await wire.redis.command("SET", other, record);
@@ -264,7 +264,7 @@ for (const name of WIRE_NAMES) {
       await using wire = await startWire(name);
       await using server = serverOn(wire.transport({ deadlineMs: DEADLINE_MS }));
       const ticket = await server.ticket();
-      const [key] = (await wire.redis.command("KEYS", "*")) as [string];
+      const [key] = (await wire.redis.ticketKeys()) as [string];
       await wire.redis.command("DEL", key);
       await wire.redis.command("RPUSH", key, "a");
       expect(await upgrade(server, ticket)).toEqual(UNAVAILABLE);
@@ -275,7 +275,7 @@ for (const name of WIRE_NAMES) {
       await using wire = await startWire(name);
       await using server = serverOn(wire.transport({ deadlineMs: DEADLINE_MS }));
       const [ticket, last] = [await server.ticket(), await server.ticket()];
-      for (const key of (await wire.redis.command("KEYS", "*")) as string[]) {
+      for (const key of await wire.redis.ticketKeys()) {
         await wire.redis.command("PERSIST", key);
       }
       server.clock.advance(29_999);
@@ -291,10 +291,10 @@ describeWith("redis-server")("native transport", () => {
     nativeRedisTransport({ url, deadlineMs: DEADLINE_MS, ...(tls && { tls }) });
 
   test.each<[string, string, ProxyFault, number]>([
-    ["before the ticket's command", "SET", "reset-before", 0],
-    ["in the middle of the ticket's command", "SET", "reset-during", 0],
-    ["before the answer to the ticket's command", "SET", "reset-after", 1],
-    ["after the ticket's command for good", "SET", "drop-reply", 1],
+    ["before the ticket's command", "EVAL", "reset-before", 0],
+    ["in the middle of the ticket's command", "EVAL", "reset-during", 0],
+    ["before the answer to the ticket's command", "EVAL", "reset-after", 1],
+    ["after the ticket's command for good", "EVAL", "drop-reply", 1],
   ])(
     "answers 503 to a mint whose connection breaks %s, sent once",
     async (_, command, kind, kept) => {
@@ -303,8 +303,8 @@ describeWith("redis-server")("native transport", () => {
       await using server = serverOn(native(proxy.url));
       proxy.fault = { command, kind };
       expect(await mint(server)).toEqual(UNAVAILABLE);
-      expect(proxy.count("SET")).toBe(1);
-      expect(await redis.command("DBSIZE")).toBe(kept);
+      expect(proxy.count("EVAL")).toBe(1);
+      expect(await redis.ticketKeys()).toHaveLength(kept);
       proxy.fault = undefined;
       await expectHealthy(server);
     },
@@ -344,7 +344,7 @@ describeWith("redis-server")("native transport", () => {
     await expectHealthy(server);
     // The two of a healthy server: one take, and one to see whether it is ready.
     expect(proxy.count("GETDEL")).toBe(2);
-    expect(await redis.command("DBSIZE")).toBe(1);
+    expect(await redis.ticketKeys()).toHaveLength(1);
     expect(await upgrade(server, ticket)).toEqual(OPENED);
   });
 
@@ -530,7 +530,7 @@ describe("upstash transport, bad answers", () => {
   const json = (body: unknown, init?: ResponseInit) => () => Response.json(body, init);
   const text = (body: BodyInit, init?: ResponseInit) => () => new Response(body, init);
   const html = { "Content-Type": "text/html" };
-  const huge = `{"result":"OK"${" ".repeat(9 * 1024 * 1024)}}`;
+  const huge = `{"result":1${" ".repeat(9 * 1024 * 1024)}}`;
 
   test.each<[string, () => Response]>([
     ["401", json({ error: "WRONGPASS invalid or missing auth token" }, { status: 401 })],
@@ -538,27 +538,27 @@ describe("upstash transport, bad answers", () => {
     ["404 from somebody else", text("<h1>Not found</h1>", { status: 404, headers: html })],
     ["429", json({ error: "ERR max daily request limit exceeded" }, { status: 429 })],
     ["500 in JSON", json({ error: "ERR internal" }, { status: 500 })],
-    ["500 with a result", json({ result: "OK" }, { status: 500 })],
-    ["201 with a result", json({ result: "OK" }, { status: 201 })],
+    ["500 with a result", json({ result: 1 }, { status: 500 })],
+    ["201 with a result", json({ result: 1 }, { status: 201 })],
     ["204", text("", { status: 200 })],
     ["502 in HTML", text("<html>Bad gateway</html>", { status: 502, headers: html })],
     ["503 without a body", () => new Response(null, { status: 503 })],
     ["200 in HTML", text("<html>Sign in to this network</html>", { headers: html })],
     ["an empty object", json({})],
     ["an error with status 200", json({ error: "ERR no" })],
-    ["a result and an error", json({ result: "OK", error: "ERR no" })],
+    ["a result and an error", json({ result: 1, error: "ERR no" })],
     ["null", json(null)],
     ["a number", json(1)],
     ["a string", json("OK")],
-    ["an array, as to a pipeline", json([{ result: "OK" }])],
-    ["a result that is a number", json({ result: 1 })],
+    ["an array, as to a pipeline", json([{ result: 1 }])],
+    ["a result that is another number", json({ result: 7 })],
     ["a result that is true", json({ result: true })],
     ["a result that is an object", json({ result: { purpose: "ws", user: "mallory" } })],
-    ["a result that is an array", json({ result: ["OK"] })],
+    ["a result that is an array", json({ result: [1] })],
     ["JSON that breaks off", text('{"result":"O')],
-    ["two JSON documents", text('{"result":"OK"}{"result":"OK"}')],
+    ["two JSON documents", text('{"result":1}{"result":1}')],
     ["bytes that are no UTF-8", text(new Uint8Array([0x7b, 0xff, 0xfe, 0x7d]))],
-    ["gzip that is none", text('{"result":"OK"}', { headers: { "Content-Encoding": "gzip" } })],
+    ["gzip that is none", text('{"result":1}', { headers: { "Content-Encoding": "gzip" } })],
     ["a result with more space around it than is read", text(huge)],
     ["the same in gzip", text(Bun.gzipSync(huge), { headers: { "Content-Encoding": "gzip" } })],
     ["a body without end", () => new Response(endless())],
@@ -571,26 +571,28 @@ describe("upstash transport, bad answers", () => {
       UNAVAILABLE,
       UNAVAILABLE,
     ]);
-    expect([...bridge.requests].sort()).toEqual(["GETDEL", "SET"]);
+    expect([...bridge.requests].sort()).toEqual(["EVAL", "GETDEL"]);
     expect(server.server.socketCount).toBe(0);
   });
 
-  test.each([
+  test.each<[string, string | null]>([
+    ["nothing", null],
     ["text that is no record", "alice"],
     ["the status of another command", "OK"],
     ["a record in base64", Buffer.from('{"purpose":"ws"}').toString("base64")],
     ["a number in text", "123"],
-  ])("answers 401 at the upgrade to %s", async (_, result) => {
+  ])("answers 503 at mint and 401 at the upgrade to %s", async (_, result) => {
     await using bridge = await startUpstashBridge(`redis://127.0.0.1:${freePort()}`);
     await using server = serverOn(upstashTransport({ ...bridge, deadlineMs: DEADLINE_MS }));
     bridge.fault = json({ result });
+    expect(await mint(server)).toEqual(UNAVAILABLE);
     expect(await upgrade(server, UNKNOWN_TICKET)).toEqual(REFUSED);
   });
 
   test("reads an answer that is properly compressed", async () => {
     await using bridge = await startUpstashBridge(`redis://127.0.0.1:${freePort()}`);
     await using server = serverOn(upstashTransport({ ...bridge, deadlineMs: DEADLINE_MS }));
-    bridge.fault = text(Bun.gzipSync('{"result":"OK"}'), {
+    bridge.fault = text(Bun.gzipSync('{"result":1}'), {
       headers: { "Content-Encoding": "gzip" },
     });
     expect(await mint(server)).toEqual(MINTED);
@@ -605,7 +607,7 @@ describe("upstash transport, bad answers", () => {
         port: 0,
         fetch() {
           strangers++;
-          return Response.json({ result: "OK" });
+          return Response.json({ result: 1 });
         },
       });
       await using bridge = await startUpstashBridge(`redis://127.0.0.1:${freePort()}`);
@@ -686,7 +688,7 @@ describeWith("openssl")("a certificate that nobody vouches for", () => {
       await using server = serverOn(nativeRedisTransport({ url, deadlineMs: DEADLINE_MS }));
       await expectUnavailable(server, UNKNOWN_TICKET);
       const stats = String(await redis.command("INFO", "commandstats"));
-      expect(stats).not.toMatch(/cmdstat_(set|getdel):/);
+      expect(stats).not.toMatch(/cmdstat_(eval|getdel):/);
       const tls = { ca: await Bun.file(files.cert).text() };
       await using trusting = serverOn(nativeRedisTransport({ url, tls }));
       await expectHealthy(trusting);
@@ -730,7 +732,7 @@ describeWith("openssl")("a certificate that nobody vouches for", () => {
       tls: { key: Bun.file(files.key), cert: Bun.file(files.cert) },
       fetch() {
         requests++;
-        return Response.json({ result: "OK" });
+        return Response.json({ result: 1 });
       },
     });
     await using server = serverOn(

@@ -8,6 +8,8 @@ export interface TestRedis extends AsyncDisposable {
   readonly url: string;
   /** One command over a connection of its own. */
   command(...args: string[]): Promise<unknown>;
+  /** Keys of the tickets that it holds. */
+  ticketKeys(): Promise<string[]>;
   /** SIGKILL, or SIGTERM with `{ save: true }`. */
   kill(options?: { save?: boolean }): Promise<void>;
   /** Starts it again on the same port and folder. */
@@ -57,6 +59,10 @@ export async function startRedis(args: readonly string[] = []): Promise<TestRedi
     port,
     url,
     command,
+    async ticketKeys() {
+      const keys = (await command("KEYS", "ws-ticket:*")) as string[];
+      return keys.filter((key) => /^ws-ticket:[0-9a-f]{64}$/.test(key));
+    },
     async kill({ save = false } = {}) {
       child.kill(save ? "SIGTERM" : "SIGKILL");
       await child.exited;
