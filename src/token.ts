@@ -103,7 +103,12 @@ export function createTokenVerifier(options: {
     }
     const id = Object.hasOwn(payload, userClaim) ? payload[userClaim] : undefined;
     const { exp, iat = 0 } = payload as { exp: number; iat?: number };
-    const bounded = exp * 1000 - clock.nowMs() <= MAX_TOKEN_LIFETIME_MS && iat >= 0;
+    const nowMs = clock.nowMs();
+    // Issued in the future it would escape every sign-out until then.
+    const bounded =
+      exp * 1000 - nowMs <= MAX_TOKEN_LIFETIME_MS &&
+      iat >= 0 &&
+      iat * 1000 - nowMs <= CLOCK_TOLERANCE_SECONDS * 1000;
     if (!isUserId(id) || !bounded) return refuse("token_invalid");
     const { sid, jti } = payload;
     const sessionParts = [id, ...(sid ? ["sid", sid] : jti ? ["jti", jti] : ["token", token])];

@@ -51,6 +51,8 @@ test("with nothing set it is the demo: loopback, everything in memory, no secret
     "allowedOrigins",
     "publicUrl",
     "redis",
+    "adminToken",
+    "metricsPort",
   ]) {
     expect(config).not.toHaveProperty(absent);
   }
@@ -100,6 +102,9 @@ describe("each variable", () => {
     ["MAX_SOCKETS_PER_IDENTITY", "5", { maxSocketsPerIdentity: 5 }],
     ["MESSAGES_PER_SECOND", "7", { messagesPerSecond: 7 }],
     ["MAX_MESSAGE_BYTES", "1024", { maxMessageBytes: 1_024 }],
+    ["ADMIN_TOKEN", `${"aZ09-._~+/".repeat(4)}==`, { adminToken: `${"aZ09-._~+/".repeat(4)}==` }],
+    ["METRICS_PORT", "9464", { metricsPort: 9_464 }],
+    ["METRICS_PORT", "0", { metricsPort: 0 }],
     ...["debug", "info", "warn", "error", "silent"].map(
       (level): [string, string, Partial<Config>] => [
         "LOG_LEVEL",
@@ -160,6 +165,8 @@ describe("each variable", () => {
       "MAX_SOCKETS_PER_IDENTITY",
       "MESSAGES_PER_SECOND",
       "MAX_MESSAGE_BYTES",
+      "ADMIN_TOKEN",
+      "METRICS_PORT",
       "LOG_LEVEL",
       "NODE_ENV",
     ];
@@ -196,6 +203,14 @@ describe("a fault of its own variable", () => {
     ["no number", "MESSAGES_PER_SECOND", "Infinity"],
     ["too small", "MAX_MESSAGE_BYTES", "127"],
     ["too big", "MAX_MESSAGE_BYTES", "16777217"],
+    ["a short secret", "ADMIN_TOKEN", "admin"],
+    ["one character repeated", "ADMIN_TOKEN", "a".repeat(40)],
+    [
+      "what no Authorization header can carry",
+      "ADMIN_TOKEN",
+      "an admin's token with spaces in it, long",
+    ],
+    ["no number", "METRICS_PORT", "yes"],
     ["an unknown level", "LOG_LEVEL", "verbose"],
     ["a level in other case", "LOG_LEVEL", "INFO"],
     ["a name that objects inherit", "LOG_LEVEL", "constructor"],
@@ -370,6 +385,8 @@ describe("all faults at once, none with a value", () => {
       MAX_SOCKETS_PER_IDENTITY: CANARY,
       MESSAGES_PER_SECOND: CANARY,
       MAX_MESSAGE_BYTES: CANARY,
+      ADMIN_TOKEN: CANARY,
+      METRICS_PORT: CANARY,
       LOG_LEVEL: CANARY,
     };
     expect(atFault(environment).toSorted()).toEqual(Object.keys(environment).toSorted());

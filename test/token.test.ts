@@ -8,6 +8,7 @@ import {
   readBearer,
   signToken,
   type TokenKeys,
+  type TokenUser,
 } from "../src/token.ts";
 import { fakeClock } from "./support/clock.ts";
 import { forge, issuerKey, segment, startKeyServer } from "./support/keys.ts";
@@ -532,6 +533,7 @@ describe("times", () => {
     ["1e999", '{"sub":"alice","exp":1e999}'],
     ["minus infinity", '{"sub":"alice","exp":-1e999}'],
     ["NaN", '{"sub":"alice","exp":NaN}'],
+    ["fine, with an iat of 1e999", `{"sub":"alice","exp":${NOW + 60},"iat":1e999}`],
     ["over twice, past last", `{"sub":"alice","exp":${NOW + 60},"exp":${NOW - 60}}`],
   ])("exp that is %s is refused", async (_, payload) => {
     expect(await verify(forge(HEADER, payload))).toBe("token_invalid");
@@ -572,7 +574,11 @@ describe("times", () => {
     ["nbf as a string", { nbf: "0" }, "token_invalid"],
     ["nbf null", { nbf: null }, "token_invalid"],
     ["iat in the past", { iat: NOW - 60 }, "user alice"],
-    ["iat ahead, which no rule forbids", { iat: NOW + 60 }, "user alice"],
+    ["iat 5 s ahead, the tolerance", { iat: NOW + 5 }, "user alice"],
+    ["iat 6 s ahead", { iat: NOW + 6 }, "token_invalid"],
+    ["iat in milliseconds", { iat: NOW * 1000 }, "token_invalid"],
+    ["iat before the epoch", { iat: -1 }, "token_invalid"],
+    ["iat with a fraction", { iat: NOW - 0.5 }, "user alice"],
     ["iat as a string", { iat: "yesterday" }, "token_invalid"],
     ["iat as a list", { iat: [NOW] }, "token_invalid"],
   ])("%s", async (_, claims, expected) => {
@@ -589,16 +595,47 @@ describe("times", () => {
     expect((await server.mint(token)).status).toBe(200);
   });
 
-  test("the user carries the token's end in whole milliseconds", async () => {
-    const verifier = createTokenVerifier({
-      keys: { secret: TOKEN_SECRET },
-      clock: fakeClock(),
-      log: () => {},
+  test("the user carries the token's beginning and end in whole milliseconds", async () => {
+    const claims = { sub: "alice", iat: NOW - 0.5, exp: NOW + 60.5 };
+    expect(await userOf(claims)).toMatchObject({
+      id: "alice",
+      issuedAtMs: (NOW - 0.5) * 1000,
+      tokenExpiresAtMs: (NOW + 60.5) * 1000,
     });
-    expect(await verifier(forge(HEADER, { sub: "alice", exp: NOW + 60.5 }))).toMatchObject({
-      ok: true,
-      user: { id: "alice", tokenExpiresAtMs: (NOW + 60.5) * 1000 },
-    });
+    expect((await userOf(CLAIMS)).issuedAtMs).toBe(0);
+  });
+});
+
+/** The whole user of a token with these claims. */
+async function userOf(claims: Record<string, unknown>): Promise<TokenUser> {
+  const keys = { secret: TOKEN_SECRET };
+  const verifier = createTokenVerifier({ keys, clock: fakeClock(), log: () => {} });
+  const verified = await verifier(forge(HEADER, claims));
+  if (!verified.ok) throw new Error(`Refused: ${verified.code}`);
+  return verified.user;
+}
+
+describe("the sign-in that a token belongs to", () => {
+  const sessionOf = async (claims: Record<string, unknown>) =>
+    (await userOf({ ...CLAIMS, ...claims })).session;
+
+  test.each<[string, Record<string, unknown>, Record<string, unknown>, boolean]>([
+    ["two tokens of one sid", { sid: "s1", jti: "a" }, { sid: "s1", jti: "b" }, true],
+    ["two sids", { sid: "s1" }, { sid: "s2" }, false],
+    ["one sid of two users", { sid: "s1" }, { sid: "s1", sub: "bob" }, false],
+    ["one jti", { jti: "a" }, { jti: "a", name: "renamed" }, true],
+    ["two jtis", { jti: "a" }, { jti: "b" }, false],
+    ["a jti that equals a sid", { jti: "a" }, { sid: "a" }, false],
+    ["the same token twice", {}, {}, true],
+    ["two tokens with neither", {}, { exp: NOW + 60 }, false],
+    ["empty ones count as none", { sid: "", exp: NOW + 60 }, { sid: "", exp: NOW + 61 }, false],
+  ])("%s", async (_, one, two, same) => {
+    expect((await sessionOf(one)) === (await sessionOf(two))).toBe(same);
+  });
+
+  test("is named by a hash, which says nothing of sid, jti or token", async () => {
+    expect(await sessionOf({ sid: "s1" })).toMatch(/^[0-9a-f]{64}$/);
+    expect(await sessionOf({})).toMatch(/^[0-9a-f]{64}$/);
   });
 });
 

@@ -367,7 +367,7 @@ describe("age", () => {
     if (!valid) expect(visitor).toBeUndefined();
     else {
       const expiresAtMs = (issuedAtSeconds + VISITOR_MAX_AGE_SECONDS) * 1000;
-      expect(visitor).toMatchObject({ id: ID, expiresAtMs });
+      expect(visitor).toEqual({ id: ID, issuedAtMs: issuedAtSeconds * 1000, expiresAtMs });
     }
   });
 });
