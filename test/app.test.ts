@@ -11,7 +11,9 @@ import { SESSION_SECRET, startServer, TOKEN_SECRET } from "./support/server.ts";
 
 const TICKETS = "/api/auth/ws-ticket";
 const SESSIONS = "/api/auth/anonymous-session";
+const SIGN_OUT = "/api/auth/sign-out";
 const DEMO = "/api/demo/token";
+const ADMIN_TOKEN = "an-admin-token-of-the-tests-own-0123456789";
 const EVIL = "https://evil.example";
 
 const brokenStore: TicketStore = {
@@ -78,11 +80,13 @@ describe("methods", () => {
   test.each<[string, string, string[]]>([
     [TICKETS, "POST", ["POST"]],
     [SESSIONS, "POST", ["POST"]],
+    [SIGN_OUT, "POST", ["POST"]],
+    ["/api/admin/identities/alice/sockets", "DELETE", ["DELETE"]],
     [DEMO, "POST", ["POST"]],
     ["/healthz", "GET, HEAD", ["GET", "HEAD"]],
     ["/readyz", "GET, HEAD", ["GET", "HEAD"]],
   ])("%s takes %s and says so to every other", async (path, allow, allowed) => {
-    await using server = startServer({ signDemoToken });
+    await using server = startServer({ signDemoToken, adminToken: ADMIN_TOKEN });
     for (const method of methods) {
       const answer = await sendRaw(
         server.port,
@@ -159,20 +163,27 @@ describe("a credential in the URL", () => {
     "anonSessionId",
     "ticket=a&token",
   ];
-  test.each([TICKETS, SESSIONS, DEMO, "/healthz", "/readyz", "/", "/nowhere", "/api/chats"])(
-    "is refused on %s under every name",
-    async (path) => {
-      const { ask } = appOf({ signDemoToken });
-      for (const name of names) {
-        for (const method of ["GET", "POST", "OPTIONS"]) {
-          const headers = { Origin: "http://127.0.0.1:3000", ...(await bearer()) };
-          const answer = await ask(`${path}?${name}=canary-7f3a`, { method, headers });
-          expectHeaders(answer.headers);
-          await expectRefusal(answer, 400, "credential_in_url");
-        }
+  test.each([
+    TICKETS,
+    SESSIONS,
+    SIGN_OUT,
+    DEMO,
+    "/healthz",
+    "/readyz",
+    "/",
+    "/nowhere",
+    "/api/chats",
+  ])("is refused on %s under every name", async (path) => {
+    const { ask } = appOf({ signDemoToken });
+    for (const name of names) {
+      for (const method of ["GET", "POST", "OPTIONS"]) {
+        const headers = { Origin: "http://127.0.0.1:3000", ...(await bearer()) };
+        const answer = await ask(`${path}?${name}=canary-7f3a`, { method, headers });
+        expectHeaders(answer.headers);
+        await expectRefusal(answer, 400, "credential_in_url");
       }
-    },
-  );
+    }
+  });
 
   test("two tickets are malformed, one is no matter where none is wanted", async () => {
     const { ask } = appOf();
@@ -273,7 +284,7 @@ describe("bodies", () => {
 
   test("on every route of the API", async () => {
     const { ask } = appOf({ signDemoToken });
-    for (const path of [TICKETS, SESSIONS, DEMO, "/api/nowhere"]) {
+    for (const path of [TICKETS, SESSIONS, SIGN_OUT, DEMO, "/api/nowhere"]) {
       const init = { method: "POST", body: "x".repeat(20_000) };
       await expectRefusal(await ask(path, init), 413, "body_too_large");
     }
@@ -493,6 +504,81 @@ describe("demo tokens", () => {
   ])("need a name: %s", async (_, body) => {
     const { ask } = appOf({ signDemoToken });
     await expectRefusal(await ask(DEMO, post(body)), 400, "malformed_request");
+  });
+});
+
+describe("signing out", () => {
+  test("ends the token's right to tickets, and nobody else's", async () => {
+    const { ask } = appOf();
+    const [alice, bob] = await Promise.all([bearer("alice"), bearer("bob")]);
+    expect((await ask(SIGN_OUT, { method: "POST", headers: alice })).status).toBe(204);
+    const refused = await ask(TICKETS, { method: "POST", headers: alice });
+    await expectRefusal(refused, 401, "token_invalid");
+    expect((await ask(TICKETS, { method: "POST", headers: bob })).status).toBe(200);
+  });
+
+  test.each<[string, string | undefined, number]>([
+    ["none", undefined, 204],
+    ["this session only", '{"everywhere":false}', 204],
+    ["everywhere", '{"everywhere":true}', 204],
+    ["an empty object", "{}", 204],
+    ["everywhere as a string", '{"everywhere":"true"}', 400],
+    ["everywhere as a number", '{"everywhere":1}', 400],
+    ["null", "null", 400],
+    ["no JSON", "everywhere", 400],
+  ])("with a body that is %s", async (_, body, status) => {
+    const { ask } = appOf();
+    const init = { method: "POST", headers: await bearer(), ...(body !== undefined && { body }) };
+    const answer = await ask(SIGN_OUT, init);
+    expect(answer.status).toBe(status);
+    if (status === 400) await expectRefusal(answer, 400, "malformed_request");
+    const minted = await ask(TICKETS, { method: "POST", headers: await bearer() });
+    expect(minted.status).toBe(status === 400 ? 200 : 401);
+  });
+
+  test.each<[string, Record<string, string>, string]>([
+    ["no token", {}, "token_missing"],
+    ["a bad token", { Authorization: "Bearer bad" }, "token_invalid"],
+  ])("needs a valid token: %s", async (_, headers, code) => {
+    await expectRefusal(await appOf().ask(SIGN_OUT, { method: "POST", headers }), 401, code);
+  });
+
+  test("isn't confirmed by a store that couldn't be told", async () => {
+    const revoke = () => Promise.reject(new Error("canary-7f3a"));
+    const { ask, lines } = appOf({ store: { ...memoryTicketStore(), revoke } });
+    const answer = await ask(SIGN_OUT, { method: "POST", headers: await bearer() });
+    await expectRefusal(answer, 503, "store_unavailable");
+    expect(lines.join("")).not.toContain("canary-7f3a");
+  });
+});
+
+describe("the operator's way to end somebody's sockets", () => {
+  const path = "/api/admin/identities/alice/sockets";
+  const remove = (token: string) => ({
+    method: "DELETE",
+    headers: { Authorization: `Bearer ${token}` },
+  });
+
+  test("doesn't exist without a token of the operator's", async () => {
+    await expectRefusal(await appOf().ask(path, remove(ADMIN_TOKEN)), 404, "not_found");
+  });
+
+  test("takes that token and no other", async () => {
+    const { ask } = appOf({ adminToken: ADMIN_TOKEN });
+    const others = [`${ADMIN_TOKEN}x`, ADMIN_TOKEN.slice(1), ADMIN_TOKEN.toUpperCase(), "x"];
+    for (const token of [...others, await tokenOf("alice")]) {
+      await expectRefusal(await ask(path, remove(token)), 401, "token_invalid");
+    }
+    await expectRefusal(await ask(path, { method: "DELETE" }), 401, "token_missing");
+    const minted = await ask(TICKETS, { method: "POST", headers: await bearer() });
+    expect(minted.status).toBe(200);
+    expect((await ask(path, remove(ADMIN_TOKEN))).status).toBe(204);
+  });
+
+  test("the operator's token is nobody's", async () => {
+    const { ask } = appOf({ adminToken: ADMIN_TOKEN });
+    const headers = { Authorization: `Bearer ${ADMIN_TOKEN}` };
+    await expectRefusal(await ask(TICKETS, { method: "POST", headers }), 401, "token_invalid");
   });
 });
 
