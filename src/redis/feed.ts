@@ -5,7 +5,9 @@ import type { RedisReply, RedisTransport } from "../redis/transport.ts";
 /** One entry of the feed: its id and its fields. */
 type Entry = readonly [id: string, fields: readonly string[]];
 
-/** Entries read at once. */
+/** The cursor before the first entry. */
+const EMPTY = "0-0";
+/** Entries read at once: far fewer than the stream keeps. */
 const BATCH = 500;
 /** How long one blocking read waits, in milliseconds: shorter than any transport's deadline. */
 const BLOCK_MS = 1_000;
@@ -55,7 +57,7 @@ export function createFeed(options: {
   const kinds = new Map<string, (fields: Readonly<Record<string, string>>) => void>();
   let hasListeners = () => false;
   let onGap = () => {};
-  let cursor = "";
+  let cursor = EMPTY;
   let starting: Promise<void> | undefined;
   let wantedAtMs = Number.NEGATIVE_INFINITY;
   let lastEntryAtMs = Number.NEGATIVE_INFINITY;
@@ -63,16 +65,16 @@ export function createFeed(options: {
   let woken = false;
   let endPause: () => void = () => {};
 
-  async function newestId(): Promise<string> {
+  async function begin(): Promise<void> {
+    await skipToNewest();
+    void run();
+  }
+
+  async function skipToNewest(): Promise<void> {
     const [newest] = entriesOf(
       await transport.command(["XREVRANGE", FEED_STREAM, "+", "-", "COUNT", "1"]),
     );
-    return newest?.[0] ?? "0-0";
-  }
-
-  async function begin(): Promise<void> {
-    cursor = await newestId();
-    void run();
+    cursor = newest?.[0] ?? EMPTY;
   }
 
   function handOn(list: readonly string[]): void {
@@ -90,18 +92,19 @@ export function createFeed(options: {
 
   async function run(): Promise<void> {
     let retryMs = 0;
+    let isBehind = false;
     while (isWanted()) {
       try {
-        if (retryMs > 0) await checkForGap();
         woken = false;
-        const entries = await read();
+        const entries = await read({ mayWait: retryMs === 0 && !isBehind });
         retryMs = 0;
+        isBehind = entries.length >= BATCH;
         for (const [id, fields] of entries) {
           cursor = id;
           handOn(fields);
         }
         if (entries.length > 0) lastEntryAtMs = clock.monotonicMs();
-        if (!blocking && !woken && entries.length < BATCH) await pause(pollMs());
+        if (!blocking && !isBehind && !woken) await pause(pollMs());
       } catch (error) {
         if (closed) break;
         if (retryMs === 0) log("error", "feed_failed", { code: faultCode(error) });
@@ -112,31 +115,32 @@ export function createFeed(options: {
     starting = undefined;
   }
 
-  async function read(): Promise<readonly Entry[]> {
-    const count = ["COUNT", String(BATCH)];
-    if (!blocking) {
-      return entriesOf(
-        await transport.command(["XRANGE", FEED_STREAM, `(${cursor}`, "+", ...count]),
-      );
+  async function read({ mayWait }: { mayWait: boolean }): Promise<readonly Entry[]> {
+    if (blocking && mayWait) {
+      const news = await waitForNews(blocking);
+      // Fewer than the stream keeps: nothing was cut between the cursor and them.
+      if (news.length < BATCH) return news;
     }
-    const reply = await blocking.command([
-      ...["XREAD", ...count, "BLOCK", String(BLOCK_MS)],
+    const entries = entriesOf(
+      await transport.command(["XRANGE", FEED_STREAM, cursor, "+", "COUNT", String(BATCH + 1)]),
+    );
+    if (cursor === EMPTY) return entries;
+    // The entry at the cursor comes along. Without it the stream was cut, and something may be missing.
+    if (entries[0]?.[0] === cursor) return entries.slice(1);
+    log("warn", "feed_gap");
+    await skipToNewest();
+    onGap();
+    return [];
+  }
+
+  async function waitForNews(connection: RedisTransport): Promise<readonly Entry[]> {
+    const reply = await connection.command([
+      ...["XREAD", "COUNT", String(BATCH), "BLOCK", String(BLOCK_MS)],
       ...["STREAMS", FEED_STREAM, cursor],
     ]);
     // One stream with its entries: a pair, or a list of one pair, by the version of the protocol.
     const pair = (reply ?? []) as readonly RedisReply[];
     return entriesOf(pair.length === 1 ? (pair[0] as RedisReply[])[1] : pair[1]);
-  }
-
-  /** After a failure: what stood behind the cursor must still be there, or something may be missing. */
-  async function checkForGap(): Promise<void> {
-    const [oldest] = entriesOf(
-      await transport.command(["XRANGE", FEED_STREAM, "-", "+", "COUNT", "1"]),
-    );
-    if (cursor === "0-0" || (oldest && !isAfter(oldest[0], cursor))) return;
-    log("warn", "feed_gap");
-    cursor = await newestId();
-    onGap();
   }
 
   function pollMs(): number {
@@ -185,14 +189,6 @@ function entriesOf(reply: RedisReply | undefined): readonly Entry[] {
   return (reply ?? []) as unknown as readonly Entry[];
 }
 
-/** Whether a stream id (`milliseconds-number`) is newer than another. */
-function isAfter(id: string, other: string): boolean {
-  const [aMs = 0, aNumber = 0] = id.split("-").map(Number);
-  const [bMs = 0, bNumber = 0] = other.split("-").map(Number);
-  return aMs === bMs ? aNumber > bNumber : aMs > bMs;
-}
-
-/** `[name, value, …]`, as Redis has the fields of an entry, as an object. */
 export function toFields(list: readonly string[]): Record<string, string> {
   return Object.fromEntries(
     list.flatMap((name, at) => (at % 2 ? [] : [[name, list[at + 1] ?? ""]])),
