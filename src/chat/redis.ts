@@ -18,8 +18,20 @@ const PREFIX = "ws-ticket:chat:";
 const SEQUENCE = `${PREFIX}sequence`;
 const USERS = `${PREFIX}users`;
 
+/** Throws out a chat's messages that are too old. Ids rise with time: the first young one ends them. */
+const DROP_OLD = `
+  local function dropOld(messages, oldest)
+    local first = redis.call('XRANGE', messages, '-', '+', 'COUNT', 1)[1]
+    while first and tonumber(first[2][8]) < tonumber(oldest) do
+      redis.call('XDEL', messages, first[1])
+      first = redis.call('XRANGE', messages, '-', '+', 'COUNT', 1)[1]
+    end
+  end
+`;
+
 /** Keeps a message: one step, so that no failure leaves half of it. */
 const APPEND = `
+  ${DROP_OLD}
   local sequence, feed, messages, chat, ref, ofUser, ofVisitor, users, blocked = unpack(KEYS)
   local from, user, visitor, content, nickname, at = unpack(ARGV, 1, 6)
   local refTtl, maxMessages, maxAge, maxUnknown, feedLength = unpack(ARGV, 7, 11)
@@ -47,10 +59,7 @@ const APPEND = `
   redis.call('ZADD', ofUser, id, visitor)
   redis.call('ZADD', ofVisitor, id, user)
   if maxAge ~= '0' then
-    for _, old in ipairs(redis.call('XRANGE', messages, '-', '+', 'COUNT', 8)) do
-      if tonumber(old[2][8]) >= tonumber(at) - tonumber(maxAge) then break end
-      redis.call('XDEL', messages, old[1])
-    end
+    dropOld(messages, at - maxAge)
     for _, key in ipairs({messages, chat, ofUser, ofVisitor}) do redis.call('PEXPIRE', key, maxAge) end
   end
   if refTtl ~= '0' then redis.call('SET', ref, id .. ' ' .. at, 'PX', refTtl) end
@@ -74,11 +83,13 @@ const MARK_READ = `
 
 /** A page of somebody's chats; those that have expired leave the index on the way. */
 const LIST = `
+  ${DROP_OLD}
   local index, blocked = unpack(KEYS)
-  local before, limit, prefix, side, own = unpack(ARGV)
+  local before, limit, prefix, side, own, oldest = unpack(ARGV)
   local chats = {}
   for _, peer in ipairs(redis.call('ZREVRANGEBYSCORE', index, before, '-inf', 'LIMIT', 0, limit)) do
     local name = side == 'user' and peer .. ':' .. own or own .. ':' .. peer
+    dropOld(prefix .. 'messages:' .. name, oldest)
     local last = redis.call('XREVRANGE', prefix .. 'messages:' .. name, '+', '-', 'COUNT', 1)[1]
     if last then
       local unread = tonumber(redis.call('HGET', prefix .. 'chat:' .. name, 'unread:' .. side) or 0)
@@ -97,9 +108,11 @@ const LIST = `
 `;
 
 const PAGE = `
+  ${DROP_OLD}
   local messages, chat = unpack(KEYS)
-  local command, first, last, limit = unpack(ARGV)
+  local command, first, last, limit, oldest = unpack(ARGV)
   if redis.call('EXISTS', chat) == 0 then return false end
+  dropOld(messages, oldest)
   local read = redis.call('HMGET', chat, 'read:user', 'read:visitor')
   return {redis.call(command, messages, first, last, 'COUNT', limit), read[1] or '0', read[2] or '0'}
 `;
@@ -127,6 +140,10 @@ export function redisChatLog(options: {
   const { maxMessages, maxAgeMs } = { ...DEFAULT_RETENTION, ...options.retention };
   const run = createScripts(transport);
   const met = new Set<string>();
+
+  function oldestMs(): number {
+    return maxAgeMs === 0 ? 0 : clock.nowMs() - maxAgeMs;
+  }
 
   return {
     start(deliver) {
@@ -168,7 +185,7 @@ export function redisChatLog(options: {
       const reply = await run(
         LIST,
         [indexKey(side, id), blockedKey(id)],
-        [beforeId === undefined ? "+inf" : `(${beforeId}`, limit, PREFIX, side, id],
+        [beforeId === undefined ? "+inf" : `(${beforeId}`, limit, PREFIX, side, id, oldestMs()],
       );
       const rows = reply as unknown as [string, number, string, number, StreamEntry][];
       return rows.map(([peer, unread, nickname, blocked, last]): ChatSummary => {
@@ -186,14 +203,15 @@ export function redisChatLog(options: {
       const range =
         beforeId === undefined
           ? ["XRANGE", `(${afterId}-0`, "+"]
-          : ["XREVRANGE", `(${beforeId}-0`, "-"];
-      const reply = await run(PAGE, [messagesKey(chat), chatKey(chat)], [...range, limit]);
+          : ["XREVRANGE", String(Math.max(0, Number(beforeId) - 1)), "-"];
+      const reply = await run(
+        PAGE,
+        [messagesKey(chat), chatKey(chat)],
+        [...range, limit, oldestMs()],
+      );
       if (!reply) return undefined;
       const [entries, user, visitor] = reply as unknown as [StreamEntry[], string, string];
-      const oldestMs = maxAgeMs === 0 ? 0 : clock.nowMs() - maxAgeMs;
-      const messages = entries
-        .map((entry) => fromStream(chat, entry))
-        .filter(({ timestamp }) => Date.parse(timestamp) >= oldestMs);
+      const messages = entries.map((entry) => fromStream(chat, entry));
       if (beforeId !== undefined) messages.reverse();
       return { messages, readUpTo: { user, visitor } };
     },
