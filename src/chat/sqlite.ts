@@ -94,7 +94,6 @@ export function sqliteChatLog(options: {
   const { maxMessages, maxAgeMs } = { ...DEFAULT_RETENTION, ...options.retention };
   const db = open(path);
   let deliver: (event: ChatEvent) => void = () => {};
-  const stopSweep = clock.every(SWEEP_INTERVAL_MS, () => void write(sweep).catch(() => {}));
 
   const findRef = db.query<{ id: number; at_ms: number }, [string, string, string]>(
     "SELECT id, at_ms FROM refs WHERE sender = ? AND recipient = ? AND ref = ?",
@@ -225,6 +224,8 @@ export function sqliteChatLog(options: {
     return { id: String(id), from: side, content, nickname, atMs: at_ms };
   }
 
+  const stopSweep = clock.every(SWEEP_INTERVAL_MS, () => void write(sweep).catch(() => {}));
+
   return {
     start(to) {
       deliver = to;
@@ -319,8 +320,6 @@ function open(path: string): Database {
   const db = new Database(path, { create: true, strict: true });
   try {
     db.run(`PRAGMA busy_timeout = ${BUSY_TIMEOUT_MS}`);
-    db.run("PRAGMA journal_mode = WAL");
-    db.run("PRAGMA synchronous = FULL");
     db.transaction(() => {
       const version = db.query<{ user_version: number }, []>("PRAGMA user_version").get();
       const found = version?.user_version ?? 0;
@@ -334,6 +333,9 @@ function open(path: string): Database {
       // Written every time: a file that can't be written to is found now, not at the first message.
       db.run(`PRAGMA user_version = ${SCHEMA_VERSION}`);
     }).immediate();
+    // Kept in the file, and so not before it is known whose it is.
+    db.run("PRAGMA journal_mode = WAL");
+    db.run("PRAGMA synchronous = FULL");
     return db;
   } catch (error) {
     db.close();
