@@ -98,7 +98,8 @@ export function createSockets(
 ): Sockets {
   const { clock, log } = deps;
   const byIdentity = new Map<string, Set<Socket>>();
-  let recentRevocations: { revocation: Revocation; atMs: number }[] = [];
+  /** By whose they are and what of it they end. */
+  const recentRevocations = new Map<string, { revocation: Revocation; atMs: number }>();
   const messages = createRateLimit<Socket>({
     allowed: limits.messagesPerSecond,
     windowMs: 1_000,
@@ -113,6 +114,11 @@ export function createSockets(
     data.endedAtMs = clock.monotonicMs();
     log("info", "socket_ended", { ...who(data.identity), code });
     socket.close(code, reason);
+  }
+
+  function isRevoked(identity: Identity): boolean {
+    if (recentRevocations.size === 0) return false;
+    return [...recentRevocations.values()].some(({ revocation }) => covers(revocation, identity));
   }
 
   function fail(socket: Socket, error: unknown): void {
@@ -143,7 +149,9 @@ export function createSockets(
   function sweep(): void {
     const nowMs = clock.monotonicMs();
     const wallMs = clock.nowMs();
-    recentRevocations = recentRevocations.filter(({ atMs }) => nowMs - atMs < REVOCATION_MEMORY_MS);
+    for (const [key, { atMs }] of recentRevocations) {
+      if (nowMs - atMs >= REVOCATION_MEMORY_MS) recentRevocations.delete(key);
+    }
     for (const own of byIdentity.values()) {
       for (const socket of own) guard(socket, () => check(socket, nowMs, wallMs));
     }
@@ -189,7 +197,7 @@ export function createSockets(
       const own = byIdentity.get(keyOf(identity)) ?? new Set();
       byIdentity.set(keyOf(identity), own.add(socket));
       size++;
-      if (recentRevocations.some(({ revocation }) => covers(revocation, identity))) {
+      if (isRevoked(identity)) {
         end(socket, CLOSE.signedOut, "Signed out");
       } else if (limits.maxPerIdentity > 0 && own.size > limits.maxPerIdentity) {
         end(socket, CLOSE.tooManySockets, "Too many sockets");
@@ -239,7 +247,8 @@ export function createSockets(
       };
     },
     revoke(revocation) {
-      recentRevocations.push({ revocation, atMs: clock.monotonicMs() });
+      const key = `${keyOf(revocation)} ${revocation.session ?? ""}`;
+      recentRevocations.set(key, { revocation, atMs: clock.monotonicMs() });
       for (const socket of byIdentity.get(keyOf(revocation)) ?? []) {
         if (covers(revocation, socket.data.identity)) end(socket, CLOSE.signedOut, "Signed out");
       }

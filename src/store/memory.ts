@@ -55,8 +55,9 @@ export function memoryTicketStore(
         if (left.length === 0) revocations.delete(id);
         else if (left.length < all.length) revocations.set(id, left);
       }
-      const { id } = revocation;
-      revocations.set(id, [...(revocations.get(id) ?? []), revocation]);
+      const { id, session } = revocation;
+      const others = revocations.get(id)?.filter((one) => one.session !== session) ?? [];
+      revocations.set(id, [...others, revocation]);
       for (const [hash, { record }] of tickets) {
         if (covers(revocation, { ...record, kind: "user", id: record.user })) tickets.delete(hash);
       }
