@@ -144,7 +144,9 @@ async function readSignOut(request: Request): Promise<{ everywhere: boolean } | 
   const text = await request.text();
   if (text === "") return { everywhere: false };
   try {
-    const { everywhere = false } = JSON.parse(text) as { everywhere?: unknown };
+    const body: unknown = JSON.parse(text);
+    if (typeof body !== "object" || body === null || Array.isArray(body)) return undefined;
+    const { everywhere = false } = body as { everywhere?: unknown };
     return typeof everywhere === "boolean" ? { everywhere } : undefined;
   } catch {
     return undefined;
