@@ -55,8 +55,10 @@ export function memoryTicketStore(
         if (left.length === 0) revocations.delete(id);
         else if (left.length < all.length) revocations.set(id, left);
       }
-      const { id, session } = revocation;
-      const others = revocations.get(id)?.filter((one) => one.session !== session) ?? [];
+      const { kind, id, session, atMs } = revocation;
+      const isReplaced = (one: Revocation) =>
+        one.kind === kind && one.session === session && one.atMs <= atMs;
+      const others = revocations.get(id)?.filter((one) => !isReplaced(one)) ?? [];
       revocations.set(id, [...others, revocation]);
       for (const [hash, { record }] of tickets) {
         if (covers(revocation, { ...record, kind: "user", id: record.user })) tickets.delete(hash);

@@ -27,7 +27,8 @@ const PUT = `
 const REVOKE = `
   local unused, revoked, feed = unpack(KEYS)
   local kind, id, session, at, untilAt, ttl, feedLength = unpack(ARGV)
-  redis.call('SET', revoked, at, 'PX', ttl)
+  local before = redis.call('GET', revoked)
+  if not before or tonumber(before) <= tonumber(at) then redis.call('SET', revoked, at, 'PX', ttl) end
   for _, entry in ipairs(redis.call('ZRANGE', unused, 0, -1)) do
     local ticket, of, issuedAt = entry:match('^(%S+) (%S+) (%S+)$')
     if of == session or session == '' and tonumber(issuedAt) <= tonumber(at) then

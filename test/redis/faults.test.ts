@@ -46,6 +46,12 @@ function upgrade(server: TestServer, ticket: string): Promise<Answer> {
   return timed(() => sendRaw(server.port, handshake(`/ws/chat?ticket=${ticket}`)));
 }
 
+/** Opens a socket with a visitor's cookie. */
+function upgradeVisitor({ port, origin }: TestServer, cookie: string): Promise<Answer> {
+  const headers = { Origin: origin, Cookie: cookie };
+  return timed(() => sendRaw(port, handshake("/ws/chat", headers, { host: `127.0.0.1:${port}` })));
+}
+
 /** Asks whether the server is ready, past what it remembers of the last time. */
 async function ready(server: TestServer): Promise<number> {
   server.clock.advance(1_000);
@@ -88,6 +94,8 @@ const REDIS_FAULTS: readonly {
   end(wire: Wire): unknown;
   readonly mint: Answer;
   readonly upgrade: Answer;
+  /** A visitor's handshake, which asks whether it was signed out. */
+  readonly visitor: Answer;
 }[] = [
   {
     name: "is gone",
@@ -95,6 +103,7 @@ const REDIS_FAULTS: readonly {
     end: (wire) => wire.comeBack(),
     mint: UNAVAILABLE,
     upgrade: UNAVAILABLE,
+    visitor: UNAVAILABLE,
   },
   {
     name: "is frozen",
@@ -102,6 +111,7 @@ const REDIS_FAULTS: readonly {
     end: (wire) => wire.redis.thaw(),
     mint: UNAVAILABLE,
     upgrade: UNAVAILABLE,
+    visitor: UNAVAILABLE,
   },
   {
     name: "takes commands and says nothing",
@@ -109,6 +119,7 @@ const REDIS_FAULTS: readonly {
     end: (wire) => wire.heal(),
     mint: UNAVAILABLE,
     upgrade: UNAVAILABLE,
+    visitor: UNAVAILABLE,
   },
   {
     name: "is paused for a failover",
@@ -116,6 +127,8 @@ const REDIS_FAULTS: readonly {
     end: ({ redis }) => redis.command("CLIENT", "UNPAUSE"),
     mint: UNAVAILABLE,
     upgrade: UNAVAILABLE,
+    // Its question waits behind the others on the same connection.
+    visitor: UNAVAILABLE,
   },
   {
     name: "has become a read-only replica",
@@ -123,6 +136,7 @@ const REDIS_FAULTS: readonly {
     end: ({ redis }) => redis.command("REPLICAOF", "NO", "ONE"),
     mint: UNAVAILABLE,
     upgrade: UNAVAILABLE,
+    visitor: OPENED,
   },
   {
     name: "has lost its replicas and wants one for each write",
@@ -130,6 +144,7 @@ const REDIS_FAULTS: readonly {
     end: ({ redis }) => redis.command("CONFIG", "SET", "min-replicas-to-write", "0"),
     mint: UNAVAILABLE,
     upgrade: UNAVAILABLE,
+    visitor: OPENED,
   },
   {
     name: "lets this user near other keys only",
@@ -137,6 +152,7 @@ const REDIS_FAULTS: readonly {
     end: ({ redis }) => redis.command("ACL", "SETUSER", "default", "allkeys"),
     mint: UNAVAILABLE,
     upgrade: UNAVAILABLE,
+    visitor: UNAVAILABLE,
   },
   {
     name: "doesn't let this user remove anything",
@@ -144,6 +160,7 @@ const REDIS_FAULTS: readonly {
     end: ({ redis }) => redis.command("ACL", "SETUSER", "default", "+getdel"),
     mint: MINTED,
     upgrade: UNAVAILABLE,
+    visitor: OPENED,
   },
   {
     name: "has no memory left and evicts nothing",
@@ -151,6 +168,7 @@ const REDIS_FAULTS: readonly {
     end: ({ redis }) => redis.command("CONFIG", "SET", "maxmemory", "0"),
     mint: UNAVAILABLE,
     upgrade: OPENED,
+    visitor: OPENED,
   },
   {
     name: "has lost everything",
@@ -158,6 +176,7 @@ const REDIS_FAULTS: readonly {
     end: () => {},
     mint: MINTED,
     upgrade: REFUSED,
+    visitor: OPENED,
   },
 ];
 
@@ -169,12 +188,11 @@ for (const name of WIRE_NAMES) {
         await using server = serverOn(wire.transport({ deadlineMs: DEADLINE_MS }));
         await using socket = await server.openUser("bob");
         const ticket = await server.ticket();
+        const cookie = await server.visitorCookie();
         await fault.begin(wire);
         const takes = wire.sent("GETDEL");
-        expect(await Promise.all([mint(server), upgrade(server, ticket)])).toEqual([
-          fault.mint,
-          fault.upgrade,
-        ]);
+        const asked = [mint(server), upgrade(server, ticket), upgradeVisitor(server, cookie)];
+        expect(await Promise.all(asked)).toEqual([fault.mint, fault.upgrade, fault.visitor]);
         expect(wire.sent("GETDEL") - takes).toBeLessThanOrEqual(1);
         expect(await ready(server)).toBe(fault.upgrade === UNAVAILABLE ? 503 : 200);
         socket.send({ type: "USER_TO_ANON", to: "A".repeat(22), content: "still here", ref: "1" });

@@ -140,6 +140,103 @@ function contract(start: () => Promise<Subject>): void {
     expect(await store.take(hash)).toEqual(recordOf(hash, user));
   });
 
+  describe("a revocation", () => {
+    const AT_MS = Date.parse("2026-06-01T00:00:00Z");
+    const until = { atMs: AT_MS, untilMs: AT_MS + 3_600_000 };
+    let users = 0;
+    /** Nobody else's: revocations stay. */
+    const newUser = () => `revoked ${++users} *?[a] ${newHash()}`;
+
+    function ticketOf(user: string, session: string, issuedAtMs = AT_MS): TicketRecord {
+      return { ...recordOf(newHash(), user), session, issuedAtMs };
+    }
+    const put = (record: TicketRecord) => store.put(record.hash, record, TTL_MS);
+
+    test("of a session ends its unused tickets and refuses further ones, and no other session's", async () => {
+      const user = newUser();
+      const [ended, lasting] = [newHash(), newHash()];
+      const [first, second] = [ticketOf(user, ended), ticketOf(user, lasting)];
+      expect([await put(first), await put(second)]).toEqual([true, true]);
+      await other.revoke({ kind: "user", id: user, session: ended, ...until });
+      expect(await store.take(first.hash)).toBeUndefined();
+      expect(await store.take(second.hash)).toEqual(second);
+      const late = ticketOf(user, ended, AT_MS + 1_000);
+      expect([await put(late), await put(ticketOf(user, lasting))]).toEqual([false, true]);
+      expect(await store.take(late.hash)).toBeUndefined();
+      const asked = [ended, lasting].map((session) =>
+        store.isRevoked({ kind: "user", id: user, session, issuedAtMs: AT_MS }),
+      );
+      expect(await Promise.all(asked)).toEqual([true, false]);
+    });
+
+    test("of everything ends what was issued up to its moment, and nothing later", async () => {
+      const user = newUser();
+      const records = [AT_MS - 1, AT_MS, AT_MS + 1].map((issuedAtMs) =>
+        ticketOf(user, newHash(), issuedAtMs),
+      );
+      for (const record of records) expect(await put(record)).toBe(true);
+      await store.revoke({ kind: "user", id: user, ...until });
+      const taken = await Promise.all(records.map(({ hash }) => other.take(hash)));
+      expect(taken.map((record) => record !== undefined)).toEqual([false, false, true]);
+      const again = records.map((record) => put({ ...record, hash: newHash() }));
+      expect(await Promise.all(again)).toEqual([false, false, true]);
+      const asked = records.map((record) => other.isRevoked({ ...record, kind: "user", id: user }));
+      expect(await Promise.all(asked)).toEqual([true, true, false]);
+    });
+
+    test("touches nobody else: not another user, nor the visitor of the same id", async () => {
+      const id = newUser();
+      const others = [ticketOf(`${id}x`, newHash()), ticketOf(id.slice(0, -1), newHash())];
+      for (const record of others) await put(record);
+      await store.revoke({ kind: "visitor", id, ...until });
+      const mine = ticketOf(id, newHash());
+      expect(await put(mine)).toBe(true);
+      expect(await store.take(mine.hash)).toEqual(mine);
+      await store.revoke({ kind: "user", id, ...until });
+      for (const record of others) expect(await store.take(record.hash)).toEqual(record);
+      expect(await store.isRevoked({ kind: "visitor", id, issuedAtMs: AT_MS })).toBe(true);
+      expect(await store.isRevoked({ kind: "visitor", id: `${id}x`, issuedAtMs: AT_MS })).toBe(
+        false,
+      );
+    });
+
+    test("a second one adds to the first", async () => {
+      const user = newUser();
+      const [one, two] = [newHash(), newHash()];
+      await store.revoke({ kind: "user", id: user, session: one, ...until });
+      await store.revoke({ kind: "user", id: user, session: two, ...until });
+      const kept = [one, two].map((session) => put(ticketOf(user, session)));
+      expect(await Promise.all(kept)).toEqual([false, false]);
+    });
+
+    test("an earlier moment that arrives late takes nothing back", async () => {
+      const user = newUser();
+      await store.revoke({ kind: "user", id: user, ...until });
+      await other.revoke({
+        kind: "user",
+        id: user,
+        atMs: AT_MS - 60_000,
+        untilMs: AT_MS + 3_600_000,
+      });
+      expect(await put(ticketOf(user, newHash()))).toBe(false);
+    });
+
+    test("lets no ticket slip through that is put at the same time", async () => {
+      for (let round = 0; round < 20; round++) {
+        const user = newUser();
+        const session = newHash();
+        const records = Array.from({ length: 20 }, () => ticketOf(user, session));
+        await Promise.all([
+          ...records.slice(0, 10).map(put),
+          other.revoke({ kind: "user", id: user, session, ...until }),
+          ...records.slice(10).map(put),
+        ]);
+        const taken = await Promise.all(records.map(({ hash }) => store.take(hash)));
+        expect(taken.filter((record) => record !== undefined)).toEqual([]);
+      }
+    });
+  });
+
   test("holds exactly the live tickets, whatever is put and taken in whatever order", async () => {
     const step = fc.oneof(
       fc.record({
@@ -217,7 +314,7 @@ for (const name of WIRE_NAMES) {
       await using faulty = await startFaulty();
       const { wire, store } = faulty;
       const hash = await putNew(store);
-      expect([wire.sent("EVAL"), wire.sent("EVAL"), wire.sent("PEXPIRE")]).toEqual([1, 0, 0]);
+      expect([wire.sent("EVAL"), wire.sent("SET"), wire.sent("PEXPIRE")]).toEqual([1, 0, 0]);
       const ttlMs = Number(await wire.redis.command("PTTL", `ws-ticket:${hash}`));
       expect(ttlMs).toBeGreaterThan(TTL_MS - 5_000);
       expect(ttlMs).toBeLessThanOrEqual(TTL_MS);
