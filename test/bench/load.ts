@@ -1,0 +1,124 @@
+/**
+ * The clients of a benchmark, in a process of their own: takes one job after the other over IPC and
+ * answers each with the seconds it took. It speaks HTTP over plain sockets, because `fetch` and
+ * `WebSocket` cost more than the server that they would measure.
+ */
+import { utf8 } from "../../src/encoding.ts";
+import { signToken } from "../../src/token.ts";
+import { handshake } from "../support/raw.ts";
+
+export interface Job {
+  readonly port: number;
+  /** `mint`: tickets alone; `admit`: a ticket and the socket it opens; `hold`: the same, and the sockets stay open. */
+  readonly kind: "mint" | "admit" | "hold";
+  readonly count: number;
+}
+
+export interface Outcome {
+  readonly seconds: number;
+}
+
+/** Requests under way at once. */
+const CONCURRENCY = 32;
+
+let lastToken = 0;
+
+process.on("message", async (job: Job) => {
+  process.send?.({ seconds: await run(job) } satisfies Outcome);
+});
+
+async function run({ port, kind, count }: Job): Promise<number> {
+  const mints: string[] = [];
+  while (mints.length < count) mints.push(mintRequest(port, await freshToken()));
+  const callers = await Promise.all(Array.from({ length: CONCURRENCY }, () => connect(port)));
+  const sockets: Connection[] = [];
+
+  const startedAtMs = performance.now();
+  await Promise.all(
+    callers.map(async (caller) => {
+      for (let mint = mints.pop(); mint; mint = mints.pop()) {
+        const ticket = readTicket(await caller.ask(mint));
+        if (kind === "mint") continue;
+        const socket = await connect(port);
+        sockets.push(socket);
+        const host = `127.0.0.1:${port}`;
+        const answer = await socket.ask(handshake(`/ws/chat?ticket=${ticket}`, {}, { host }));
+        if (!answer.startsWith("HTTP/1.1 101")) throw new Error(`No socket: ${answer}`);
+      }
+    }),
+  );
+  const seconds = (performance.now() - startedAtMs) / 1000;
+
+  const done = kind === "hold" ? callers : [...callers, ...sockets];
+  await Promise.all(done.map((connection) => connection.close()));
+  return seconds;
+}
+
+/** A token that no server has seen before. */
+function freshToken(): Promise<string> {
+  return signToken({
+    secret: utf8(process.env.JWT_SECRET ?? ""),
+    user: `user-${++lastToken}`,
+    expiresAtMs: Date.now() + 3_600_000,
+  });
+}
+
+function mintRequest(port: number, token: string): string {
+  const lines = [
+    "POST /api/auth/ws-ticket HTTP/1.1",
+    `Host: 127.0.0.1:${port}`,
+    `Origin: http://127.0.0.1:${port}`,
+    `Authorization: Bearer ${token}`,
+    "Content-Length: 0",
+  ];
+  return `${lines.join("\r\n")}\r\n\r\n`;
+}
+
+function readTicket(answer: string): string {
+  const ticket = /"ticket":"([\w-]{43})"/.exec(answer)?.[1];
+  if (!ticket) throw new Error(`No ticket: ${answer}`);
+  return ticket;
+}
+
+interface Connection {
+  /** Sends a request and resolves with the whole answer. */
+  ask(request: string): Promise<string>;
+  close(): Promise<void>;
+}
+
+async function connect(port: number): Promise<Connection> {
+  let received = "";
+  let answered: (answer: string) => void = () => {};
+  const closed = Promise.withResolvers<void>();
+  const socket = await Bun.connect({
+    hostname: "127.0.0.1",
+    port,
+    socket: {
+      data(_, chunk) {
+        received += chunk.toString("latin1");
+        if (isWhole(received)) answered(received);
+      },
+      close: () => closed.resolve(),
+    },
+  });
+  return {
+    ask(request) {
+      const { promise, resolve } = Promise.withResolvers<string>();
+      received = "";
+      answered = resolve;
+      socket.write(request);
+      return promise;
+    },
+    close() {
+      socket.end();
+      return closed.promise;
+    },
+  };
+}
+
+function isWhole(answer: string): boolean {
+  const headEnd = answer.indexOf("\r\n\r\n");
+  if (headEnd < 0) return false;
+  const length = /\r\ncontent-length: *(\d+)/i.exec(answer)?.[1] ?? "0";
+  return answer.length >= headEnd + 4 + Number(length);
+}
