@@ -21,6 +21,9 @@ export interface Outcome {
 /** Requests under way at once. */
 const CONCURRENCY = 32;
 
+/** People who come back with a new token each time. */
+const USERS = 10_000;
+
 let lastToken = 0;
 
 process.on("message", async (job: Job) => {
@@ -58,8 +61,9 @@ async function run({ port, kind, count }: Job): Promise<number> {
 function freshToken(): Promise<string> {
   return signToken({
     secret: utf8(process.env.JWT_SECRET ?? ""),
-    user: `user-${++lastToken}`,
+    user: `user-${++lastToken % USERS}`,
     expiresAtMs: Date.now() + 3_600_000,
+    claims: { jti: String(lastToken) },
   });
 }
 
