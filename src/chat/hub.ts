@@ -16,8 +16,8 @@ export function createChat(
   chat: ChatLog,
   { clock, log }: Pick<Deps, "clock" | "log">,
 ): SocketHandlers {
-  /** Open sockets, and how many bad frames each has sent in a row. */
-  const sockets = new Map<Socket, number>();
+  /** How many frames in a row made no sense. Weak: frames of a socket are handled after its end, too. */
+  const badFrames = new WeakMap<Socket, number>();
 
   async function append(
     socket: Socket,
@@ -25,7 +25,6 @@ export function createChat(
     frame: Exclude<ClientFrame, { type: "MARK_AS_READ" }>,
   ): Promise<void> {
     const { chat: where, content, nickname, ref } = frame;
-    const echo = ref === undefined ? {} : { ref };
     const atMs = clock.nowMs();
     const kept = await chat.append({
       chat: where,
@@ -36,7 +35,9 @@ export function createChat(
       atMs,
     });
     if (kept.ok) log("debug", "message_kept", who(identity));
-    socket.send(kept.ok ? ackFrame({ ...kept, ...echo }) : errorFrame({ ...kept, ...echo }));
+    socket.send(
+      kept.ok ? ackFrame({ ...kept, ...echoOf(frame) }) : errorFrame({ ...kept, ...echoOf(frame) }),
+    );
   }
 
   async function markRead(socket: Socket, { kind, id }: Identity, mark: Mark): Promise<void> {
@@ -49,7 +50,8 @@ export function createChat(
     const marked = await Promise.all(
       users.map((one) => chat.markRead({ user: one, visitor }, kind)),
     );
-    if (!marked.some((upTo) => upTo !== undefined)) socket.send(errorFrame({ error: "not_found" }));
+    if (marked.some((upTo) => upTo !== undefined)) return;
+    socket.send(errorFrame({ error: "not_found", ...echoOf(mark) }));
   }
 
   return {
@@ -61,7 +63,6 @@ export function createChat(
       });
     },
     open(socket, identity) {
-      sockets.set(socket, 0);
       socket.subscribe(keyOf(identity));
       if (identity.kind === "user") {
         chat
@@ -72,24 +73,20 @@ export function createChat(
     async message(socket, identity, text) {
       const frame = readFrame(text, identity);
       if ("error" in frame) {
-        const badFrames = (sockets.get(socket) ?? 0) + 1;
-        sockets.set(socket, badFrames);
+        const inARow = (badFrames.get(socket) ?? 0) + 1;
+        badFrames.set(socket, inARow);
         socket.send(errorFrame(frame));
-        if (badFrames >= MAX_BAD_FRAMES) socket.close(CLOSE.flooding, "Too many bad frames");
+        if (inARow >= MAX_BAD_FRAMES) socket.close(CLOSE.flooding, "Too many bad frames");
         return;
       }
-      sockets.set(socket, 0);
+      badFrames.delete(socket);
       try {
         if (frame.type === "MARK_AS_READ") await markRead(socket, identity, frame);
         else await append(socket, identity, frame);
       } catch (error) {
         log("error", "chat_failed", { ...who(identity), code: faultCode(error) });
-        const ref = "ref" in frame ? { ref: frame.ref } : {};
-        socket.send(errorFrame({ error: "unavailable", ...ref }));
+        socket.send(errorFrame({ error: "unavailable", ...echoOf(frame) }));
       }
-    },
-    close(socket) {
-      sockets.delete(socket);
     },
     expiring(socket, _, inSeconds) {
       socket.send(JSON.stringify({ type: "EXPIRING", inSeconds }));
@@ -99,6 +96,11 @@ export function createChat(
 }
 
 type Mark = Extract<ClientFrame, { type: "MARK_AS_READ" }>;
+
+/** What an answer says of the frame that it answers. */
+function echoOf({ ref }: ClientFrame): { ref?: string } {
+  return ref === undefined ? {} : { ref };
+}
 
 function frameOf(event: ChatEvent): string {
   if (event.kind === "message") return JSON.stringify(event.message);

@@ -34,6 +34,7 @@ export type ClientFrame =
       readonly type: "MARK_AS_READ";
       /** Without a user: all chats of the visitor. */
       readonly chat: { readonly user: string | undefined; readonly visitor: string };
+      readonly ref?: string;
     };
 
 /** What can be wrong with a frame: the closed table of `ERROR` codes. */
@@ -113,11 +114,15 @@ function readMark(
 ): ClientFrame | FrameError {
   if (!isVisitorId(chatId)) return { error: "not_found", ...echo };
   if (sender.kind === "user") {
-    return { type: "MARK_AS_READ", chat: { user: sender.id, visitor: chatId } };
+    return { type: "MARK_AS_READ", chat: { user: sender.id, visitor: chatId }, ...echo };
   }
   const foreign = chatId !== sender.id || (to !== undefined && !isUserId(to));
   if (foreign) return { error: "not_found", ...echo };
-  return { type: "MARK_AS_READ", chat: { user: to as string | undefined, visitor: chatId } };
+  return {
+    type: "MARK_AS_READ",
+    chat: { user: to as string | undefined, visitor: chatId },
+    ...echo,
+  };
 }
 
 /** Whether JSON nests deeper than any frame does: found out before a parser goes down there. */
