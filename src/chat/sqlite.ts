@@ -1,5 +1,6 @@
 import { Database } from "bun:sqlite";
 import type { Clock } from "../clock.ts";
+import { createBatcher } from "./batch.ts";
 import {
   type Appended,
   type ChatEvent,
@@ -14,11 +15,16 @@ import {
   type Side,
   toMessage,
 } from "./log.ts";
+import type { Chat } from "./protocol.ts";
 
 /** Version of the tables below, kept in the file. */
 const SCHEMA_VERSION = 1;
 /** Longest wait for another process that holds the file, in milliseconds: the whole server waits with it. */
 const BUSY_TIMEOUT_MS = 250;
+/** Chats whose rows are kept at hand. */
+const MAX_KNOWN_CHATS = 10_000;
+/** Memory for the file's pages, in KB. */
+const CACHE_KB = 16_384;
 /** How often what is too old is thrown out, in milliseconds. */
 const SWEEP_INTERVAL_MS = 600_000;
 
@@ -71,6 +77,7 @@ interface ChatRow {
   visitor_read: number;
   user_unread: number;
   visitor_unread: number;
+  blocked: number;
 }
 
 interface MessageRow {
@@ -98,105 +105,135 @@ export function sqliteChatLog(options: {
   const findRef = db.query<{ id: number; at_ms: number }, [string, string, string]>(
     "SELECT id, at_ms FROM refs WHERE sender = ? AND recipient = ? AND ref = ?",
   );
-  const addRef = db.query("INSERT INTO refs VALUES (?, ?, ?, ?, ?)");
+  const addRef = db.query("INSERT OR IGNORE INTO refs VALUES (?, ?, ?, ?, ?)");
   const findChat = db.query<ChatRow, [string, string]>(
-    "SELECT * FROM chats WHERE user = ? AND visitor = ?",
+    `SELECT chats.*, blocks.user IS NOT NULL AS blocked FROM chats
+     LEFT JOIN blocks USING (user, visitor) WHERE user = ? AND visitor = ?`,
   );
-  const addChat = db.query<ChatRow, [string, string]>(
-    "INSERT INTO chats (user, visitor) VALUES (?, ?) RETURNING *",
-  );
+  const addChat = db.query("INSERT INTO chats (user, visitor) VALUES (?, ?)");
   const isBlocked = db.query("SELECT 1 FROM blocks WHERE user = ? AND visitor = ?");
   const isKnown = db.query("SELECT 1 FROM users WHERE id = ?");
   const countUnknown = db.query<{ count: number }, [string]>(
     "SELECT count(*) AS count FROM chats WHERE visitor = ? AND user NOT IN (SELECT id FROM users)",
   );
-  const addMessage = db.query(
-    "INSERT INTO messages (chat, side, content, nickname, at_ms) VALUES (?, ?, ?, ?, ?)",
+  const addMessage = db.query("INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?)");
+  const updateChat = db.query(
+    `UPDATE chats SET nickname = $nickname, messages = $messages, last_id = $last_id,
+       user_read = $user_read, visitor_read = $visitor_read,
+       user_unread = $user_unread, visitor_unread = $visitor_unread
+     WHERE key = $key`,
   );
-  const touchChat = {
-    visitor: db.query(
-      "UPDATE chats SET last_id = ?, messages = ?, nickname = coalesce(?, nickname), user_unread = user_unread + 1 WHERE key = ?",
-    ),
-    user: db.query(
-      "UPDATE chats SET last_id = ?, messages = ?, nickname = coalesce(?, nickname), visitor_unread = visitor_unread + 1 WHERE key = ?",
-    ),
-  };
   const dropOldest = db.query(
     "DELETE FROM messages WHERE id IN (SELECT id FROM messages WHERE chat = ? ORDER BY id LIMIT ?)",
   );
 
-  /** Writes of this turn, to be committed together. */
-  let batch: { run: () => void; settle: () => void; fail: (error: unknown) => void }[] = [];
-  /** What the batch under way has to tell once it is committed. */
+  let lastId =
+    db.query<{ seq: number }, []>("SELECT seq FROM sqlite_sequence WHERE name = 'messages'").get()
+      ?.seq ?? 0;
+  /** Rows as this process last saw them: nobody else writes here. Emptied when a transaction fails. */
+  const known = new Map<string, ChatRow>();
+  /** Rows that the transaction under way has changed, to be written once at its end. */
+  const changed = new Set<ChatRow>();
+  /** What it has to tell once it is committed. */
   let events: ChatEvent[] = [];
 
-  function write<T>(work: () => T): Promise<T> {
-    return new Promise((resolve, reject) => {
-      let result: T;
-      if (batch.length === 0) setImmediate(commit);
-      batch.push({
-        run: () => {
-          result = work();
-        },
-        settle: () => resolve(result),
-        fail: reject,
-      });
-    });
+  const writes = createBatcher(commit, {
+    // The sender has its ACK before anybody has the message.
+    afterwards() {
+      for (const event of events) deliver(event);
+      events = [];
+    },
+  });
+
+  function commit(works: readonly (() => unknown)[]): unknown[] {
+    try {
+      let results: unknown[] = [];
+      db.transaction(() => {
+        results = works.map((work) => work());
+        writeChanged();
+      }).immediate();
+      return results;
+    } catch (error) {
+      events = [];
+      known.clear();
+      changed.clear();
+      throw error;
+    }
   }
 
-  function commit(): void {
-    const writes = batch;
-    batch = [];
-    events = [];
-    try {
-      db.transaction(() => {
-        for (const { run } of writes) run();
-      }).immediate();
-    } catch (error) {
-      for (const { fail } of writes) fail(error);
-      return;
+  function write<Result>(work: () => Result): Promise<Result> {
+    return writes.add(work) as Promise<Result>;
+  }
+
+  function writeChanged(): void {
+    for (const { user: _, visitor: __, blocked: ___, ...row } of changed) updateChat.run(row);
+    changed.clear();
+  }
+
+  function chatRow({ user, visitor }: Chat): ChatRow | undefined {
+    const name = `${visitor}:${user}`;
+    let row = known.get(name);
+    if (row) return row;
+    row = findChat.get(user, visitor) ?? undefined;
+    if (!row) return undefined;
+    if (known.size >= MAX_KNOWN_CHATS) {
+      writeChanged();
+      known.clear();
     }
-    for (const { settle } of writes) settle();
-    // After the promises' own callbacks: the sender has its ACK before anybody has the message.
-    const committed = events;
-    queueMicrotask(() => {
-      for (const event of committed) deliver(event);
-    });
+    known.set(name, row);
+    return row;
   }
 
   function append({ chat, from, content, nickname, ref, atMs }: Draft): Appended {
-    const sender = `${from}:${from === "user" ? chat.user : chat.visitor}`;
-    const recipient = from === "user" ? chat.visitor : chat.user;
-    const earlier = ref === undefined ? null : findRef.get(sender, recipient, ref);
-    if (earlier) return { ok: true, id: String(earlier.id), atMs: earlier.at_ms };
-    if (from === "visitor" && isBlocked.get(chat.user, chat.visitor)) {
-      return { ok: false, error: "blocked" };
+    const byVisitor = from === "visitor";
+    const sender = `${from}:${byVisitor ? chat.visitor : chat.user}`;
+    const recipient = byVisitor ? chat.user : chat.visitor;
+    const earlier = (): Appended | undefined => {
+      const found = ref === undefined ? null : findRef.get(sender, recipient, ref);
+      return found ? { ok: true, id: String(found.id), atMs: found.at_ms } : undefined;
+    };
+    let row = chatRow(chat);
+    const error = byVisitor && refusal(chat, row);
+    if (error) return earlier() ?? { ok: false, error };
+    const id = lastId + 1;
+    if (ref !== undefined && addRef.run(sender, recipient, ref, id, atMs).changes === 0) {
+      return earlier() as Appended;
     }
-    let row = findChat.get(chat.user, chat.visitor);
     if (!row) {
-      const asksMuch =
-        from === "visitor" &&
-        !isKnown.get(chat.user) &&
-        (countUnknown.get(chat.visitor)?.count ?? 0) >= MAX_UNKNOWN_RECIPIENTS;
-      if (asksMuch) return { ok: false, error: "too_many_recipients" };
-      row = addChat.get(chat.user, chat.visitor) as ChatRow;
+      addChat.run(chat.user, chat.visitor);
+      row = chatRow(chat) as ChatRow;
     }
-    const { lastInsertRowid } = addMessage.run(row.key, from, content, nickname ?? null, atMs);
-    const id = Number(lastInsertRowid);
-    let kept = row.messages + 1;
-    if (maxMessages > 0 && kept > maxMessages) {
-      dropOldest.run(row.key, kept - maxMessages);
-      kept = maxMessages;
+    lastId = id;
+    addMessage.run(id, row.key, from, content, nickname ?? null, atMs);
+    row.last_id = id;
+    row.messages++;
+    row[`${otherSide(from)}_unread`]++;
+    if (byVisitor && nickname !== undefined) row.nickname = nickname;
+    if (maxMessages > 0 && row.messages > maxMessages) {
+      dropOldest.run(row.key, row.messages - maxMessages);
+      row.messages = maxMessages;
     }
-    touchChat[from].run(id, kept, from === "visitor" ? (nickname ?? null) : null, row.key);
-    if (ref !== undefined) addRef.run(sender, recipient, ref, id, atMs);
+    changed.add(row);
     const message = toMessage(chat, { id: String(id), from, content, nickname, atMs });
     events.push({ kind: "message", chat, message });
     return { ok: true, id: String(id), atMs };
   }
 
+  /** Why a visitor may not write. */
+  function refusal(
+    { user, visitor }: Chat,
+    row: ChatRow | undefined,
+  ): "blocked" | "too_many_recipients" | undefined {
+    if (row) return row.blocked ? "blocked" : undefined;
+    if (isBlocked.get(user, visitor)) return "blocked";
+    const unknown = isKnown.get(user) ? 0 : (countUnknown.get(visitor)?.count ?? 0);
+    return unknown >= MAX_UNKNOWN_RECIPIENTS ? "too_many_recipients" : undefined;
+  }
+
   /** Throws out what is too old, and chats that are empty then. */
   function sweep(): void {
+    writeChanged();
+    known.clear();
     const nowMs = clock.nowMs();
     db.query("DELETE FROM refs WHERE at_ms < ?").run(nowMs - REF_TTL_MS);
     if (maxAgeMs === 0) return;
@@ -224,7 +261,14 @@ export function sqliteChatLog(options: {
     return { id: String(id), from: side, content, nickname, atMs: at_ms };
   }
 
-  const stopSweep = clock.every(SWEEP_INTERVAL_MS, () => void write(sweep).catch(() => {}));
+  let sweeping: Promise<void> | undefined;
+  const stopSweep = clock.every(SWEEP_INTERVAL_MS, () => {
+    sweeping ??= write(sweep)
+      .catch(() => {})
+      .finally(() => {
+        sweeping = undefined;
+      });
+  });
 
   return {
     start(to) {
@@ -233,23 +277,20 @@ export function sqliteChatLog(options: {
     append: (draft) => write(() => append(draft)),
     markRead: (chat, by) =>
       write(() => {
-        const row = findChat.get(chat.user, chat.visitor);
+        const row = chatRow(chat);
         if (!row) return undefined;
         const upTo = String(row.last_id);
         if (row[`${by}_read`] === row.last_id) return upTo;
-        db.query(`UPDATE chats SET ${by}_read = last_id, ${by}_unread = 0 WHERE key = ?`).run(
-          row.key,
-        );
+        row[`${by}_read`] = row.last_id;
+        row[`${by}_unread`] = 0;
+        changed.add(row);
         events.push({ kind: "read", chat, by, upTo });
         return upTo;
       }),
     async chats({ side, id }, { beforeId, limit }) {
       const before = beforeId === undefined ? Number.MAX_SAFE_INTEGER : Number(beforeId);
       const rows = db
-        .query<
-          ChatRow & { blocked: number } & Omit<MessageRow, "nickname">,
-          [string, number, number, number]
-        >(
+        .query<ChatRow & Omit<MessageRow, "nickname">, [string, number, number, number]>(
           `SELECT chats.*, last.id, last.side, last.content, last.at_ms, blocks.user IS NOT NULL AS blocked
            FROM chats
            JOIN messages AS last ON last.id = chats.last_id
@@ -289,18 +330,22 @@ export function sqliteChatLog(options: {
     },
     remove: (chat) =>
       write(() => {
-        const row = findChat.get(chat.user, chat.visitor);
+        const row = chatRow(chat);
         if (!row) return false;
+        changed.delete(row);
+        known.delete(`${chat.visitor}:${chat.user}`);
         db.query("DELETE FROM messages WHERE chat = ?").run(row.key);
         db.query("DELETE FROM chats WHERE key = ?").run(row.key);
         return true;
       }),
-    setBlocked: ({ user, visitor }, blocked) =>
+    setBlocked: (chat, blocked) =>
       write(() => {
         const change = blocked
           ? "INSERT OR IGNORE INTO blocks VALUES (?, ?)"
           : "DELETE FROM blocks WHERE user = ? AND visitor = ?";
-        db.query(change).run(user, visitor);
+        db.query(change).run(chat.user, chat.visitor);
+        const row = chatRow(chat);
+        if (row) row.blocked = blocked ? 1 : 0;
       }),
     async meet(user) {
       if (!isKnown.get(user)) {
@@ -309,7 +354,7 @@ export function sqliteChatLog(options: {
     },
     async close() {
       stopSweep();
-      if (batch.length > 0) commit();
+      await writes.flush();
       db.close();
     },
   };
@@ -336,6 +381,7 @@ function open(path: string): Database {
     // Kept in the file, and so not before it is known whose it is.
     db.run("PRAGMA journal_mode = WAL");
     db.run("PRAGMA synchronous = FULL");
+    db.run(`PRAGMA cache_size = -${CACHE_KB}`);
     return db;
   } catch (error) {
     db.close();
