@@ -13,6 +13,7 @@ import type { Chat } from "./protocol.ts";
 
 /** Length of a page when nobody says, in messages or chats. */
 const DEFAULT_PAGE = 50;
+const PAGE_PARAMETERS = ["after", "before", "limit"] as const;
 
 interface ChatEnv extends AppEnv {
   Variables: { identity: Credential };
@@ -133,7 +134,11 @@ function chatOf(c: Context<ChatEnv>): Chat | undefined {
 function readPage(
   c: Context<ChatEnv>,
 ): { afterId?: string; beforeId?: string; limit: number } | undefined {
-  const { after, before, limit = String(DEFAULT_PAGE) } = c.req.query();
+  const query = new URL(c.req.url).searchParams;
+  if (PAGE_PARAMETERS.some((name) => query.getAll(name).length > 1)) return undefined;
+  const [after, before, limit = String(DEFAULT_PAGE)] = PAGE_PARAMETERS.map(
+    (name) => query.get(name) ?? undefined,
+  );
   const isId = (value: string | undefined) => value === undefined || /^\d{1,15}$/.test(value);
   if (!isId(after) || !isId(before) || (after && before) || !/^\d{1,6}$/.test(limit))
     return undefined;
