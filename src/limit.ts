@@ -9,6 +9,8 @@ export interface RateLimit<Key> {
   waitMs(key: Key): number;
   /** Counts one act of `key`. */
   count(key: Key): void;
+  /** Drops what is known of `key`, which won't come again. */
+  forget(key: Key): void;
   /** Keys that are remembered now. */
   readonly size: number;
 }
@@ -41,6 +43,7 @@ export function createRateLimit<Key>(options: {
       }
       wholeAtMs.set(key, nextMs);
     },
+    forget: (key) => void wholeAtMs.delete(key),
     get size() {
       return wholeAtMs.size;
     },

@@ -30,8 +30,6 @@ export const BEAT_MS = 25_000;
 const MAX_MISSED_BEATS = 2;
 /** How long before its end a socket is told, in milliseconds; half its life if that is shorter. */
 const EXPIRY_NOTICE_MS = 30_000;
-/** How long a closed socket may take to say goodbye, in milliseconds. */
-const GOODBYE_MS = 5_000;
 /** How long a revocation is remembered for sockets that were admitted before it and open after it, in milliseconds. */
 const REVOCATION_MEMORY_MS = 60_000;
 
@@ -46,8 +44,10 @@ export interface SocketData {
   missedBeats: number;
   /** Wall clock, in milliseconds; infinite once it was told. */
   tellExpiryAtMs: number;
-  /** Monotonic clock: since when it is being closed. */
-  endedAtMs: number;
+  /** Whether the handlers have heard of it. */
+  announced: boolean;
+  /** Whether it was closed from here; the runtime cuts a peer off that doesn't answer within some 4 s. */
+  ended: boolean;
 }
 
 export type Socket = Bun.ServerWebSocket<SocketData>;
@@ -61,6 +61,7 @@ export interface SocketHandlers {
   message(socket: Socket, identity: Identity, text: string): void | Promise<void>;
   /** Its credential ends in so many seconds: time to open the next socket with a new ticket. */
   expiring?(socket: Socket, identity: Identity, inSeconds: number): void;
+  /** After its end, whoever ended it; not for a socket that `open` was never told of. */
   close?(socket: Socket, identity: Identity): void;
   /** Once, after the last socket. */
   stop?(): Promise<void>;
@@ -110,8 +111,8 @@ export function createSockets(
 
   function end(socket: Socket, code: number, reason: string): void {
     const { data } = socket;
-    if (data.endedAtMs !== Number.POSITIVE_INFINITY) return;
-    data.endedAtMs = clock.monotonicMs();
+    if (data.ended) return;
+    data.ended = true;
     log("info", "socket_ended", { ...who(data.identity), code });
     socket.close(code, reason);
   }
@@ -129,15 +130,20 @@ export function createSockets(
   /** Runs a handler so that neither a throw nor a rejection leaves it (either would end the process). */
   function guard(socket: Socket, run: () => void | Promise<void>): void | Promise<void> {
     try {
-      return run()?.catch((error) => fail(socket, error));
+      const handling = run();
+      // What is declared to return nothing may return anything, such as the bytes that `send` wrote.
+      if (handling instanceof Promise) return handling.catch((error) => fail(socket, error));
     } catch (error) {
       fail(socket, error);
     }
   }
 
+  /** A message whose turn comes after its socket was ended from here isn't handled any more. */
   function inTurn(socket: Socket, run: () => void | Promise<void>): void {
     const { data } = socket;
-    const handling = data.last ? data.last.then(() => guard(socket, run)) : guard(socket, run);
+    const handling = data.last
+      ? data.last.then(() => (data.ended ? undefined : guard(socket, run)))
+      : guard(socket, run);
     if (!handling) return;
     if (++data.waiting > MAX_WAITING_MESSAGES) end(socket, CLOSE.flooding, "Too many messages");
     data.last = handling.then(() => {
@@ -160,10 +166,6 @@ export function createSockets(
   function check(socket: Socket, nowMs: number, wallMs: number): void {
     const { data } = socket;
     const { identity } = data;
-    if (data.endedAtMs !== Number.POSITIVE_INFINITY) {
-      if (nowMs - data.endedAtMs >= GOODBYE_MS) socket.terminate();
-      return;
-    }
     if (identity.expiresAtMs <= wallMs) {
       return end(socket, CLOSE.credentialExpired, "Credential expired");
     }
@@ -202,13 +204,14 @@ export function createSockets(
       } else if (limits.maxPerIdentity > 0 && own.size > limits.maxPerIdentity) {
         end(socket, CLOSE.tooManySockets, "Too many sockets");
       } else {
+        socket.data.announced = true;
         guard(socket, () => handlers.open?.(socket, identity));
       }
     },
     message(socket, message) {
       const { data } = socket;
       data.missedBeats = 0;
-      if (data.endedAtMs !== Number.POSITIVE_INFINITY) return;
+      if (data.ended) return;
       if (typeof message !== "string") return end(socket, CLOSE.unsupportedData, "Text only");
       if (messages.waitMs(socket) > 0) return end(socket, CLOSE.flooding, "Too many messages");
       messages.count(socket);
@@ -218,13 +221,14 @@ export function createSockets(
       socket.data.missedBeats = 0;
     },
     close(socket, code) {
-      const { identity } = socket.data;
+      const { identity, announced } = socket.data;
       const own = byIdentity.get(keyOf(identity));
       own?.delete(socket);
       if (own?.size === 0) byIdentity.delete(keyOf(identity));
+      messages.forget(socket);
       size--;
       log("info", "socket_closed", { ...who(identity), code });
-      guard(socket, () => handlers.close?.(socket, identity));
+      if (announced) guard(socket, () => handlers.close?.(socket, identity));
     },
   };
 
@@ -243,7 +247,8 @@ export function createSockets(
         nextBeatMs: clock.monotonicMs() + BEAT_MS,
         missedBeats: 0,
         tellExpiryAtMs: identity.expiresAtMs - Math.min(EXPIRY_NOTICE_MS, lifeMs / 2),
-        endedAtMs: Number.POSITIVE_INFINITY,
+        announced: false,
+        ended: false,
       };
     },
     revoke(revocation) {
