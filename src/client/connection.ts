@@ -117,7 +117,8 @@ export function createConnection(options: ConnectionOptions): Connection {
       failures = 0;
     });
     publish();
-    onOpen();
+    // Unless a listener has just disposed of it.
+    if (current === socket) onOpen();
   }
 
   function lose(socket: ClientSocket, failure: Failure): void {
@@ -142,7 +143,8 @@ export function createConnection(options: ConnectionOptions): Connection {
     if (isFinal(failure)) verdict = { status: "closed", failure };
     else if (failure.code === EXPIRED && failures === 0) {
       failures++;
-      connect();
+      verdict = { status: "connecting" };
+      cancelTry = runtime.after(0, connect);
     } else wait(failure);
     onDown(failure);
     publish();
@@ -171,19 +173,15 @@ export function createConnection(options: ConnectionOptions): Connection {
   }
 
   function onHint(hint: Hint): void {
-    const isQuiet = runtime.nowMs() - lastHeardMs >= QUIET_AFTER_MS;
     if (isHeldBack) return;
-    if (current) {
-      if (hint !== "visible" || isQuiet) check();
-    } else if (hint !== "offline") {
-      // An attempt that began without a network may hang in it.
-      if (state.status === "waiting" || (stopAttempt && hint === "online")) connect();
-    }
-  }
-
-  function check(): void {
-    if (!current) return;
-    isDoubtful = true;
+    const isQuiet = runtime.nowMs() - lastHeardMs >= QUIET_AFTER_MS;
+    // An attempt that began without a network may hang in it.
+    const mayHang = stopAttempt !== undefined && hint === "online";
+    const isDue = current
+      ? hint !== "visible" || isQuiet
+      : hint !== "offline" && (state.status === "waiting" || mayHang);
+    if (!isDue) return;
+    isDoubtful = current !== undefined;
     connect();
   }
 
@@ -198,7 +196,11 @@ export function createConnection(options: ConnectionOptions): Connection {
       if (isStable) connect();
       else wait(new Failure(EXPIRED, "expiring"));
     },
-    check,
+    check() {
+      if (!current) return;
+      isDoubtful = true;
+      if (!stopAttempt) connect();
+    },
     retry() {
       if (!current) connect();
     },

@@ -13,7 +13,11 @@ export class Failure extends Error {
   /** How long the server wants to be left alone. */
   readonly retryAfterMs: number;
 
-  constructor(code: number, reason: string, options: ErrorOptions & { retryAfterMs?: number } = {}) {
+  constructor(
+    code: number,
+    reason: string,
+    options: ErrorOptions & { retryAfterMs?: number } = {},
+  ) {
     super(`${reason || "Connection lost"}: ${code}`, options);
     this.code = code;
     this.reason = reason;

@@ -1,9 +1,71 @@
 import { Hono } from "hono";
+import type { Config } from "../config.ts";
+import { ANSWER_HEADERS } from "../headers.ts";
 import type { AppEnv } from "../http.ts";
+import { isUserId } from "../token.ts";
 
-/** The pages: what this is, a visitor's chat, a user's inbox. */
-export function createPages(_options: { demo: boolean }): Hono<AppEnv> {
+/** What the pages need to know of the configuration. */
+export type PageOptions = Pick<Config, "demo"> &
+  Partial<Pick<Config, "publicUrl" | "allowedOrigins" | "userClaim">>;
+
+const PAGE_HEADERS = {
+  ...ANSWER_HEADERS,
+  // Trusted Types: not even our own scripts can turn text into markup.
+  "Content-Security-Policy": [
+    "default-src 'none'",
+    "script-src 'self'",
+    "style-src 'self'",
+    "img-src 'self'",
+    "connect-src 'self'",
+    "form-action 'self'",
+    "base-uri 'none'",
+    "frame-ancestors 'none'",
+    "require-trusted-types-for 'script'",
+    "trusted-types 'none'",
+  ].join("; "),
+  "Cross-Origin-Opener-Policy": "same-origin",
+  "Cross-Origin-Resource-Policy": "same-origin",
+  "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+};
+
+/** The pages: what this is, a visitor's chat, a user's inbox; their files, and the client as one of them. */
+export function createPages(options: PageOptions): Hono<AppEnv> {
   const pages = new Hono<AppEnv>();
-  pages.get("/", (c) => c.text("ws-ticket"));
+  // Loaded with the first page that somebody asks for: a server that only serves sockets starts without.
+  const site = () => import("./site.ts");
+
+  pages.get("/", async (c) => {
+    const origin = originOf(options.publicUrl ?? new URL(c.req.url));
+    const { home } = await site();
+    return c.html(home({ ...options, origin }), 200, PAGE_HEADERS);
+  });
+  pages.get("/chat/:user", async (c, next) => {
+    const user = c.req.param("user");
+    if (!isUserId(user)) return next();
+    const { chat } = await site();
+    return c.html(chat({ user }), 200, PAGE_HEADERS);
+  });
+  pages.get("/inbox", async (c) => {
+    const { inbox } = await site();
+    return c.html(inbox(options), 200, PAGE_HEADERS);
+  });
+  pages.on("GET", ["/client.js", "/assets/:name"], async (c, next) => {
+    const { files } = await site();
+    const file = (await files()).get(c.req.path);
+    if (!file) return next();
+    const headers = {
+      ...PAGE_HEADERS,
+      "Cache-Control": "no-cache",
+      "Content-Type": file.type,
+      ETag: file.etag,
+    };
+    if (c.req.header("if-none-match") === file.etag) return c.body(null, 304, headers);
+    return c.body(file.text, 200, headers);
+  });
   return pages;
+}
+
+/** The server's origin, to be pasted into a shell; a Host that no server has is not repeated there. */
+function originOf({ origin }: URL): string {
+  return /^https?:\/\/[\w.:[\]-]+$/.test(origin) ? origin : "http://127.0.0.1:3000";
 }

@@ -1,0 +1,273 @@
+import type { FrameErrorCode, Message } from "../chat/protocol.ts";
+import { createApi, type TokenSource } from "./api.ts";
+import { type ConnectionState, createConnection } from "./connection.ts";
+import {
+  CHATS,
+  type ChatPage,
+  type Conversation,
+  createConversation,
+  type Draft,
+  type Side,
+  type TrackedConversation,
+} from "./conversation.ts";
+import type { Failure } from "./failure.ts";
+import { browserRuntime, type Runtime } from "./runtime.ts";
+
+/** Messages sent in one second: half of what the server's own limit is where nobody has set it. */
+const MESSAGES_PER_SECOND = 10;
+/** Without an ACK for so long, the socket may be dead. */
+const ACK_TIMEOUT_MS = 10_000;
+/** What the server couldn't keep is sent again after so long. */
+const UNAVAILABLE_RETRY_MS = 2_000;
+
+/** Close code of the server for a frame that is too big for it. */
+const TOO_BIG = 1009;
+
+/** What the server sends. */
+export type ServerFrame =
+  | Message
+  | {
+      readonly type: "ACK";
+      readonly ref?: string;
+      readonly id: string;
+      readonly timestamp: string;
+    }
+  | { readonly type: "READ"; readonly chatId: string; readonly by: string; readonly upTo: string }
+  | { readonly type: "EXPIRING"; readonly inSeconds: number }
+  | {
+      readonly type: "ERROR";
+      readonly ref?: string;
+      readonly code: FrameErrorCode;
+      readonly message: string;
+    };
+
+export interface ChatClientOptions {
+  /** Where the server is. Default: where the page comes from. */
+  url?: string | URL | undefined;
+  /** A user's JWT; a function is asked before every attempt. Without it: a visitor, known by the cookie. */
+  getToken?: TokenSource | undefined;
+  runtime?: Runtime | undefined;
+}
+
+export interface ChatClientEvents {
+  /** The connection is in another state. */
+  state: ConnectionState;
+  /** An attempt failed (its code is a status, or 0) or a socket was lost (its code is a close code). */
+  down: Failure;
+  /** Something in this conversation is different. */
+  change: Conversation;
+  /** A frame as it came; where two sockets overlap, a message comes twice. */
+  frame: ServerFrame;
+}
+
+/** One connection to the server, and the conversations over it. Connects by itself until it is disposed of. */
+export interface ChatClient extends Disposable {
+  readonly state: ConnectionState;
+  /** Listens until the returned function is called. */
+  on<Name extends keyof ChatClientEvents>(
+    name: Name,
+    listener: (event: ChatClientEvents[Name]) => void,
+  ): () => void;
+  /** The chat with this user or visitor, followed from now on. */
+  conversation(peer: string): Conversation;
+  /** The newest 200 chats, or those older than the message `before`. */
+  chats(options?: { before?: string }): Promise<ChatPage>;
+  /** Deletes a chat for both sides. */
+  remove(peer: string): Promise<void>;
+  /** For users: whether nothing more is wanted from this visitor. */
+  setBlocked(peer: string, blocked: boolean): Promise<void>;
+  /** Tries to connect now, also after `closed`. */
+  retry(): void;
+  dispose(): void;
+}
+
+/**
+ * Connects a user (with `getToken`) or a visitor (without) to the chat.
+ *
+ * ```ts
+ * const chat = createChatClient({ getToken: () => session.jwt });
+ * chat.on("state", ({ status }) => console.log(status));
+ * ```
+ */
+export function createChatClient(options: ChatClientOptions = {}): ChatClient {
+  const { url = location.origin, getToken, runtime = browserRuntime } = options;
+  const side: Side = getToken === undefined ? "visitor" : "user";
+  const listeners = new Map<string, Set<(event: never) => void>>();
+  const conversations = new Map<string, TrackedConversation>();
+  const drafts: Draft[] = [];
+  /** Sockets so far. */
+  let sockets = 0;
+  /** Messages that may still be sent in this second. */
+  let budget = MESSAGES_PER_SECOND;
+  let cancelBudget: (() => void) | undefined;
+  let cancelAckTimeout = (): void => {};
+  let cancelRetry = (): void => {};
+
+  const api = createApi({ url, getToken, runtime });
+  const connection = createConnection({
+    runtime,
+    getUrl: api.socketUrl,
+    onState(state) {
+      if (state.status !== "open") for (const one of conversations.values()) one.disconnect();
+      emit("state", state);
+    },
+    onDown(failure) {
+      if (failure.code === TOO_BIG) refuseBiggest();
+      emit("down", failure);
+    },
+    onOpen() {
+      sockets++;
+      for (const one of conversations.values()) void one.sync();
+      flush();
+    },
+    onText(text) {
+      const frame: ServerFrame = JSON.parse(text);
+      receive(frame);
+      emit("frame", frame);
+    },
+  });
+
+  function emit<Name extends keyof ChatClientEvents>(
+    name: Name,
+    event: ChatClientEvents[Name],
+  ): void {
+    for (const listener of listeners.get(name) ?? []) {
+      (listener as (event: ChatClientEvents[Name]) => void)(event);
+    }
+  }
+
+  function receive(frame: ServerFrame): void {
+    if (frame.type === "EXPIRING") return connection.renew();
+    if (frame.type === "READ") return receiveRead(frame);
+    if (frame.type === "ACK" || frame.type === "ERROR") {
+      const draft = drafts.find(({ ref }) => ref === frame.ref);
+      if (!draft) return;
+      if (frame.type === "ACK") {
+        drafts.splice(drafts.indexOf(draft), 1);
+        conversations.get(draft.peer)?.acknowledge(draft, frame);
+      } else if (frame.code === "unavailable") {
+        draft.sentOver = 0;
+        cancelRetry();
+        cancelRetry = runtime.after(UNAVAILABLE_RETRY_MS * (1 + runtime.random()), flush);
+      } else refuse(draft, frame.code);
+      return awaitAcks();
+    }
+    const fromVisitor = frame.type === "ANON_TO_USER";
+    const peer = side === "user" ? frame.chatId : fromVisitor ? frame.to : frame.from;
+    if (fromVisitor || frame.type === "USER_TO_ANON") conversations.get(peer)?.add(frame);
+  }
+
+  function receiveRead({ chatId, by, upTo }: ServerFrame & { type: "READ" }): void {
+    const reader = by === chatId ? "visitor" : "user";
+    // The frame of a visitor's own reading doesn't say which of his chats he has read.
+    if (side === "visitor" && reader === "visitor") return;
+    conversations.get(side === "user" ? chatId : by)?.read(reader, upTo);
+  }
+
+  /** Sends what this socket hasn't carried yet: each message until its ACK, in order, no faster than the server takes them. */
+  function flush(): void {
+    if (connection.state.status !== "open") return;
+    for (const draft of drafts) {
+      if (draft.error || draft.sentOver === sockets) continue;
+      if (budget === 0) break;
+      budget--;
+      cancelBudget ??= runtime.after(1_000, () => {
+        cancelBudget = undefined;
+        budget = MESSAGES_PER_SECOND;
+        flush();
+      });
+      draft.sentOver = sockets;
+      connection.send(frameOf(draft));
+    }
+    awaitAcks();
+  }
+
+  function frameOf({ peer, content, nickname, ref }: Draft): string {
+    const type = side === "user" ? "USER_TO_ANON" : "ANON_TO_USER";
+    return JSON.stringify({ type, to: peer, content, nickname, ref });
+  }
+
+  function awaitAcks(): void {
+    cancelAckTimeout();
+    const isWaiting = drafts.some((draft) => draft.sentOver === sockets && !draft.error);
+    if (isWaiting) cancelAckTimeout = runtime.after(ACK_TIMEOUT_MS, connection.check);
+  }
+
+  /** The server doesn't say which frame was too big for it; sent again, it would end the next socket, too. */
+  function refuseBiggest(): void {
+    const sent = drafts.filter((draft) => draft.sentOver === sockets && !draft.error);
+    const [biggest] = sent.sort((a, b) => frameOf(b).length - frameOf(a).length);
+    if (biggest) refuse(biggest, "too_big");
+  }
+
+  function refuse(draft: Draft, error: Draft["error"]): void {
+    draft.error = error;
+    changed(draft.peer);
+  }
+
+  function changed(peer: string): void {
+    const conversation = conversations.get(peer);
+    if (conversation) emit("change", conversation);
+  }
+
+  function dispose(): void {
+    listeners.clear();
+    for (const conversation of conversations.values()) conversation.disconnect();
+    cancelBudget?.();
+    cancelAckTimeout();
+    cancelRetry();
+    connection.dispose();
+    api.dispose();
+  }
+
+  return {
+    get state() {
+      return connection.state;
+    },
+    on(name, listener) {
+      const of = listeners.get(name) ?? new Set();
+      listeners.set(name, of.add(listener));
+      return () => of.delete(listener);
+    },
+    conversation(peer) {
+      const known = conversations.get(peer);
+      if (known) return known;
+      const conversation = createConversation({
+        ...{ peer, side, api, runtime, drafts },
+        onChange: () => changed(peer),
+        onSend(draft) {
+          drafts.push(draft);
+          flush();
+          changed(peer);
+        },
+        onRetry(key) {
+          const draft = drafts.find(({ ref }) => ref === key);
+          if (!draft) return;
+          draft.error = undefined;
+          draft.sentOver = 0;
+          flush();
+          changed(peer);
+        },
+        onMarkRead(chatId) {
+          const to = side === "visitor" ? peer : undefined;
+          connection.send(JSON.stringify({ type: "MARK_AS_READ", chatId, to }));
+        },
+        onClose: () => conversations.delete(peer),
+      });
+      conversations.set(peer, conversation);
+      if (connection.state.status === "open") void conversation.sync();
+      return conversation;
+    },
+    chats: async ({ before } = {}) =>
+      (await api.call("GET", before ? `${CHATS}&before=${before}` : CHATS)) as ChatPage,
+    async remove(peer) {
+      await api.call("DELETE", `/api/chats/${encodeURIComponent(peer)}`);
+    },
+    async setBlocked(peer, blocked) {
+      await api.call(blocked ? "PUT" : "DELETE", `/api/chats/${encodeURIComponent(peer)}/block`);
+    },
+    retry: connection.retry,
+    dispose,
+    [Symbol.dispose]: dispose,
+  };
+}

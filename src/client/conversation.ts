@@ -1,0 +1,288 @@
+import type { ChatSummary, MessagePage } from "../chat/log.ts";
+import type { FrameErrorCode, Message } from "../chat/protocol.ts";
+import type { Api } from "./api.ts";
+import { FIRST_CEILING_MS, MAX_CEILING_MS } from "./connection.ts";
+import { Failure } from "./failure.ts";
+import type { Runtime } from "./runtime.ts";
+
+/** Messages on the first page, and on each of those before it. */
+const PAGE = 50;
+/** Messages asked for at once when some were missed. */
+const MISSED_PAGE = 200;
+/** The newest chats. */
+export const CHATS = "/api/chats?limit=200";
+/** Greater than any id: the page before it is the newest. */
+const END = 999_999_999_999_999;
+
+/** Which of a chat's two people this client is. */
+export type Side = "user" | "visitor";
+
+/** A message as its sender or its reader sees it. */
+export interface ConversationMessage {
+  /** The same for as long as this client knows the message. */
+  readonly key: string;
+  /** Whether this side wrote it. */
+  readonly isMine: boolean;
+  readonly content: string;
+  readonly nickname?: string | undefined;
+  /** Wall clock of the server; of this machine while it is pending. */
+  readonly atMs: number;
+  readonly status: "received" | "pending" | "sent" | "read" | "failed";
+  /** Why it failed. */
+  readonly error?: FrameErrorCode | "too_big";
+}
+
+/** A message on its way: kept until the server has acknowledged it. */
+export interface Draft {
+  readonly ref: string;
+  readonly peer: string;
+  readonly content: string;
+  readonly nickname: string | undefined;
+  readonly atMs: number;
+  /** Number of the socket that it went over last; 0 for none. */
+  sentOver: number;
+  error?: FrameErrorCode | "too_big" | undefined;
+  /** A stored message that may be this one, whose ACK is still to come. */
+  twin?: number | undefined;
+}
+
+/** What is known about one chat: what was stored, in order and without doubles, then what is on its way. */
+export interface Conversation {
+  /** The other one's id. */
+  readonly peer: string;
+  /** Oldest first; those without an answer from the server last. */
+  readonly messages: readonly ConversationMessage[];
+  /** Whether the first page is there (it may be empty). */
+  readonly isLoaded: boolean;
+  /** Whether there are older messages on the server. */
+  readonly hasOlder: boolean;
+  /** Received, and not yet marked as read. */
+  readonly unread: number;
+  /** Keeps trying until the server has acknowledged it, or has refused it for good. */
+  send(content: string, options?: { nickname?: string | undefined }): void;
+  /** Tries a failed message again. */
+  retry(key: string): void;
+  /** Marks everything received as read. */
+  markRead(): void;
+  loadOlder(): Promise<void>;
+  /** Stops following it. What is on its way stays so. */
+  close(): void;
+}
+
+/** A conversation, and what the client tells it. */
+export interface TrackedConversation extends Conversation {
+  /** Catches up with the server, from the newest message that is known for sure. */
+  sync(): Promise<void>;
+  add(message: Message): void;
+  acknowledge(draft: Draft, ack: { id: string; timestamp: string }): void;
+  read(by: Side, upTo: string): void;
+  /** Frames may be missed from now on. */
+  disconnect(): void;
+}
+
+interface Stored {
+  readonly id: number;
+  readonly key: string;
+  readonly isMine: boolean;
+  readonly content: string;
+  readonly nickname: string | undefined;
+  readonly atMs: number;
+}
+
+export function createConversation(options: {
+  peer: string;
+  side: Side;
+  api: Api;
+  runtime: Runtime;
+  /** Drafts of all conversations, in the order in which they were written. */
+  drafts: readonly Draft[];
+  onChange(): void;
+  onSend(draft: Draft): void;
+  onRetry(key: string): void;
+  onMarkRead(chatId: string): void;
+  onClose(): void;
+}): TrackedConversation {
+  const { peer, side, api, runtime, drafts, onChange } = options;
+  const path = `/api/chats/${encodeURIComponent(peer)}/messages`;
+  const other = side === "user" ? "visitor" : "user";
+  const stored: Stored[] = [];
+  const readUpTo = { user: 0, visitor: 0 };
+  /** The chat's name on the wire, once it is known: the visitor's id. */
+  let chatId = side === "user" ? peer : undefined;
+  /** Nothing up to here is missing. */
+  let cursor = 0;
+  let isSynced = false;
+  let isLoaded = false;
+  let hasOlder = false;
+  let run = 0;
+  let failures = 0;
+  let cancelRetry = (): void => {};
+  let older: Promise<void> | undefined;
+
+  function insert(message: Stored): boolean {
+    const at = stored.findLastIndex(({ id }) => id <= message.id);
+    if (stored[at]?.id === message.id) return false;
+    stored.splice(at + 1, 0, message);
+    return true;
+  }
+
+  function take({ id, type, content, nickname, timestamp, ...message }: Message): void {
+    const isMine = (type === "USER_TO_ANON") === (side === "user");
+    chatId = message.chatId;
+    const isNew = insert({
+      ...{ id: Number(id), key: id, isMine, content, nickname },
+      atMs: Date.parse(timestamp),
+    });
+    if (!isNew || !isMine) return;
+    // Stored, but its ACK was lost or is slower: one of the two is enough to look at.
+    const twin = own().find(
+      (draft) => draft.sentOver > 0 && draft.twin === undefined && draft.content === content,
+    );
+    if (twin) twin.twin = Number(id);
+  }
+
+  function takePage(page: MessagePage): void {
+    for (const message of page.messages) take(message);
+    for (const of of ["user", "visitor"] as const) {
+      readUpTo[of] = Math.max(readUpTo[of], Number(page.readUpTo[of]));
+    }
+  }
+
+  function own(): Draft[] {
+    return drafts.filter((draft) => draft.peer === peer);
+  }
+
+  /** Asked before the first page, because browsers complain loudly about an answer that says: not there. */
+  async function exists(): Promise<boolean> {
+    const { chats, more } = (await api.call("GET", CHATS)) as ChatPage;
+    return more || chats.some((chat) => chat.peer === peer);
+  }
+
+  async function load(query: string): Promise<(MessagePage & { more: boolean }) | undefined> {
+    try {
+      return (await api.call("GET", `${path}?${query}`)) as MessagePage & { more: boolean };
+    } catch (error) {
+      // Nobody has written yet, or the chat was deleted.
+      if (error instanceof Failure && error.code === 404) return undefined;
+      throw error;
+    }
+  }
+
+  async function sync(): Promise<void> {
+    const thisRun = ++run;
+    isSynced = false;
+    cancelRetry();
+    try {
+      for (let isDone = false; !isDone;) {
+        const isFirst = cursor === 0;
+        const newest = stored.at(-1)?.id ?? 0;
+        const query = isFirst
+          ? `before=${END}&limit=${PAGE}`
+          : `after=${cursor}&limit=${MISSED_PAGE}`;
+        const page = isFirst && !(await exists()) ? undefined : await load(query);
+        if (thisRun !== run) return;
+        if (page) takePage(page);
+        // What came since the question belongs to a new chat.
+        else stored.splice(0, stored.findLastIndex(({ id }) => id <= newest) + 1);
+        if (!page) cursor = 0;
+        if (isFirst) hasOlder = page?.more ?? false;
+        cursor = Math.max(cursor, Number(page?.messages.at(-1)?.id ?? 0));
+        isDone = isFirst || !page?.more;
+      }
+    } catch {
+      if (thisRun !== run) return;
+      const ceilingMs = Math.min(FIRST_CEILING_MS * 2 ** failures++, MAX_CEILING_MS);
+      cancelRetry = runtime.after(runtime.random() * ceilingMs, () => void sync());
+      return;
+    }
+    failures = 0;
+    isSynced = isLoaded = true;
+    cursor = stored.at(-1)?.id ?? cursor;
+    onChange();
+  }
+
+  async function loadOlder(): Promise<void> {
+    const page = await load(`before=${stored[0]?.id ?? END}&limit=${PAGE}`);
+    if (page) takePage(page);
+    hasOlder = page?.more ?? false;
+    onChange();
+  }
+
+  return {
+    peer,
+    get messages() {
+      const shown = stored.map(({ id, ...message }): ConversationMessage => ({
+        ...message,
+        status: !message.isMine ? "received" : id <= readUpTo[other] ? "read" : "sent",
+      }));
+      const coming = own().flatMap(
+        ({ ref, content, nickname, atMs, error, twin }): ConversationMessage[] => {
+          if (twin !== undefined && !error) return [];
+          const status = error ? "failed" : "pending";
+          const message = { key: ref, isMine: true, content, nickname, atMs, status } as const;
+          return [error ? { ...message, error } : message];
+        },
+      );
+      return [...shown, ...coming];
+    },
+    get isLoaded() {
+      return isLoaded;
+    },
+    get hasOlder() {
+      return hasOlder;
+    },
+    get unread() {
+      return stored.filter(({ isMine, id }) => !isMine && id > readUpTo[side]).length;
+    },
+    send(content, { nickname } = {}) {
+      const [ref, atMs] = [runtime.newRef(), runtime.nowMs()];
+      options.onSend({ ...{ ref, peer, content, nickname, atMs }, sentOver: 0 });
+    },
+    retry: options.onRetry,
+    markRead() {
+      const last = stored.findLast(({ isMine }) => !isMine)?.id ?? 0;
+      if (last <= readUpTo[side] || !isSynced || chatId === undefined) return;
+      readUpTo[side] = last;
+      options.onMarkRead(chatId);
+      onChange();
+    },
+    loadOlder: () =>
+      (older ??= loadOlder().finally(() => {
+        older = undefined;
+      })),
+    close() {
+      run++;
+      cancelRetry();
+      options.onClose();
+    },
+
+    sync,
+    add(message) {
+      take(message);
+      if (isSynced) cursor = Math.max(cursor, Number(message.id));
+      onChange();
+    },
+    acknowledge({ ref, content, nickname }, { id, timestamp }) {
+      insert({
+        ...{ id: Number(id), key: ref, isMine: true, content, nickname },
+        atMs: Date.parse(timestamp),
+      });
+      onChange();
+    },
+    read(by, upTo) {
+      readUpTo[by] = Math.max(readUpTo[by], Number(upTo));
+      onChange();
+    },
+    disconnect() {
+      run++;
+      isSynced = false;
+      cancelRetry();
+    },
+  };
+}
+
+/** A page of a user's or visitor's chats, newest first. */
+export interface ChatPage {
+  readonly chats: readonly ChatSummary[];
+  readonly more: boolean;
+}

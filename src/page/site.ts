@@ -1,0 +1,2 @@
+export { chat, home, inbox } from "./views.tsx";
+export { files } from "./files.ts";
