@@ -19,6 +19,9 @@ export function createChat(
   /** How many frames in a row made no sense. Weak: frames of a socket are handled after its end, too. */
   const badFrames = new WeakMap<Socket, number>();
 
+  /** Answers that wait for the end of this turn. */
+  const answers = new Map<Socket, string[]>();
+
   async function append(
     socket: Socket,
     identity: Identity,
@@ -35,9 +38,30 @@ export function createChat(
       atMs,
     });
     if (kept.ok) log("debug", "message_kept", who(identity));
-    socket.send(
+    answer(
+      socket,
       kept.ok ? ackFrame({ ...kept, ...echoOf(frame) }) : errorFrame({ ...kept, ...echoOf(frame) }),
     );
+  }
+
+  /** Answers to what was kept together go out together: one write for each socket, not one for each answer. */
+  function answer(socket: Socket, text: string): void {
+    const waiting = answers.get(socket);
+    if (waiting) {
+      waiting.push(text);
+      return;
+    }
+    if (answers.size === 0) queueMicrotask(sendAnswers);
+    answers.set(socket, [text]);
+  }
+
+  function sendAnswers(): void {
+    for (const [socket, texts] of answers) {
+      socket.cork(() => {
+        for (const text of texts) socket.send(text);
+      });
+    }
+    answers.clear();
   }
 
   async function markRead(socket: Socket, { kind, id }: Identity, mark: Mark): Promise<void> {
@@ -57,6 +81,8 @@ export function createChat(
   return {
     start(publish) {
       chat.start((event) => {
+        // The sender has its ACK before anybody has the message.
+        sendAnswers();
         const text = frameOf(event);
         publish(keyOf({ kind: "user", id: event.chat.user }), text);
         publish(keyOf({ kind: "visitor", id: event.chat.visitor }), text);
@@ -70,7 +96,7 @@ export function createChat(
           .catch((error) => log("error", "chat_failed", { code: faultCode(error) }));
       }
     },
-    async message(socket, identity, text) {
+    message(socket, identity, text) {
       const frame = readFrame(text, identity);
       if ("error" in frame) {
         const inARow = (badFrames.get(socket) ?? 0) + 1;
@@ -80,13 +106,15 @@ export function createChat(
         return;
       }
       badFrames.delete(socket);
-      try {
-        if (frame.type === "MARK_AS_READ") await markRead(socket, identity, frame);
-        else await append(socket, identity, frame);
-      } catch (error) {
+      // Not waited for: the log keeps the order, and takes in together what comes together.
+      const handled =
+        frame.type === "MARK_AS_READ"
+          ? markRead(socket, identity, frame)
+          : append(socket, identity, frame);
+      handled.catch((error) => {
         log("error", "chat_failed", { ...who(identity), code: faultCode(error) });
         socket.send(errorFrame({ error: "unavailable", ...echoOf(frame) }));
-      }
+      });
     },
     expiring(socket, _, inSeconds) {
       socket.send(JSON.stringify({ type: "EXPIRING", inSeconds }));

@@ -1,11 +1,14 @@
 import type { Clock } from "../clock.ts";
 import { type Feed, FEED_LENGTH, FEED_STREAM, toFields } from "../redis/feed.ts";
 import { RedisError, type RedisReply, type RedisTransport } from "../redis/transport.ts";
+import { createBatcher } from "./batch.ts";
 import {
+  type Appended,
   type ChatEvent,
   type ChatLog,
   type ChatSummary,
   DEFAULT_RETENTION,
+  type Draft,
   MAX_UNKNOWN_RECIPIENTS,
   REF_TTL_MS,
   type Retention,
@@ -18,6 +21,11 @@ const PREFIX = "ws-ticket:chat:";
 const SEQUENCE = `${PREFIX}sequence`;
 const USERS = `${PREFIX}users`;
 
+/** How often a chat's life is prolonged and its old messages are thrown out on the way, in milliseconds. */
+const TOUCH_MS = 3_600_000;
+/** Messages in one script: some milliseconds, in which Redis does nothing else. */
+const MAX_BATCH = 500;
+
 /** Throws out a chat's messages that are too old. Ids rise with time: the first young one ends them. */
 const DROP_OLD = `
   local function dropOld(messages, oldest)
@@ -29,43 +37,71 @@ const DROP_OLD = `
   end
 `;
 
-/** Keeps a message: one step, so that no failure leaves half of it. */
+/**
+ * Keeps messages, one after the other: one step, so that no failure leaves half of one. Six keys and
+ * seven arguments for each, after those that all share.
+ */
 const APPEND = `
   ${DROP_OLD}
-  local sequence, feed, messages, chat, ref, ofUser, ofVisitor, users, blocked = unpack(KEYS)
-  local from, user, visitor, content, nickname, at = unpack(ARGV, 1, 6)
-  local refTtl, maxMessages, maxAge, maxUnknown, feedLength = unpack(ARGV, 7, 11)
-  local fromVisitor = from == 'visitor'
-  if refTtl ~= '0' then
-    local known = redis.call('GET', ref)
-    if known then return {'ok', known} end
-  end
-  if fromVisitor then
-    if redis.call('SISMEMBER', blocked, visitor) == 1 then return {'blocked'} end
-    if redis.call('EXISTS', chat) == 0 and redis.call('SISMEMBER', users, user) == 0 then
-      local unknown = 0
-      for _, other in ipairs(redis.call('ZRANGE', ofVisitor, 0, -1)) do
-        unknown = unknown + 1 - redis.call('SISMEMBER', users, other)
-      end
-      if unknown >= tonumber(maxUnknown) then return {'too_many_recipients'} end
+  local sequence, feed, users = unpack(KEYS, 1, 3)
+  local refTtl, maxMessages, maxAge, maxUnknown, feedLength = unpack(ARGV, 1, 5)
+  local call = redis.call
+
+  local function hasTooManyUnknown(ofVisitor, user)
+    if call('SISMEMBER', users, user) == 1 then return false end
+    local unknown = 0
+    for _, other in ipairs(call('ZRANGE', ofVisitor, 0, -1)) do
+      unknown = unknown + 1 - call('SISMEMBER', users, other)
     end
+    return unknown >= tonumber(maxUnknown)
   end
-  local id = string.format('%d', redis.call('INCR', sequence))
-  redis.call('XADD', messages, id .. '-0', 'from', from, 'content', content, 'nickname', nickname, 'at', at)
-  if maxMessages ~= '0' then redis.call('XTRIM', messages, 'MAXLEN', maxMessages) end
-  redis.call('HSET', chat, 'last', id)
-  redis.call('HINCRBY', chat, fromVisitor and 'unread:user' or 'unread:visitor', 1)
-  if fromVisitor and nickname ~= '' then redis.call('HSET', chat, 'nickname', nickname) end
-  redis.call('ZADD', ofUser, id, visitor)
-  redis.call('ZADD', ofVisitor, id, user)
-  if maxAge ~= '0' then
-    dropOld(messages, at - maxAge)
-    for _, key in ipairs({messages, chat, ofUser, ofVisitor}) do redis.call('PEXPIRE', key, maxAge) end
+
+  local function append(k, a)
+    local messages, chat, ref, ofUser, ofVisitor, blocked = unpack(KEYS, k + 1, k + 6)
+    local from, user, visitor, content, nickname, at, hasRef = unpack(ARGV, a + 1, a + 7)
+    local fromVisitor = from == 'visitor'
+    if hasRef == '1' then
+      local known = call('GET', ref)
+      if known then return known end
+    end
+    if fromVisitor and call('SISMEMBER', blocked, visitor) == 1 then return 'blocked' end
+    local touched = call('HGET', chat, 'touched')
+    if fromVisitor and not touched and hasTooManyUnknown(ofVisitor, user) then
+      return 'too_many_recipients'
+    end
+    local id = string.format('%d', call('INCR', sequence))
+    if maxMessages == '0' then
+      call('XADD', messages, id .. '-0', 'from', from, 'content', content, 'nickname', nickname, 'at', at)
+    else
+      call('XADD', messages, 'MAXLEN', maxMessages, id .. '-0',
+        'from', from, 'content', content, 'nickname', nickname, 'at', at)
+    end
+    if fromVisitor and nickname ~= '' then call('HSET', chat, 'nickname', nickname) end
+    call('HSET', chat, 'last', id)
+    call('HINCRBY', chat, fromVisitor and 'unread:user' or 'unread:visitor', 1)
+    call('ZADD', ofUser, id, visitor)
+    call('ZADD', ofVisitor, id, user)
+    if not touched or at - touched > ${TOUCH_MS} then
+      call('HSET', chat, 'touched', at)
+      if maxAge ~= '0' then
+        dropOld(messages, at - maxAge)
+        for _, key in ipairs({messages, chat, ofUser, ofVisitor}) do
+          call('PEXPIRE', key, maxAge + ${TOUCH_MS})
+        end
+      end
+    end
+    local kept = id .. ' ' .. at
+    if hasRef == '1' then call('SET', ref, kept, 'PX', refTtl) end
+    call('XADD', feed, 'MAXLEN', '~', feedLength, '*', 'kind', 'message', 'user', user, 'visitor', visitor,
+      'id', id, 'from', from, 'content', content, 'nickname', nickname, 'at', at)
+    return kept
   end
-  if refTtl ~= '0' then redis.call('SET', ref, id .. ' ' .. at, 'PX', refTtl) end
-  redis.call('XADD', feed, 'MAXLEN', '~', feedLength, '*', 'kind', 'message', 'user', user, 'visitor', visitor,
-    'id', id, 'from', from, 'content', content, 'nickname', nickname, 'at', at)
-  return {'ok', id .. ' ' .. at}
+
+  local outcomes = {}
+  for n = 0, (#KEYS - 3) / 6 - 1 do
+    outcomes[n + 1] = append(3 + n * 6, 5 + n * 7)
+  end
+  return outcomes
 `;
 
 const MARK_READ = `
@@ -145,32 +181,29 @@ export function redisChatLog(options: {
     return maxAgeMs === 0 ? 0 : clock.nowMs() - maxAgeMs;
   }
 
+  /** One batch at a time, so that what comes first stays first, also where each command is a request of its own. */
+  const appends = createBatcher<Draft, Appended>(
+    async (drafts) => {
+      const outcomes = (await run(
+        APPEND,
+        [SEQUENCE, FEED_STREAM, USERS, ...drafts.flatMap(keysOf)],
+        [
+          ...[REF_TTL_MS, maxMessages, maxAgeMs, MAX_UNKNOWN_RECIPIENTS, FEED_LENGTH],
+          ...drafts.flatMap(argumentsOf),
+        ],
+      )) as string[];
+      feed?.wake();
+      return outcomes.map(toAppended);
+    },
+    { maxItems: MAX_BATCH },
+  );
+
   return {
     start(deliver) {
       feed?.on("message", (fields) => deliver(toEvent(fields)));
       feed?.on("read", (fields) => deliver(toEvent(fields)));
     },
-    async append({ chat, from, content, nickname = "", ref, atMs }) {
-      const { user, visitor } = chat;
-      const [outcome, known = ""] = (await run(
-        APPEND,
-        [
-          ...[SEQUENCE, FEED_STREAM, messagesKey(chat), chatKey(chat)],
-          `${PREFIX}ref:${visitor}:${from}:${JSON.stringify([user, ref])}`,
-          ...[indexKey("user", user), indexKey("visitor", visitor), USERS, blockedKey(user)],
-        ],
-        [
-          ...[from, user, visitor, content, nickname, atMs, ref === undefined ? 0 : REF_TTL_MS],
-          ...[maxMessages, maxAgeMs, MAX_UNKNOWN_RECIPIENTS, FEED_LENGTH],
-        ],
-      )) as string[];
-      if (outcome === "blocked" || outcome === "too_many_recipients") {
-        return { ok: false, error: outcome };
-      }
-      feed?.wake();
-      const [id = "", firstAtMs] = known.split(" ");
-      return { ok: true, id, atMs: Number(firstAtMs) };
-    },
+    append: (draft) => appends.add(draft),
     async markRead(chat, by) {
       const { user, visitor } = chat;
       const upTo = await run(
@@ -232,6 +265,33 @@ export function redisChatLog(options: {
     },
     close: () => transport.close(),
   };
+}
+
+function keysOf({ chat, from, ref }: Draft): string[] {
+  const { user, visitor } = chat;
+  return [
+    ...[messagesKey(chat), chatKey(chat)],
+    `${PREFIX}ref:${visitor}:${from}:${JSON.stringify([user, ref])}`,
+    ...[indexKey("user", user), indexKey("visitor", visitor), blockedKey(user)],
+  ];
+}
+
+function argumentsOf({
+  chat,
+  from,
+  content,
+  nickname = "",
+  ref,
+  atMs,
+}: Draft): (string | number)[] {
+  return [from, chat.user, chat.visitor, content, nickname, atMs, ref === undefined ? 0 : 1];
+}
+
+function toAppended(outcome: string): Appended {
+  if (outcome === "blocked" || outcome === "too_many_recipients")
+    return { ok: false, error: outcome };
+  const [id = "", atMs] = outcome.split(" ");
+  return { ok: true, id, atMs: Number(atMs) };
 }
 
 /** A chat's part of a key: the visitor first, whose id has a fixed length, so that no two chats share one. */

@@ -138,7 +138,6 @@ export function sqliteChatLog(options: {
   let events: ChatEvent[] = [];
 
   const writes = createBatcher(commit, {
-    // The sender has its ACK before anybody has the message.
     afterwards() {
       for (const event of events) deliver(event);
       events = [];

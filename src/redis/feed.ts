@@ -190,7 +190,7 @@ function entriesOf(reply: RedisReply | undefined): readonly Entry[] {
 }
 
 export function toFields(list: readonly string[]): Record<string, string> {
-  return Object.fromEntries(
-    list.flatMap((name, at) => (at % 2 ? [] : [[name, list[at + 1] ?? ""]])),
-  );
+  const fields: Record<string, string> = {};
+  for (let at = 1; at < list.length; at += 2) fields[list[at - 1] as string] = list[at] as string;
+  return fields;
 }
