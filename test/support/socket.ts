@@ -8,6 +8,8 @@ export interface TestSocket extends AsyncDisposable {
   readonly frames: readonly Frame[];
   /** The first frame, already there or still to come, that nobody has asked for and that matches. */
   next(matches?: (frame: Frame) => boolean): Promise<Frame>;
+  /** Calls `take` with every frame, those that are there already first. */
+  onFrame(take: (frame: Frame) => void): void;
   send(frame: unknown): void;
 }
 
@@ -25,6 +27,7 @@ export function openSocket(url: string, headers: Record<string, string> = {}): T
     matches: (frame: Frame) => boolean;
     resolve: (frame: Frame) => void;
   }>();
+  const takers: ((frame: Frame) => void)[] = [];
   opened.promise.catch(() => {});
   socket.onopen = () => opened.resolve();
   socket.onclose = ({ code, reason }) => {
@@ -34,6 +37,7 @@ export function openSocket(url: string, headers: Record<string, string> = {}): T
   socket.onmessage = ({ data }) => {
     const frame: Frame = JSON.parse(data as string);
     frames.push(frame);
+    for (const take of takers) take(frame);
     for (const waiter of waiting) {
       if (!waiter.matches(frame)) continue;
       waiting.delete(waiter);
@@ -53,6 +57,10 @@ export function openSocket(url: string, headers: Record<string, string> = {}): T
       const { promise, resolve } = Promise.withResolvers<Frame>();
       waiting.add({ matches, resolve });
       return promise;
+    },
+    onFrame(take) {
+      for (const frame of frames) take(frame);
+      takers.push(take);
     },
     send: (frame) => socket.send(typeof frame === "string" ? frame : JSON.stringify(frame)),
     async [Symbol.asyncDispose]() {
