@@ -77,6 +77,11 @@ const server = listen("PORT", () =>
     },
   }),
 );
+let draining: Promise<void> | undefined;
+for (const signal of ["SIGTERM", "SIGINT"] as const) {
+  process.on(signal, () => (draining ??= drain()));
+}
+
 log("info", "listening", { url: server.url.href });
 if (metrics && config.metricsPort !== undefined) {
   const { host: hostname, metricsPort: port } = config;
@@ -92,13 +97,16 @@ if (config.demo) {
   });
 }
 
-for (const signal of ["SIGTERM", "SIGINT"] as const) {
-  process.on(signal, async () => {
-    log("info", "draining");
+async function drain(): Promise<void> {
+  log("info", "draining");
+  try {
     await server.stop({ spreadMs: DRAIN_SPREAD_MS });
     log("info", "stopped");
     process.exit(0);
-  });
+  } catch (error) {
+    log("error", "stop_failed", { code: faultCode(error) });
+    process.exit(1);
+  }
 }
 
 function signDemoToken(user: string): Promise<string> {

@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs";
 import type { Hono } from "hono";
-import { admit, type Admission } from "./admit.ts";
+import { admit } from "./admit.ts";
 import { createApp } from "./app.ts";
 import { withinDeadline } from "./deadline.ts";
 import type { Deps } from "./deps.ts";
@@ -8,7 +8,7 @@ import { ANSWER_HEADERS } from "./headers.ts";
 import type { AppEnv } from "./http.ts";
 import { faultCode } from "./log.ts";
 import { parseUrl } from "./url.ts";
-import { type Refusal, refuse, refuseFor, refusalResponse } from "./refusal.ts";
+import { refuse, refuseFor, refusalResponse } from "./refusal.ts";
 import {
   CLOSE,
   createSockets,
@@ -27,6 +27,8 @@ const MAX_BODY_BYTES = 1024 * 1024;
 const MAX_HANDSHAKES = 1_000;
 /** How long sockets that don't answer the Close frame hold up a stop, in milliseconds. */
 const GOODBYE_MS = 1_000;
+/** Time for the last answers to leave, in milliseconds. */
+const FLUSH_MS = 100;
 
 export const DEFAULT_LIMITS: Omit<SocketLimits, "maxSockets"> = {
   maxPerIdentity: 20,
@@ -78,10 +80,11 @@ export function serve(options: ServeOptions): RunningServer {
   const limits = { ...DEFAULT_LIMITS, maxSockets: maxSockets(), ...socketLimits };
   const sockets = createSockets(deps, handlers, limits);
   let handshakes = 0;
+  let requests = 0;
 
   async function openSocket(request: Request): Promise<Response | undefined> {
     if (handshakes >= MAX_HANDSHAKES || sockets.size + handshakes >= limits.maxSockets) {
-      log("warn", "server_full");
+      log("warn", "socket_refused", { code: "too_many_requests", note: "The server is full" });
       return refusalResponse(refuseFor(1_000));
     }
     handshakes++;
@@ -95,7 +98,9 @@ export function serve(options: ServeOptions): RunningServer {
   async function climbIn(request: Request): Promise<Response | undefined> {
     const startedAtMs = deps.clock.monotonicMs();
     const peer = server.requestIP(request)?.address;
-    const admission = await admitWhenReady(request, peer);
+    const admitted = await admit(request, deps, peer);
+    // It may have begun to stop meanwhile.
+    const admission = admitted.ok && deps.isDraining() ? refuse("shutting_down") : admitted;
     const fields = {
       ...(peer && { peer }),
       durationMs: Math.round(deps.clock.monotonicMs() - startedAtMs),
@@ -117,33 +122,24 @@ export function serve(options: ServeOptions): RunningServer {
     return upgraded ? undefined : refusalResponse(refuse("handshake_invalid"));
   }
 
-  /** `admit`, for a server that must also hear what others say from then on, and may have begun to stop meanwhile. */
-  async function admitWhenReady(
-    request: Request,
-    peer: string | undefined,
-  ): Promise<Admission | Refusal> {
-    const admission = await admit(request, deps, peer);
-    if (!admission.ok) return admission;
-    try {
-      await deps.feed?.ready();
-    } catch (error) {
-      log("error", "feed_failed", { code: faultCode(error) });
-      return refuse("store_unavailable");
-    }
-    return deps.isDraining() ? refuse("shutting_down") : admission;
-  }
-
   const server: Bun.Server<SocketData> = Bun.serve<SocketData>({
     hostname,
     port,
+    // Left open, Bun would share a port that is taken with whoever has it.
+    reusePort: false,
     development: false,
     maxRequestBodySize: MAX_BODY_BYTES,
     websocket: sockets.websocket,
     async fetch(request) {
       const target = parseUrl(request);
       if (!target.ok) return refusalResponse(target);
-      if (target.url.pathname === SOCKET_PATH) return openSocket(request);
-      return app.fetch(request, { socketAddress: server.requestIP(request)?.address });
+      requests++;
+      try {
+        if (target.url.pathname === SOCKET_PATH) return await openSocket(request);
+        return await app.fetch(request, { socketAddress: server.requestIP(request)?.address });
+      } finally {
+        requests--;
+      }
     },
     error(error) {
       log("error", "request_failed", { code: faultCode(error) });
@@ -162,10 +158,11 @@ export function serve(options: ServeOptions): RunningServer {
     const leftMs = () => Math.max(1, endMs - performance.now());
     await settled(sockets.closeAll(CLOSE.serviceRestart, "Server restarts", spreadMs), leftMs());
     const stopped = server.stop();
-    const polite = await settled(stopped, Math.min(GOODBYE_MS, leftMs()));
-    if (!polite) {
-      sockets.terminateAll();
-      await settled(stopped, leftMs());
+    let done = await settled(stopped, Math.min(GOODBYE_MS, leftMs()));
+    if (!done) sockets.terminateAll();
+    // A connection that has asked nothing is not waited for; Bun would.
+    while (!done && performance.now() < endMs) {
+      done = (await settled(stopped, Math.min(FLUSH_MS, leftMs()))) || requests === 0;
     }
     await server.stop(true);
     sockets.stop();
@@ -213,6 +210,7 @@ export function serveMetrics(options: {
   return Bun.serve({
     hostname,
     port,
+    reusePort: false,
     development: false,
     routes: {
       "/metrics": {

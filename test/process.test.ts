@@ -83,7 +83,7 @@ describe("configuration", () => {
     expect(events.map((event) => event.variable)).toContain(variable);
   });
 
-  test.failing("says in one line that the port is taken, and exits", async () => {
+  test("says in one line that the port is taken, and exits", async () => {
     await using first = startProcess(ENVIRONMENT);
     const { port } = await first.listening;
     const { code, events } = await run({ ...ENVIRONMENT, PORT: port });
