@@ -1,4 +1,5 @@
 import type { Deps } from "./deps.ts";
+import { faultCode } from "./log.ts";
 import { isAllowedOrigin, isSecure } from "./origin.ts";
 import { limitKey, peerAddress } from "./peer.ts";
 import { isRevoked } from "./revoke.ts";
@@ -64,6 +65,9 @@ async function climb(
   const waitMs = peer ? deps.limits.failures.waitMs(peer) : 0;
   if (waitMs > 0) return refuseFor(waitMs);
 
+  // Before the credential is looked at, so that no sign-out falls between that look and the open socket.
+  if (!(await hearsOthers(deps))) return refuse("store_unavailable");
+
   if (ticket === undefined) return admitVisitor(request, url, deps);
 
   const redeemed = await redeemTicket(ticket, deps);
@@ -71,6 +75,17 @@ async function climb(
   const { user, ticketTag } = redeemed;
   const { id, session, issuedAtMs, tokenExpiresAtMs: expiresAtMs } = user;
   return { ok: true, identity: { kind: "user", id, session, issuedAtMs, expiresAtMs }, ticketTag };
+}
+
+/** Whether this server is told from now on what others on the same Redis do. */
+async function hearsOthers({ feed, log }: Deps): Promise<boolean> {
+  try {
+    await feed?.ready();
+    return true;
+  } catch (error) {
+    log("error", "feed_failed", { code: faultCode(error) });
+    return false;
+  }
 }
 
 /** By the cookie; a page that may not use it is no way in, and neither is a client that doesn't say which page it is. */
