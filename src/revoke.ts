@@ -13,15 +13,20 @@ type RevokeDeps = Pick<Deps, "store" | "clock" | "log" | "onRevoked">;
 /**
  * Ends the session that a token belongs to, or with `everywhere` all the user's sessions up to now: its
  * sockets here at once and on every instance within a second, its unused tickets, and its tokens' right to
- * new ones. `store_unavailable` when only this instance could be told.
+ * new ones. `store_unavailable` when only this instance could be told, `token_invalid` for `everywhere`
+ * with a token that was signed out itself.
  */
-export function signOut(
+export async function signOut(
   user: TokenUser,
   deps: RevokeDeps,
   { everywhere = false } = {},
 ): Promise<{ readonly ok: true } | Refusal> {
   const { id, session, tokenExpiresAtMs } = user;
-  if (everywhere) return kick({ kind: "user", id }, deps);
+  if (everywhere) {
+    // Whoever still has the token of a session that was ended must not end the others.
+    const revoked = await isRevoked({ kind: "user", ...user }, deps);
+    return revoked === true ? refuse("token_invalid") : kick({ kind: "user", id }, deps);
+  }
   const atMs = deps.clock.nowMs();
   const untilMs = Math.max(tokenExpiresAtMs, atMs + SESSION_MEMORY_MS);
   return revoke({ kind: "user", id, session, atMs, untilMs }, deps);

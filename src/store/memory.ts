@@ -26,11 +26,13 @@ export function memoryTicketStore(
     }
   }
 
-  /** By the id that they are about. */
-  const revocations = new Map<string, Revocation[]>();
+  /** One at most for each session, and for each identity as a whole. */
+  const revocations = new Map<string, Revocation>();
 
-  function isRevoked(credential: Credential): boolean {
-    return revocations.get(credential.id)?.some((one) => covers(one, credential)) ?? false;
+  function isRevoked({ kind, id, session, issuedAtMs }: Credential): boolean {
+    const cutoff = revocations.get(revocationKey({ kind, id }));
+    const ofSession = session !== undefined && revocationKey({ kind, id, session });
+    return (ofSession && revocations.has(ofSession)) || (cutoff?.atMs ?? -1) >= issuedAtMs;
   }
 
   return {
@@ -50,16 +52,14 @@ export function memoryTicketStore(
     },
     async revoke(revocation) {
       const nowMs = clock.nowMs();
-      for (const [id, all] of revocations) {
-        const left = all.filter(({ untilMs }) => untilMs > nowMs);
-        if (left.length === 0) revocations.delete(id);
-        else if (left.length < all.length) revocations.set(id, left);
-      }
-      const { kind, id, session, atMs } = revocation;
-      const isReplaced = (one: Revocation) =>
-        one.kind === kind && one.session === session && one.atMs <= atMs;
-      const others = revocations.get(id)?.filter((one) => !isReplaced(one)) ?? [];
-      revocations.set(id, [...others, revocation]);
+      for (const [key, { untilMs }] of revocations) if (untilMs <= nowMs) revocations.delete(key);
+      const key = revocationKey(revocation);
+      const { atMs, untilMs } = revocations.get(key) ?? revocation;
+      revocations.set(key, {
+        ...revocation,
+        atMs: Math.max(atMs, revocation.atMs),
+        untilMs: Math.max(untilMs, revocation.untilMs),
+      });
       for (const [hash, { record }] of tickets) {
         if (covers(revocation, { ...record, kind: "user", id: record.user })) tickets.delete(hash);
       }
@@ -73,4 +73,8 @@ export function memoryTicketStore(
       return tickets.size;
     },
   };
+}
+
+function revocationKey({ kind, id, session = "" }: Pick<Revocation, "kind" | "id" | "session">) {
+  return `${kind}:${session}:${id}`;
 }

@@ -28,7 +28,8 @@ const REVOKE = `
   local unused, revoked, feed = unpack(KEYS)
   local kind, id, session, at, untilAt, ttl, feedLength = unpack(ARGV)
   local before = redis.call('GET', revoked)
-  if not before or tonumber(before) <= tonumber(at) then redis.call('SET', revoked, at, 'PX', ttl) end
+  local longest = math.max(tonumber(ttl), redis.call('PTTL', revoked))
+  if not before or tonumber(before) <= tonumber(at) then redis.call('SET', revoked, at, 'PX', longest) end
   for _, entry in ipairs(redis.call('ZRANGE', unused, 0, -1)) do
     local ticket, of, issuedAt = entry:match('^(%S+) (%S+) (%S+)$')
     if of == session or session == '' and tonumber(issuedAt) <= tonumber(at) then
