@@ -145,6 +145,8 @@ export function sqliteChatLog(options: {
   });
 
   function commit(works: readonly (() => unknown)[]): unknown[] {
+    // An earlier batch may still have to tell its own.
+    const earlier = events.length;
     try {
       let results: unknown[] = [];
       db.transaction(() => {
@@ -153,7 +155,7 @@ export function sqliteChatLog(options: {
       }).immediate();
       return results;
     } catch (error) {
-      events = [];
+      events.length = earlier;
       known.clear();
       changed.clear();
       throw error;
