@@ -95,6 +95,8 @@ export function createChatClient(options: ChatClientOptions = {}): ChatClient {
   const listeners = new Map<string, Set<(event: never) => void>>();
   const conversations = new Map<string, TrackedConversation>();
   const drafts: Draft[] = [];
+  /** Those that the server couldn't keep. */
+  const unavailable = new Set<Draft>();
   /** Sockets so far. */
   let sockets = 0;
   /** Messages that may still be sent in this second. */
@@ -146,9 +148,13 @@ export function createChatClient(options: ChatClientOptions = {}): ChatClient {
         drafts.splice(drafts.indexOf(draft), 1);
         conversations.get(draft.peer)?.acknowledge(draft, frame);
       } else if (frame.code === "unavailable") {
-        draft.sentOver = 0;
+        unavailable.add(draft);
         cancelRetry();
-        cancelRetry = runtime.after(UNAVAILABLE_RETRY_MS * (1 + runtime.random()), flush);
+        cancelRetry = runtime.after(UNAVAILABLE_RETRY_MS * (1 + runtime.random()), () => {
+          for (const one of unavailable) one.sentOver = 0;
+          unavailable.clear();
+          flush();
+        });
       } else refuse(draft, frame.code);
       return awaitAcks();
     }
@@ -178,8 +184,8 @@ export function createChatClient(options: ChatClientOptions = {}): ChatClient {
       });
       draft.sentOver = sockets;
       connection.send(frameOf(draft));
+      awaitAcks();
     }
-    awaitAcks();
   }
 
   function frameOf({ peer, content, nickname, ref }: Draft): string {

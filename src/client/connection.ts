@@ -125,6 +125,8 @@ export function createConnection(options: ConnectionOptions): Connection {
     if (socket !== current) return fail(failure);
     current = undefined;
     cancelStable();
+    // Whatever failed meanwhile, such as to renew it, doesn't count against what follows.
+    if (isStable) failures = 0;
     if (!stopAttempt || isFinal(failure)) return fail(failure);
     // Its successor is on the way.
     onDown(failure);

@@ -1,0 +1,429 @@
+import { describe, expect, test } from "bun:test";
+import { type Conversation, createChatClient } from "../../src/client/mod.ts";
+import { problem, type ScriptedRequest, scriptedWorld } from "../support/client.ts";
+
+const VISITOR = "AAAAAAAAAAAAAAAAAAAAAA";
+
+/** A message as the server sends it: the visitor's, unless it is by the user. */
+function message(id: number, content: string, by: "user" | "visitor" = "visitor") {
+  return {
+    type: by === "visitor" ? "ANON_TO_USER" : "USER_TO_ANON",
+    id: String(id),
+    from: by === "visitor" ? VISITOR : "alice",
+    to: by === "visitor" ? "alice" : VISITOR,
+    content,
+    timestamp: "2026-01-01T00:00:00.000Z",
+    chatId: VISITOR,
+  };
+}
+
+function page(messages: unknown[], { more = false, user = "0", visitor = "0" } = {}): Response {
+  return Response.json({ messages, readUpTo: { user, visitor }, more });
+}
+
+/** A client of the user alice, connected, with the visitor's conversation open; its first page has these messages. */
+async function startUser(...messages: unknown[]) {
+  const world = scriptedWorld();
+  const asked = (request: ScriptedRequest) => request.path.includes("/messages?");
+  world.answer = (request) => (asked(request) ? page(messages) : listed(request));
+  const client = createChatClient({
+    url: "https://chat.example",
+    runtime: world.runtime,
+    getToken: "jwt",
+  });
+  const conversation = client.conversation(VISITOR);
+  const socket = await world.open(1);
+  const queries = () =>
+    world.requests.filter(asked).map(({ path }) => path.slice(path.indexOf("?")));
+  return { world, client, conversation, socket, queries };
+}
+
+/** The list of chats, as long as a test says nothing else: this one is there. */
+function listed({ path }: ScriptedRequest): Response | undefined {
+  if (!path.startsWith("/api/chats?")) return undefined;
+  return Response.json({ chats: [{ peer: VISITOR }, { peer: "alice" }], more: false });
+}
+
+/** A client of the visitor, connected, with the conversation with alice open. */
+async function startVisitor() {
+  const world = scriptedWorld();
+  const client = createChatClient({ url: "https://chat.example", runtime: world.runtime });
+  const conversation = client.conversation("alice");
+  const socket = await world.open(1);
+  return { world, client, conversation, socket };
+}
+
+function contents({ messages }: Conversation): string[] {
+  return messages.map(({ content }) => content);
+}
+
+function statuses({ messages }: Conversation): string[] {
+  return messages.map(({ content, status }) => `${content}: ${status}`);
+}
+
+describe("a conversation", () => {
+  test("starts with its newest page", async () => {
+    const { conversation, queries } = await startUser(
+      message(3, "three"),
+      message(4, "four", "user"),
+    );
+    expect(queries()).toEqual(["?before=999999999999999&limit=50"]);
+    expect(statuses(conversation)).toEqual(["three: received", "four: sent"]);
+    expect(conversation).toMatchObject({ isLoaded: true, hasOlder: false, unread: 1 });
+  });
+
+  test("asks for older pages by its oldest message", async () => {
+    const { world, conversation, queries } = await startUser(message(8, "eight"));
+    world.answer = () => page([message(6, "six"), message(7, "seven")], { more: true });
+    await Promise.all([conversation.loadOlder(), conversation.loadOlder()]);
+    expect(queries().slice(1)).toEqual(["?before=8&limit=50"]);
+    expect(contents(conversation)).toEqual(["six", "seven", "eight"]);
+    expect(conversation.hasOlder).toBe(true);
+  });
+
+  test("that nobody has begun is empty, without a request that is answered with an error", async () => {
+    const { world, conversation } = await startVisitor();
+    expect(conversation).toMatchObject({ isLoaded: true, messages: [] });
+    expect(world.requests.map(({ path }) => path)).toEqual([
+      "/api/auth/anonymous-session",
+      "/api/chats?limit=200",
+    ]);
+  });
+
+  test("whose first page can't be loaded asks again, after a wait that grows", async () => {
+    const { world, client } = await startVisitor();
+    world.answer = () => problem(503, "store_unavailable");
+    const other = client.conversation("bob");
+    await world.pass(125 + 250 + 500);
+    expect(other.isLoaded).toBe(false);
+    expect(world.requests.filter(({ atMs }) => atMs > 0).map(({ atMs }) => atMs)).toEqual([
+      125, 375, 875,
+    ]);
+    world.answer = () => undefined;
+    await world.pass(1_000);
+    expect(other.isLoaded).toBe(true);
+  });
+
+  test("shows each message once and in order, however often and whenever it comes", async () => {
+    const { conversation, socket } = await startUser(message(1, "one"));
+    await socket.say(
+      message(3, "three"),
+      message(2, "two"),
+      message(3, "three"),
+      message(1, "one"),
+    );
+    await socket.say(message(10, "ten"), message(9, "nine"));
+    expect(contents(conversation)).toEqual(["one", "two", "three", "nine", "ten"]);
+  });
+
+  test("takes no messages of other chats", async () => {
+    const { conversation, socket } = await startUser();
+    await socket.say({ ...message(1, "for bob"), chatId: "BBBBBBBBBBBBBBBBBBBBBQ" });
+    expect(conversation.messages).toEqual([]);
+  });
+
+  test("of a visitor is told apart by the user, in both directions", async () => {
+    const { client, conversation, socket } = await startVisitor();
+    const bob = client.conversation("bob");
+    await socket.say(message(1, "to alice"), { ...message(2, "to bob"), to: "bob" });
+    await socket.say(message(3, "from alice", "user"));
+    expect(statuses(conversation)).toEqual(["to alice: sent", "from alice: received"]);
+    expect(contents(bob)).toEqual(["to bob"]);
+  });
+
+  test("keeps what comes while its first page is on its way, also when that is empty", async () => {
+    const first = Promise.withResolvers<Response>();
+    const { world, client, socket } = await startVisitor();
+    world.answer = () => first.promise;
+    const bob = client.conversation("bob");
+    await socket.say({ ...message(5, "early"), to: "bob" });
+    first.resolve(Response.json({ chats: [], more: false }));
+    await world.settle();
+    expect(contents(bob)).toEqual(["early"]);
+  });
+});
+
+describe("what was missed", () => {
+  test("is asked for from the last message that is known, page by page, as soon as the next socket is open", async () => {
+    const { world, conversation, socket, queries } = await startUser(message(1, "one"));
+    await socket.say(message(4, "four"));
+    await socket.close(1006);
+    const pages = [
+      page([message(5, "five"), message(6, "six")], { more: true }),
+      page([message(7, "seven")], { user: "0", visitor: "4" }),
+    ];
+    world.answer = ({ path }) => (path.includes("/messages?") ? pages.shift() : undefined);
+    await world.pass(125);
+    expect(queries()).toHaveLength(1);
+    await world.open(2);
+    expect(queries().slice(1)).toEqual(["?after=4&limit=200", "?after=6&limit=200"]);
+    expect(contents(conversation)).toEqual(["one", "four", "five", "six", "seven"]);
+  });
+
+  test("is asked for again from before it, when a live message came first and the answer never did", async () => {
+    const { world, conversation, socket, queries } = await startUser(message(1, "one"));
+    await socket.close(1006);
+    world.answer = ({ path }) =>
+      path.includes("/messages?") ? problem(503, "store_unavailable") : undefined;
+    await world.pass(125);
+    const second = await world.open(2);
+    await second.say(message(3, "three"));
+    world.answer = ({ path }) =>
+      path.includes("/messages?") ? page([message(2, "two"), message(3, "three")]) : undefined;
+    await world.pass(1_000);
+    expect(new Set(queries().slice(1))).toEqual(new Set(["?after=1&limit=200"]));
+    expect(contents(conversation)).toEqual(["one", "two", "three"]);
+  });
+
+  test("was deleted: then the conversation is empty", async () => {
+    const { world, conversation, socket } = await startUser(message(1, "one"));
+    await socket.close(1006);
+    world.answer = ({ path }) =>
+      path.includes("/messages?") ? problem(404, "not_found") : undefined;
+    await world.pass(125);
+    await world.open(2);
+    expect(conversation).toMatchObject({ isLoaded: true, messages: [] });
+  });
+
+  test("comes over both sockets while one replaces the other: it is shown once", async () => {
+    let asked = 0;
+    const world = scriptedWorld();
+    const client = createChatClient({
+      url: "https://chat.example",
+      runtime: world.runtime,
+      getToken: () => `token-${++asked}`,
+    });
+    const conversation = client.conversation(VISITOR);
+    const first = await world.open(1);
+    await world.pass(60_000);
+    await first.say({ type: "EXPIRING", inSeconds: 30 }, message(1, "one"));
+    await world.sockets[1]?.open();
+    await world.sockets[1]?.say(message(1, "one"), message(2, "two"));
+    expect(contents(conversation)).toEqual(["one", "two"]);
+  });
+});
+
+describe("a message that is sent", () => {
+  test("is pending until its ACK, sent until it is read, and never there twice", async () => {
+    const { conversation, socket } = await startUser(message(1, "Hello"));
+    conversation.send("Hi", { nickname: "Alice" });
+    expect(socket.sent).toEqual([
+      { type: "USER_TO_ANON", to: VISITOR, content: "Hi", nickname: "Alice", ref: "ref-1" },
+    ]);
+    expect(statuses(conversation)).toEqual(["Hello: received", "Hi: pending"]);
+    await socket.say({ type: "ACK", ref: "ref-1", id: "2", timestamp: "2026-01-01T00:00:01Z" });
+    await socket.say(message(2, "Hi", "user"));
+    expect(statuses(conversation)).toEqual(["Hello: received", "Hi: sent"]);
+    await socket.say({ type: "READ", chatId: VISITOR, by: VISITOR, upTo: "2" });
+    expect(statuses(conversation)).toEqual(["Hello: received", "Hi: read"]);
+    expect(new Set(conversation.messages.map(({ key }) => key)).size).toBe(2);
+  });
+
+  test("before there is a socket waits for it", async () => {
+    const world = scriptedWorld();
+    const client = createChatClient({ url: "https://chat.example", runtime: world.runtime });
+    const conversation = client.conversation("alice");
+    conversation.send("one");
+    conversation.send("two");
+    expect(statuses(conversation)).toEqual(["one: pending", "two: pending"]);
+    const socket = await world.open(1);
+    expect(socket.sent).toMatchObject([
+      { type: "ANON_TO_USER", to: "alice", content: "one", ref: "ref-1" },
+      { content: "two", ref: "ref-2" },
+    ]);
+  });
+
+  test("without an ACK goes over the next socket under the same ref; with one it doesn't", async () => {
+    const { world, conversation, socket } = await startUser();
+    for (const content of ["one", "two", "three"]) conversation.send(content);
+    await socket.say({ type: "ACK", ref: "ref-1", id: "1", timestamp: "2026-01-01T00:00:01Z" });
+    await socket.close(1006);
+    conversation.send("four");
+    await world.pass(125);
+    const second = await world.open(2);
+    expect(second.sent.map(({ ref, content }) => [ref, content])).toEqual([
+      ["ref-2", "two"],
+      ["ref-3", "three"],
+      ["ref-4", "four"],
+    ]);
+    expect(contents(conversation)).toEqual(["one", "two", "three", "four"]);
+  });
+
+  test("and stored, but whose ACK was lost, is at no time shown twice", async () => {
+    const { world, client, conversation, socket } = await startUser(message(1, "Hello"));
+    const shown: string[][] = [];
+    client.on("change", (changed) => shown.push(contents(changed)));
+    conversation.send("Hi");
+    await socket.close(1006);
+    world.answer = ({ path }) =>
+      path.includes("/messages?") ? page([message(2, "Hi", "user")]) : undefined;
+    await world.pass(125);
+    const second = await world.open(2);
+    expect(second.sent).toMatchObject([{ ref: "ref-1" }]);
+    await second.say({ type: "ACK", ref: "ref-1", id: "2", timestamp: "2026-01-01T00:00:01Z" });
+    expect(statuses(conversation)).toEqual(["Hello: received", "Hi: sent"]);
+    for (const texts of shown) expect(texts).toEqual(["Hello", "Hi"]);
+  });
+
+  test("twice with the same words is two messages", async () => {
+    const { conversation, socket } = await startUser();
+    conversation.send("Hi");
+    conversation.send("Hi");
+    await socket.say(message(1, "Hi", "user"), message(2, "Hi", "user"));
+    await socket.say({ type: "ACK", ref: "ref-1", id: "1", timestamp: "2026-01-01T00:00:01Z" });
+    await socket.say({ type: "ACK", ref: "ref-2", id: "2", timestamp: "2026-01-01T00:00:01Z" });
+    expect(statuses(conversation)).toEqual(["Hi: sent", "Hi: sent"]);
+  });
+
+  test("and refused says why, isn't sent again by itself, and can be tried again", async () => {
+    const { world, conversation, socket } = await startVisitor();
+    conversation.send("Hello?");
+    await socket.say({ type: "ERROR", ref: "ref-1", code: "blocked", message: "…" });
+    expect(conversation.messages).toMatchObject([{ status: "failed", error: "blocked" }]);
+    await socket.close(1006);
+    await world.pass(125);
+    const second = await world.open(2);
+    expect(second.sent).toEqual([]);
+    conversation.retry(conversation.messages[0]?.key ?? "");
+    expect(second.sent).toMatchObject([{ content: "Hello?", ref: "ref-1" }]);
+    expect(statuses(conversation)).toEqual(["Hello?: pending"]);
+  });
+
+  test("and can't be kept now is sent again a little later", async () => {
+    const { world, conversation, socket } = await startVisitor();
+    conversation.send("Hello");
+    await socket.say({ type: "ERROR", ref: "ref-1", code: "unavailable", message: "…" });
+    expect(statuses(conversation)).toEqual(["Hello: pending"]);
+    await world.pass(2_999);
+    expect(socket.sent).toHaveLength(1);
+    await world.pass(1);
+    expect(socket.sent.map(({ ref }) => ref)).toEqual(["ref-1", "ref-1"]);
+  });
+
+  test("without an ACK for ten seconds makes the socket suspect", async () => {
+    const { world, conversation, socket } = await startVisitor();
+    conversation.send("Hello");
+    await world.pass(9_999);
+    expect(world.sockets).toHaveLength(1);
+    await world.pass(1);
+    const second = await world.open(2);
+    expect(socket.closedWith).toBe(1000);
+    expect(second.sent).toMatchObject([{ content: "Hello", ref: "ref-1" }]);
+  });
+
+  test("with many others keeps to ten in a second, in their order", async () => {
+    const { world, conversation, socket } = await startVisitor();
+    for (let count = 1; count <= 25; count++) conversation.send(String(count));
+    const acknowledge = () =>
+      socket.say(
+        ...socket.sent.map(({ ref }) => ({
+          ...{ type: "ACK", ref, id: ref.slice(4), timestamp: "2026-01-01T00:00:01Z" },
+        })),
+      );
+    const counts: number[] = [];
+    for (let second = 0; second < 4; second++) {
+      counts.push(socket.sent.length);
+      await acknowledge();
+      await world.pass(1_000);
+    }
+    expect(counts).toEqual([10, 20, 25, 25]);
+    expect(socket.sent.map(({ content }) => Number(content))).toEqual(
+      Array.from({ length: 25 }, (_, at) => at + 1),
+    );
+  });
+
+  test("and too big for the server doesn't end every socket that follows", async () => {
+    const { world, conversation, socket } = await startVisitor();
+    conversation.send("small");
+    conversation.send("big".repeat(1_000));
+    await socket.close(1009);
+    await world.pass(125);
+    const second = await world.open(2);
+    expect(second.sent).toMatchObject([{ content: "small" }]);
+    expect(conversation.messages[1]).toMatchObject({ status: "failed", error: "too_big" });
+  });
+});
+
+describe("reading", () => {
+  test("is told once, with the user for a visitor, who has one chat id for all", async () => {
+    const { conversation, socket } = await startVisitor();
+    await socket.say(message(1, "Hello", "user"), message(2, "Anybody there?", "user"));
+    expect(conversation.unread).toBe(2);
+    conversation.markRead();
+    conversation.markRead();
+    expect(conversation.unread).toBe(0);
+    expect(socket.sent).toEqual([{ type: "MARK_AS_READ", chatId: VISITOR, to: "alice" }]);
+  });
+
+  test("in another tab is known here", async () => {
+    const { conversation, socket } = await startUser(message(1, "Hello"));
+    expect(conversation.unread).toBe(1);
+    await socket.say({ type: "READ", chatId: VISITOR, by: "alice", upTo: "1" });
+    expect(conversation.unread).toBe(0);
+    conversation.markRead();
+    expect(socket.sent).toEqual([]);
+  });
+
+  test("is told by the pages of messages, too", async () => {
+    const world = scriptedWorld();
+    world.answer = (request) =>
+      request.path.includes("/messages?")
+        ? page([message(1, "a", "user"), message(2, "b", "user")], { visitor: "1" })
+        : listed(request);
+    const client = createChatClient({
+      url: "https://chat.example",
+      runtime: world.runtime,
+      getToken: "jwt",
+    });
+    const conversation = client.conversation(VISITOR);
+    await world.open(1);
+    expect(statuses(conversation)).toEqual(["a: read", "b: sent"]);
+  });
+});
+
+describe("a user's requests", () => {
+  test("carry the token in the header, and the peer as one part of the path", async () => {
+    const { world, client } = await startUser();
+    world.answer = ({ method }) =>
+      method === "GET" ? undefined : new Response(null, { status: 204 });
+    await client.setBlocked(VISITOR, true);
+    await client.setBlocked(VISITOR, false);
+    await client.remove("a/b?c");
+    await client.chats({ before: "7" });
+    expect(
+      world.requests
+        .slice(-4)
+        .map(({ method, path, authorization }) => [method, path, authorization]),
+    ).toEqual([
+      ["PUT", `/api/chats/${VISITOR}/block`, "Bearer jwt"],
+      ["DELETE", `/api/chats/${VISITOR}/block`, "Bearer jwt"],
+      ["DELETE", "/api/chats/a%2Fb%3Fc", "Bearer jwt"],
+      ["GET", "/api/chats?limit=200&before=7", "Bearer jwt"],
+    ]);
+  });
+
+  test("reject with the status and the code of the refusal", async () => {
+    const { world, client } = await startUser();
+    world.answer = () => problem(404, "not_found");
+    expect(client.remove(VISITOR)).rejects.toMatchObject({ code: 404, reason: "not_found" });
+  });
+
+  test("without an answer reject after ten seconds", async () => {
+    const { world, client } = await startUser();
+    world.answer = () => new Promise(() => {});
+    const listing = client.chats();
+    listing.catch(() => {});
+    await world.pass(10_000);
+    expect(listing).rejects.toMatchObject({ code: 0 });
+  });
+});
+
+test("a listener that is removed hears nothing more", async () => {
+  const { client, socket } = await startUser();
+  const frames: string[] = [];
+  const stop = client.on("frame", ({ type }) => frames.push(type));
+  await socket.say(message(1, "one"));
+  stop();
+  await socket.say(message(2, "two"));
+  expect(frames).toEqual(["ANON_TO_USER"]);
+});

@@ -1,0 +1,182 @@
+import type { Hint, Runtime } from "../../src/client/mod.ts";
+import { fakeClock } from "./clock.ts";
+import type { Frame } from "./socket.ts";
+
+/** A browser and a server that do what a test says, and nothing by themselves, under a clock that stands still. */
+export interface ScriptedWorld {
+  readonly runtime: Runtime;
+  /** Every request so far. */
+  readonly requests: readonly ScriptedRequest[];
+  /** Every socket so far, in the order in which the client asked for them. */
+  readonly sockets: readonly ScriptedSocket[];
+  /** Timers that run, and listeners for hints: what a client that is gone must not leave behind. */
+  readonly leftovers: number;
+  /** What `random` gives from now on. */
+  random: number;
+  /** Answers in place of the default; `undefined` for the default. */
+  answer: (request: ScriptedRequest) => Response | Promise<Response> | undefined;
+  /** Lets everything happen that needs no time. */
+  settle(): Promise<void>;
+  /** Lets time pass, step by step, with everything that happens meanwhile. */
+  pass(ms: number): Promise<void>;
+  hint(hint: Hint): Promise<void>;
+  /** The client's newest socket, once it asked for `count` of them. Opens it. */
+  open(count: number): Promise<ScriptedSocket>;
+}
+
+export interface ScriptedRequest {
+  readonly method: string;
+  /** Path and query. */
+  readonly path: string;
+  readonly authorization: string | undefined;
+  readonly credentials: string | undefined;
+  readonly atMs: number;
+  readonly signal: AbortSignal;
+}
+
+export interface ScriptedSocket {
+  readonly url: string;
+  readonly atMs: number;
+  /** Frames that the client has sent. */
+  readonly sent: readonly Frame[];
+  /** The code with which the client closed it. */
+  readonly closedWith: number | undefined;
+  open(): Promise<void>;
+  say(...frames: unknown[]): Promise<void>;
+  close(code: number, reason?: string): Promise<void>;
+}
+
+export function scriptedWorld(): ScriptedWorld {
+  const clock = fakeClock();
+  const startMs = clock.monotonicMs();
+  const due = new Set<number[]>();
+  const hints = new Set<(hint: Hint) => void>();
+  const requests: ScriptedRequest[] = [];
+  const sockets: ScriptedSocket[] = [];
+  let refs = 0;
+  const nowMs = () => clock.monotonicMs() - startMs;
+
+  async function settle(): Promise<void> {
+    for (let turn = 0; turn < 8; turn++) await new Promise((resolve) => setImmediate(resolve));
+  }
+
+  function defaultAnswer({ path }: ScriptedRequest): Response {
+    if (path === "/api/auth/anonymous-session") return new Response(null, { status: 204 });
+    if (path === "/api/auth/ws-ticket") {
+      return Response.json({ ticket: `ticket-${requests.length}`, expiresIn: 30 });
+    }
+    if (path.startsWith("/api/chats?")) return Response.json({ chats: [], more: false });
+    return Response.json({ messages: [], readUpTo: { user: "0", visitor: "0" }, more: false });
+  }
+
+  const runtime: Runtime = {
+    nowMs: clock.nowMs,
+    random: () => world.random,
+    after(delayMs, run) {
+      const entry = [clock.monotonicMs() + delayMs];
+      due.add(entry);
+      const stop = clock.every(delayMs, () => {
+        cancel();
+        run();
+      });
+      const cancel = () => {
+        stop();
+        due.delete(entry);
+      };
+      return cancel;
+    },
+    async fetch(url, init) {
+      const { pathname, search } = new URL(url);
+      const request: ScriptedRequest = {
+        method: init.method ?? "GET",
+        path: pathname + search,
+        authorization: (init.headers as Record<string, string> | undefined)?.Authorization,
+        credentials: init.credentials,
+        atMs: nowMs(),
+        signal: init.signal as AbortSignal,
+      };
+      requests.push(request);
+      const { promise, reject } = Promise.withResolvers<never>();
+      request.signal.addEventListener("abort", () => reject(request.signal.reason));
+      return Promise.race([promise, world.answer(request) ?? defaultAnswer(request)]);
+    },
+    openSocket(url) {
+      const sent: Frame[] = [];
+      let closedWith: number | undefined;
+      const end: ReturnType<Runtime["openSocket"]> = {
+        ...{ onopen: null, onmessage: null, onclose: null },
+        send: (text) => void sent.push(JSON.parse(text)),
+        close: (code = 1005) => void (closedWith ??= code),
+      };
+      const socket: ScriptedSocket = {
+        url,
+        sent,
+        atMs: nowMs(),
+        get closedWith() {
+          return closedWith;
+        },
+        open() {
+          end.onopen?.();
+          return settle();
+        },
+        say(...frames) {
+          for (const frame of frames) end.onmessage?.({ data: JSON.stringify(frame) });
+          return settle();
+        },
+        close(code, reason = "") {
+          end.onclose?.({ code, reason });
+          // It happens once to every socket.
+          end.onclose = null;
+          return settle();
+        },
+      };
+      sockets.push(socket);
+      return end;
+    },
+    newRef: () => `ref-${++refs}`,
+    onHint(listener) {
+      hints.add(listener);
+      return () => hints.delete(listener);
+    },
+  };
+
+  const world: ScriptedWorld = {
+    ...{ runtime, requests, sockets, settle },
+    random: 0.5,
+    answer: () => undefined,
+    get leftovers() {
+      return clock.timers + hints.size;
+    },
+    async pass(ms) {
+      const endMs = clock.monotonicMs() + ms;
+      await settle();
+      for (;;) {
+        const nextMs = Math.min(...[...due].flat(), endMs);
+        clock.advance(Math.max(nextMs - clock.monotonicMs(), 0));
+        await settle();
+        if (nextMs >= endMs) return;
+      }
+    },
+    hint(hint) {
+      for (const listener of hints) listener(hint);
+      return settle();
+    },
+    async open(count) {
+      await world.pass(0);
+      const socket = sockets[count - 1];
+      if (!socket || sockets.length !== count) throw new Error(`Sockets so far: ${sockets.length}`);
+      await socket.open();
+      return socket;
+    },
+  };
+  return world;
+}
+
+/** The answer of a refusal (RFC 9457). */
+export function problem(
+  status: number,
+  code: string,
+  headers: Record<string, string> = {},
+): Response {
+  return Response.json({ code }, { status, headers });
+}
