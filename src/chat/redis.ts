@@ -1,10 +1,9 @@
 import type { Clock } from "../clock.ts";
-import { type Feed, FEED_LENGTH, FEED_STREAM, toFields } from "../redis/feed.ts";
+import { type Feed, FEED_LENGTH, FEED_STREAM } from "../redis/feed.ts";
 import { RedisError, type RedisReply, type RedisTransport } from "../redis/transport.ts";
 import { createBatcher } from "./batch.ts";
 import {
   type Appended,
-  type ChatEvent,
   type ChatLog,
   type ChatSummary,
   DEFAULT_RETENTION,
@@ -23,14 +22,18 @@ const USERS = `${PREFIX}users`;
 
 /** How often a chat's life is prolonged and its old messages are thrown out on the way, in milliseconds. */
 const TOUCH_MS = 3_600_000;
-/** Messages in one script: some milliseconds, in which Redis does nothing else. */
-const MAX_BATCH = 500;
+/** Text in one script, and in one entry of the feed, about; in UTF-16 code units. */
+const MAX_BATCH_LENGTH = 64_000;
+/** Scripts on their way at once, so that Redis works on one while this process makes the next. */
+const LANES = 2;
+/** What a message takes beside its content. */
+const ENVELOPE_LENGTH = 250;
 
 /** Throws out a chat's messages that are too old. Ids rise with time: the first young one ends them. */
 const DROP_OLD = `
   local function dropOld(messages, oldest)
     local first = redis.call('XRANGE', messages, '-', '+', 'COUNT', 1)[1]
-    while first and tonumber(first[2][8]) < tonumber(oldest) do
+    while first and tonumber(first[2][2]) < tonumber(oldest) do
       redis.call('XDEL', messages, first[1])
       first = redis.call('XRANGE', messages, '-', '+', 'COUNT', 1)[1]
     end
@@ -46,6 +49,7 @@ const APPEND = `
   local sequence, feed, users = unpack(KEYS, 1, 3)
   local refTtl, maxMessages, maxAge, maxUnknown, feedLength = unpack(ARGV, 1, 5)
   local call = redis.call
+  local news = {}
 
   local function hasTooManyUnknown(ofVisitor, user)
     if call('SISMEMBER', users, user) == 1 then return false end
@@ -58,27 +62,25 @@ const APPEND = `
 
   local function append(k, a)
     local messages, chat, ref, ofUser, ofVisitor, blocked = unpack(KEYS, k + 1, k + 6)
-    local from, user, visitor, content, nickname, at, hasRef = unpack(ARGV, a + 1, a + 7)
-    local fromVisitor = from == 'visitor'
+    local side, user, visitor, nickname, at, hasRef, body = unpack(ARGV, a + 1, a + 7)
+    local byVisitor = side == 'visitor'
     if hasRef == '1' then
       local known = call('GET', ref)
       if known then return known end
     end
-    if fromVisitor and call('SISMEMBER', blocked, visitor) == 1 then return 'blocked' end
+    if byVisitor and call('SISMEMBER', blocked, visitor) == 1 then return 'blocked' end
     local touched = call('HGET', chat, 'touched')
-    if fromVisitor and not touched and hasTooManyUnknown(ofVisitor, user) then
+    if byVisitor and not touched and hasTooManyUnknown(ofVisitor, user) then
       return 'too_many_recipients'
     end
     local id = string.format('%d', call('INCR', sequence))
     if maxMessages == '0' then
-      call('XADD', messages, id .. '-0', 'from', from, 'content', content, 'nickname', nickname, 'at', at)
+      call('XADD', messages, id .. '-0', 'at', at, 'body', body)
     else
-      call('XADD', messages, 'MAXLEN', maxMessages, id .. '-0',
-        'from', from, 'content', content, 'nickname', nickname, 'at', at)
+      call('XADD', messages, 'MAXLEN', maxMessages, id .. '-0', 'at', at, 'body', body)
     end
-    if fromVisitor and nickname ~= '' then call('HSET', chat, 'nickname', nickname) end
-    call('HSET', chat, 'last', id)
-    call('HINCRBY', chat, fromVisitor and 'unread:user' or 'unread:visitor', 1)
+    call('HINCRBY', chat, byVisitor and 'unread:user' or 'unread:visitor', 1)
+    if byVisitor and nickname ~= '' then call('HSET', chat, 'nickname', nickname) end
     call('ZADD', ofUser, id, visitor)
     call('ZADD', ofVisitor, id, user)
     if not touched or at - touched > ${TOUCH_MS} then
@@ -90,10 +92,9 @@ const APPEND = `
         end
       end
     end
+    news[#news + 1] = '{"id":"' .. id .. '",' .. body
     local kept = id .. ' ' .. at
     if hasRef == '1' then call('SET', ref, kept, 'PX', refTtl) end
-    call('XADD', feed, 'MAXLEN', '~', feedLength, '*', 'kind', 'message', 'user', user, 'visitor', visitor,
-      'id', id, 'from', from, 'content', content, 'nickname', nickname, 'at', at)
     return kept
   end
 
@@ -101,14 +102,19 @@ const APPEND = `
   for n = 0, (#KEYS - 3) / 6 - 1 do
     outcomes[n + 1] = append(3 + n * 6, 5 + n * 7)
   end
+  if #news > 0 then
+    call('XADD', feed, 'MAXLEN', '~', feedLength, '*', 'kind', 'messages',
+      'messages', '[' .. table.concat(news, ',') .. ']')
+  end
   return outcomes
 `;
 
 const MARK_READ = `
-  local chat, feed = unpack(KEYS)
+  local messages, chat, feed = unpack(KEYS)
   local by, user, visitor, feedLength = unpack(ARGV)
-  local last = redis.call('HGET', chat, 'last')
-  if not last then return false end
+  local newest = redis.call('XREVRANGE', messages, '+', '-', 'COUNT', 1)[1]
+  if not newest then return false end
+  local last = newest[1]:match('^%d+')
   if redis.call('HGET', chat, 'read:' .. by) ~= last then
     redis.call('HSET', chat, 'read:' .. by, last, 'unread:' .. by, 0)
     redis.call('XADD', feed, 'MAXLEN', '~', feedLength, '*', 'kind', 'read', 'user', user, 'visitor', visitor,
@@ -181,7 +187,7 @@ export function redisChatLog(options: {
     return maxAgeMs === 0 ? 0 : clock.nowMs() - maxAgeMs;
   }
 
-  /** One batch at a time, so that what comes first stays first, also where each command is a request of its own. */
+  /** What comes first stays first: only a transport that keeps the order has more than one batch under way. */
   const appends = createBatcher<Draft, Appended>(
     async (drafts) => {
       const outcomes = (await run(
@@ -195,20 +201,30 @@ export function redisChatLog(options: {
       feed?.wake();
       return outcomes.map(toAppended);
     },
-    { maxItems: MAX_BATCH },
+    {
+      weigh: ({ content }) => content.length + ENVELOPE_LENGTH,
+      maxWeight: MAX_BATCH_LENGTH,
+      lanes: transport.isOrdered ? LANES : 1,
+    },
   );
 
   return {
     start(deliver) {
-      feed?.on("message", (fields) => deliver(toEvent(fields)));
-      feed?.on("read", (fields) => deliver(toEvent(fields)));
+      feed?.on("messages", ({ messages = "[]" }) => {
+        for (const message of JSON.parse(messages) as Message[]) {
+          deliver({ kind: "message", chat: chatOf(message), message });
+        }
+      });
+      feed?.on("read", ({ user = "", visitor = "", by, upTo = "" }) => {
+        deliver({ kind: "read", chat: { user, visitor }, by: by as Side, upTo });
+      });
     },
     append: (draft) => appends.add(draft),
     async markRead(chat, by) {
       const { user, visitor } = chat;
       const upTo = await run(
         MARK_READ,
-        [chatKey(chat), FEED_STREAM],
+        [messagesKey(chat), chatKey(chat), FEED_STREAM],
         [by, user, visitor, FEED_LENGTH],
       );
       feed?.wake();
@@ -222,8 +238,7 @@ export function redisChatLog(options: {
       );
       const rows = reply as unknown as [string, number, string, number, StreamEntry][];
       return rows.map(([peer, unread, nickname, blocked, last]): ChatSummary => {
-        const chat = side === "user" ? { user: id, visitor: peer } : { user: peer, visitor: id };
-        const { nickname: _, ...lastMessage } = fromStream(chat, last);
+        const { nickname: _, ...lastMessage } = fromStream(last);
         return {
           ...{ peer, unread },
           ...(nickname !== "" && { nickname }),
@@ -244,7 +259,7 @@ export function redisChatLog(options: {
       );
       if (!reply) return undefined;
       const [entries, user, visitor] = reply as unknown as [StreamEntry[], string, string];
-      const messages = entries.map((entry) => fromStream(chat, entry));
+      const messages = entries.map(fromStream);
       if (beforeId !== undefined) messages.reverse();
       return { messages, readUpTo: { user, visitor } };
     },
@@ -276,15 +291,12 @@ function keysOf({ chat, from, ref }: Draft): string[] {
   ];
 }
 
-function argumentsOf({
-  chat,
-  from,
-  content,
-  nickname = "",
-  ref,
-  atMs,
-}: Draft): (string | number)[] {
-  return [from, chat.user, chat.visitor, content, nickname, atMs, ref === undefined ? 0 : 1];
+function argumentsOf(draft: Draft): (string | number)[] {
+  const { chat, from, nickname = "", ref, atMs } = draft;
+  const { id: _, ...message } = toMessage(chat, { ...draft, id: "" });
+  // Without the brace before the id, which Redis makes.
+  const body = JSON.stringify(message).slice(1);
+  return [from, chat.user, chat.visitor, nickname, atMs, ref === undefined ? 0 : 1, body];
 }
 
 function toAppended(outcome: string): Appended {
@@ -315,22 +327,15 @@ function blockedKey(user: string): string {
   return `${PREFIX}blocked:${user}`;
 }
 
-type StreamEntry = readonly [id: string, fields: readonly string[]];
+/** A message in its chat's stream: its time, and all of it but the id. */
+type StreamEntry = readonly [id: string, fields: readonly [at: "at", string, body: "body", string]];
 
-function fromStream(chat: Chat, [id, list]: StreamEntry): Message {
-  return fromFields(chat, { ...toFields(list), id: id.split("-")[0] ?? "" });
+function fromStream([id, [, , , body]]: StreamEntry): Message {
+  return JSON.parse(`{"id":"${id.split("-")[0]}",${body}`);
 }
 
-function fromFields(chat: Chat, fields: Readonly<Record<string, string>>): Message {
-  const { id = "", from, content = "", nickname, at } = fields;
-  return toMessage(chat, { id, from: from as Side, content, nickname, atMs: Number(at) });
-}
-
-function toEvent(fields: Readonly<Record<string, string>>): ChatEvent {
-  const { kind, user = "", visitor = "", by, upTo = "" } = fields;
-  const chat = { user, visitor };
-  if (kind === "read") return { kind, chat, by: by as Side, upTo };
-  return { kind: "message", chat, message: fromFields(chat, fields) };
+function chatOf({ type, from, to, chatId }: Message): Chat {
+  return { user: type === "ANON_TO_USER" ? to : from, visitor: chatId };
 }
 
 /** Runs scripts by their hash; the text goes over the wire only when Redis doesn't have it. */

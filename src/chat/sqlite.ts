@@ -23,6 +23,8 @@ const SCHEMA_VERSION = 1;
 const BUSY_TIMEOUT_MS = 250;
 /** Chats whose rows are kept at hand. */
 const MAX_KNOWN_CHATS = 10_000;
+/** Pages of 4 KB that wait in the write-ahead log before they move to the file. */
+const CHECKPOINT_PAGES = 8_000;
 /** Memory for the file's pages, in KB. */
 const CACHE_KB = 16_384;
 /** How often what is too old is thrown out, in milliseconds. */
@@ -355,7 +357,7 @@ export function sqliteChatLog(options: {
     },
     async close() {
       stopSweep();
-      await writes.flush();
+      await writes.idle();
       db.close();
     },
   };
@@ -383,6 +385,7 @@ function open(path: string): Database {
     db.run("PRAGMA journal_mode = WAL");
     db.run("PRAGMA synchronous = FULL");
     db.run(`PRAGMA cache_size = -${CACHE_KB}`);
+    db.run(`PRAGMA wal_autocheckpoint = ${CHECKPOINT_PAGES}`);
     return db;
   } catch (error) {
     db.close();

@@ -8,7 +8,7 @@ type Entry = readonly [id: string, fields: readonly string[]];
 /** The cursor before the first entry. */
 const EMPTY = "0-0";
 /** Entries read at once: far fewer than the stream keeps. */
-const BATCH = 500;
+const BATCH = 50;
 /** How long one blocking read waits, in milliseconds: shorter than any transport's deadline. */
 const BLOCK_MS = 1_000;
 /** Polling: how soon after something happened, and how seldom when nothing does (a sign-out is due within 1 s). */
@@ -38,7 +38,7 @@ export interface Feed {
 /** The stream. Entries have a field `kind`, and others by kind. */
 export const FEED_STREAM = "ws-ticket:feed";
 /** Entries that an instance may be behind, about. */
-export const FEED_LENGTH = 10_000;
+export const FEED_LENGTH = 4_000;
 
 /**
  * Reads the stream by cursor, so that a lost connection or a restarted Redis delays entries and loses none;

@@ -41,6 +41,7 @@ export function nativeRedisTransport(options: {
   }
 
   return {
+    isOrdered: true,
     async command(args) {
       if (closed) throw new Error("Redis transport is closed");
       const [name = "", ...rest] = args;

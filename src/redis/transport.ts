@@ -6,6 +6,8 @@ export type RedisReply = string | number | null | readonly RedisReply[];
  * with an unknown outcome, never a repetition.
  */
 export interface RedisTransport {
+  /** Whether commands are carried out in the order in which they were sent. */
+  readonly isOrdered: boolean;
   /** Sends one command; rejects when it failed or no reply came within the transport's deadline. */
   command(args: readonly string[]): Promise<RedisReply>;
   close(): Promise<void>;

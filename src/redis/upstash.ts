@@ -17,6 +17,7 @@ export function upstashTransport(options: {
 }): RedisTransport {
   const redis = new UpstashRedis(singleRequest(options));
   return {
+    isOrdered: false,
     command: (args) => redis.exec<RedisReply>([...args] as [string, ...string[]]),
     close: async () => {},
   };
