@@ -106,15 +106,14 @@ export function createChat(
         return;
       }
       badFrames.delete(socket);
-      // Not waited for: the log keeps the order, and takes in together what comes together.
-      const handled =
-        frame.type === "MARK_AS_READ"
-          ? markRead(socket, identity, frame)
-          : append(socket, identity, frame);
-      handled.catch((error) => {
+      const isMark = frame.type === "MARK_AS_READ";
+      const handled = isMark ? markRead(socket, identity, frame) : append(socket, identity, frame);
+      const settled = handled.catch((error) => {
         log("error", "chat_failed", { ...who(identity), code: faultCode(error) });
         socket.send(errorFrame({ error: "unavailable", ...echoOf(frame) }));
       });
+      // A message isn't waited for: the log keeps the order, and takes in together what comes together.
+      return isMark ? settled : undefined;
     },
     expiring(socket, _, inSeconds) {
       socket.send(JSON.stringify({ type: "EXPIRING", inSeconds }));
