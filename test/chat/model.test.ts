@@ -1,0 +1,378 @@
+import { expect, test } from "bun:test";
+import fc from "fast-check";
+import { sqliteChatLog } from "../../src/chat/sqlite.ts";
+import { fakeClock } from "../support/clock.ts";
+import { startServer, type TestServer } from "../support/server.ts";
+import type { Frame, TestSocket } from "../support/socket.ts";
+import { createTab, frameTo, idOf, type Tab, type Who } from "../support/tab.ts";
+
+const USERS = 2;
+const VISITORS = 2;
+/** Tabs of each person. */
+const TABS = 2;
+
+/** One of the four chats there are, and from which side it is looked at. */
+interface At {
+  readonly user: number;
+  readonly visitor: number;
+  readonly side: "user" | "visitor";
+}
+
+type Step =
+  /** Several messages at once, from tabs wherever there are open ones, while a tab comes back. */
+  | {
+      readonly kind: "talk";
+      readonly sends: readonly (At & { tab: number })[];
+      readonly back: number | undefined;
+    }
+  /** One of the messages before, sent again. */
+  | { readonly kind: "resend"; readonly which: number; readonly tab: number }
+  | { readonly kind: "leave" | "resume"; readonly tab: number }
+  | ({ readonly kind: "read" | "readByFrame" | "remove" } & At)
+  | ({ readonly kind: "block" | "unblock" } & Omit<At, "side">);
+
+const user = fc.nat(USERS - 1);
+const visitor = fc.nat(VISITORS - 1);
+const side = fc.constantFrom("user", "visitor");
+const tab = fc.nat((USERS + VISITORS) * TABS - 1);
+const at = { user, visitor, side };
+const steps: fc.Arbitrary<Step[]> = fc.array(
+  fc.oneof(
+    {
+      weight: 6,
+      arbitrary: fc.record({
+        kind: fc.constant("talk"),
+        sends: fc.array(fc.record({ ...at, tab: fc.nat(TABS - 1) }), {
+          minLength: 1,
+          maxLength: 6,
+        }),
+        back: fc.option(tab, { nil: undefined }),
+      }),
+    },
+    {
+      weight: 2,
+      arbitrary: fc.record({ kind: fc.constant("resend"), which: fc.nat(), tab: fc.nat() }),
+    },
+    { weight: 4, arbitrary: fc.record({ kind: fc.constantFrom("leave", "resume"), tab }) },
+    {
+      weight: 4,
+      arbitrary: fc.record({ kind: fc.constantFrom("read", "readByFrame", "remove"), ...at }),
+    },
+    {
+      weight: 2,
+      arbitrary: fc.record({ kind: fc.constantFrom("block", "unblock"), user, visitor }),
+    },
+  ) as fc.Arbitrary<Step>,
+  { minLength: 1, maxLength: 25, size: "max" },
+);
+
+/** What a chat is, in the simplest words. */
+interface ModelChat {
+  messages: { readonly id: string; readonly content: string; readonly from: At["side"] }[];
+  readUpTo: { user: string; visitor: string };
+  unread: { user: number; visitor: number };
+}
+
+interface Sent extends At {
+  readonly ref: string;
+  readonly id: string;
+}
+
+/** The server, and what should be true of it. */
+class World {
+  readonly people: Who[] = [];
+  readonly tabs: Tab[] = [];
+  /** What each tab should have seen, by peer. */
+  readonly expected: Map<string, string[]>[] = [];
+  /** What each tab's present socket should have heard of reading. */
+  readonly receipts: string[][] = [];
+  readonly chats = new Map<string, ModelChat>();
+  readonly blocked = new Set<string>();
+  readonly sent: Sent[] = [];
+  private count = 0;
+  private readonly server: TestServer;
+
+  constructor(server: TestServer) {
+    this.server = server;
+  }
+
+  async begin(): Promise<void> {
+    for (let n = 0; n < USERS; n++) this.people.push({ user: `user ${n}` });
+    for (let n = 0; n < VISITORS; n++) {
+      this.people.push({ cookie: await this.server.visitorCookie() });
+    }
+    for (const who of this.people) {
+      for (let n = 0; n < TABS; n++) {
+        this.tabs.push(createTab(this.server, who));
+        this.expected.push(new Map());
+        this.receipts.push([]);
+      }
+    }
+    for (const [n] of this.tabs.entries()) await this.resume(n);
+  }
+
+  personOf({ side, user, visitor }: At): number {
+    return side === "user" ? user : USERS + visitor;
+  }
+  peerOf({ side, user, visitor }: At): string {
+    return idOf(this.people[side === "user" ? USERS + visitor : user] as Who);
+  }
+  who(where: At): Who {
+    return this.people[this.personOf(where)] as Who;
+  }
+  key({ user, visitor }: Pick<At, "user" | "visitor">): string {
+    return `${user} ${visitor}`;
+  }
+  path(where: At): string {
+    return `/api/chats/${encodeURIComponent(this.peerOf(where))}`;
+  }
+
+  /** Tabs of both sides, as places in the list of tabs. */
+  tabsOf({ user, visitor }: Pick<At, "user" | "visitor">): number[] {
+    const people = [user, USERS + visitor];
+    return people.flatMap((person) => Array.from({ length: TABS }, (_, n) => person * TABS + n));
+  }
+
+  /** How the chat is called by whom a tab belongs to. */
+  peerFor(tabAt: number, { user, visitor }: Pick<At, "user" | "visitor">): string {
+    const isUsers = tabAt < USERS * TABS;
+    return this.peerOf({ user, visitor, side: isUsers ? "user" : "visitor" });
+  }
+
+  peersOf(tabAt: number): string[] {
+    const others = tabAt < USERS * TABS ? this.people.slice(USERS) : this.people.slice(0, USERS);
+    return others.map(idOf);
+  }
+
+  see(tabAt: number, peer: string, id: string): void {
+    const seen = this.expected[tabAt]?.get(peer) ?? [];
+    if (!seen.includes(id)) this.expected[tabAt]?.set(peer, [...seen, id]);
+  }
+
+  async resume(tabAt: number): Promise<void> {
+    const tab = this.tabs[tabAt] as Tab;
+    if (tab.socket) return;
+    this.receipts[tabAt] = [];
+    // What is in the log and newer than what it saw; what is deleted meanwhile it has missed for good.
+    for (const where of this.all()) {
+      if (!this.tabsOf(where).includes(tabAt)) continue;
+      const peer = this.peerFor(tabAt, where);
+      const last = Number(this.expected[tabAt]?.get(peer)?.at(-1) ?? 0);
+      for (const { id } of this.chats.get(this.key(where))?.messages ?? []) {
+        if (Number(id) > last) this.see(tabAt, peer, id);
+      }
+    }
+    await tab.resume(this.peersOf(tabAt));
+  }
+
+  all(): Pick<At, "user" | "visitor">[] {
+    return Array.from({ length: USERS * VISITORS }, (_, n) => ({
+      user: n % USERS,
+      visitor: Math.floor(n / USERS),
+    }));
+  }
+
+  /** An open tab of a person, if there is one. */
+  openTab(person: number, preferred: number): Tab | undefined {
+    const own = this.tabs.slice(person * TABS, (person + 1) * TABS);
+    const open = own.filter(({ socket }) => socket);
+    return open[preferred % Math.max(1, open.length)];
+  }
+
+  async talk(sends: readonly (At & { tab: number })[], back: number | undefined): Promise<void> {
+    const asked = sends.flatMap((where) => {
+      const tab = this.openTab(this.personOf(where), where.tab);
+      const ref = `message ${++this.count}`;
+      if (!tab) return [];
+      (tab.socket as TestSocket).send(frameTo(tab.who, this.peerOf(where), ref, ref));
+      return [{ where, ref, socket: tab.socket as TestSocket }];
+    });
+    const resuming = back === undefined ? undefined : this.resume(back);
+    const answers = await Promise.all(
+      asked.map(({ ref, socket }) => socket.next((frame) => frame.ref === ref)),
+    );
+    await resuming;
+    const stored: (Sent & { readonly content: string })[] = [];
+    for (const [n, { where, ref }] of asked.entries()) {
+      const answer = answers[n] as Frame;
+      const isBlocked = where.side === "visitor" && this.blocked.has(this.key(where));
+      expect(answer).toMatchObject(
+        isBlocked ? { type: "ERROR", code: "blocked" } : { type: "ACK" },
+      );
+      if (!isBlocked) stored.push({ ...where, ref, id: answer.id, content: ref });
+    }
+    // In the order in which the server kept them.
+    for (const { id, content, ref, ...where } of stored.sort(
+      (a, b) => Number(a.id) - Number(b.id),
+    )) {
+      this.sent.push({ ...where, ref, id });
+      const chat = this.chats.get(this.key(where)) ?? {
+        ...{ messages: [], readUpTo: { user: "0", visitor: "0" }, unread: { user: 0, visitor: 0 } },
+      };
+      this.chats.set(this.key(where), chat);
+      chat.messages.push({ id, content, from: where.side });
+      chat.unread[where.side === "user" ? "visitor" : "user"]++;
+      for (const tabAt of this.tabsOf(where)) {
+        if (this.tabs[tabAt]?.socket) this.see(tabAt, this.peerFor(tabAt, where), id);
+      }
+    }
+  }
+
+  async resend(which: number, preferred: number): Promise<void> {
+    const before = this.sent[which % Math.max(1, this.sent.length)];
+    const tab = before && this.openTab(this.personOf(before), preferred);
+    if (!before || !tab?.socket) return;
+    const { ref, id } = before;
+    tab.socket.send(frameTo(tab.who, this.peerOf(before), "never to be seen", ref));
+    expect(await tab.socket.next((frame) => frame.ref === ref)).toMatchObject({ type: "ACK", id });
+  }
+
+  async read(where: At, byFrame: boolean): Promise<void> {
+    const chat = this.chats.get(this.key(where));
+    const last = chat?.messages.at(-1)?.id;
+    const tab = this.openTab(this.personOf(where), 0);
+    if (byFrame) {
+      if (!tab?.socket) return;
+      const chatId = idOf(this.people[USERS + where.visitor] as Who);
+      const to = where.side === "visitor" ? this.peerOf(where) : undefined;
+      tab.socket.send({ type: "MARK_AS_READ", chatId, to });
+      // Frames of a socket are handled in order: with the answer to this one the mark is set.
+      const ref = `barrier ${++this.count}`;
+      tab.socket.send({ type: "?", ref });
+      await tab.socket.next((frame) => frame.ref === ref);
+      const missing = tab.socket.frames.some(({ code }) => code === "not_found");
+      if (!chat) expect(missing).toBe(true);
+    } else {
+      const asking = { method: "POST", ...this.who(where) };
+      const { status, body } = await this.server.ask(`${this.path(where)}/read`, asking);
+      expect([status, body.upTo]).toEqual(chat ? [200, last] : [404, undefined]);
+    }
+    if (!chat || !last || chat.readUpTo[where.side] === last) return;
+    chat.readUpTo[where.side] = last;
+    chat.unread[where.side] = 0;
+    const by = idOf(this.who(where));
+    for (const tabAt of this.tabsOf(where)) this.receipts[tabAt]?.push(`${by} ${last}`);
+  }
+
+  async remove(where: At): Promise<void> {
+    const asking = { method: "DELETE", ...this.who(where) };
+    const { status } = await this.server.ask(this.path(where), asking);
+    expect(status).toBe(this.chats.delete(this.key(where)) ? 204 : 404);
+  }
+
+  async block(where: Pick<At, "user" | "visitor">, isBlocked: boolean): Promise<void> {
+    const as = { ...where, side: "user" } as const;
+    const asking = { method: isBlocked ? "PUT" : "DELETE", ...this.who(as) };
+    expect((await this.server.ask(`${this.path(as)}/block`, asking)).status).toBe(204);
+    if (isBlocked) this.blocked.add(this.key(where));
+    else this.blocked.delete(this.key(where));
+  }
+
+  async take(step: Step): Promise<void> {
+    switch (step.kind) {
+      case "talk":
+        return this.talk(step.sends, step.back);
+      case "resend":
+        return this.resend(step.which, step.tab);
+      case "leave":
+        await this.settle(step.tab);
+        return this.tabs[step.tab]?.leave();
+      case "resume":
+        return this.resume(step.tab);
+      case "read":
+      case "readByFrame":
+        return this.read(step, step.kind === "readByFrame");
+      case "remove":
+        return this.remove(step);
+      case "block":
+      case "unblock":
+        return this.block(step, step.kind === "block");
+    }
+  }
+
+  /** Waits until everything that was published so far has come to a tab. */
+  async settle(tabAt: number): Promise<void> {
+    const { socket } = this.tabs[tabAt] as Tab;
+    if (!socket) return;
+    const ref = `settled ${++this.count}`;
+    socket.send({ type: "?", ref });
+    await socket.next((frame) => frame.ref === ref);
+  }
+
+  /** What lists and pages say, against the model. */
+  async compare(): Promise<void> {
+    for (const [person, who] of this.people.entries()) {
+      const side = "user" in who ? "user" : "visitor";
+      const { body } = await this.server.ask("/api/chats", who);
+      const mine = this.all()
+        .map((where) => ({ ...where, side }) as At)
+        .filter((where) => this.personOf(where) === person && this.chats.has(this.key(where)))
+        .map((where) => {
+          const { messages, unread } = this.chats.get(this.key(where)) as ModelChat;
+          const last = messages.at(-1);
+          return {
+            ...{ peer: this.peerOf(where), unread: unread[side] },
+            ...(side === "user" && { blocked: this.blocked.has(this.key(where)) }),
+            lastMessage: expect.objectContaining({ id: last?.id, content: last?.content }),
+          };
+        });
+      const byPeer = (a: { peer: string }, b: { peer: string }) => a.peer.localeCompare(b.peer);
+      expect(body.chats.toSorted(byPeer)).toEqual(mine.sort(byPeer));
+      const ids = body.chats.map((chat: Frame) => Number(chat.lastMessage.id));
+      expect(ids).toEqual(ids.toSorted((a: number, b: number) => b - a));
+    }
+    for (const where of this.all()) {
+      const chat = this.chats.get(this.key(where));
+      const as = { ...where, side: "user" } as const;
+      const { status, body } = await this.server.ask(
+        `${this.path(as)}/messages?limit=200`,
+        this.who(as),
+      );
+      expect(status).toBe(chat ? 200 : 404);
+      if (!chat) continue;
+      expect(body.messages.map(({ id, content }: Frame) => [id, content])).toEqual(
+        chat.messages.map(({ id, content }) => [id, content]),
+      );
+      expect(body.readUpTo).toEqual(chat.readUpTo);
+    }
+  }
+
+  /** What tabs have seen, against the model: all of it, in order, nothing twice and nothing else. */
+  async compareTabs(): Promise<void> {
+    for (const [tabAt, tab] of this.tabs.entries()) {
+      await this.settle(tabAt);
+      for (const peer of this.peersOf(tabAt)) {
+        expect(tab.messages(peer).map(({ id }) => id)).toEqual(
+          this.expected[tabAt]?.get(peer) ?? [],
+        );
+      }
+      if (!tab.socket) continue;
+      const { frames } = tab.socket;
+      const ids = frames.flatMap(({ content, id }) => (content === undefined ? [] : [Number(id)]));
+      expect(ids).toEqual([...new Set(ids)].toSorted((a, b) => a - b));
+      const receipts = frames.flatMap(({ type, by, upTo }) =>
+        type === "READ" ? [`${by} ${upTo}`] : [],
+      );
+      expect(receipts).toEqual(this.receipts[tabAt] as string[]);
+    }
+  }
+}
+
+test("whatever people do and in whatever order, lists, pages and tabs are what a simple model says", async () => {
+  await fc.assert(
+    fc.asyncProperty(steps, async (all) => {
+      const clock = fakeClock();
+      await using server = startServer({
+        ...{ clock, chat: sqliteChatLog({ path: ":memory:", clock }) },
+        socketLimits: { messagesPerSecond: 0 },
+      });
+      const world = new World(server);
+      await world.begin();
+      for (const step of all) await world.take(step);
+      await world.compareTabs();
+      await world.compare();
+      await Promise.all(world.tabs.map((one) => one.leave()));
+    }),
+    { numRuns: 60 },
+  );
+}, 60_000);
