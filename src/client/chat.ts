@@ -76,6 +76,8 @@ export interface ChatClient extends Disposable {
   remove(peer: string): Promise<void>;
   /** For users: whether nothing more is wanted from this visitor. */
   setBlocked(peer: string, blocked: boolean): Promise<void>;
+  /** For users: ends the session on the server, with all its sockets. */
+  signOut(): Promise<void>;
   /** Tries to connect now, also after `closed`. */
   retry(): void;
   dispose(): void;
@@ -271,6 +273,9 @@ export function createChatClient(options: ChatClientOptions = {}): ChatClient {
     },
     async setBlocked(peer, blocked) {
       await api.call(blocked ? "PUT" : "DELETE", `/api/chats/${encodeURIComponent(peer)}/block`);
+    },
+    async signOut() {
+      await api.call("POST", "/api/auth/sign-out");
     },
     retry: connection.retry,
     dispose,

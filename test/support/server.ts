@@ -21,7 +21,8 @@ export interface TestServer extends People, AsyncDisposable {
 }
 
 export function startServer(
-  options: Partial<DepsOptions> & Partial<Pick<ServeOptions, "handlers" | "socketLimits">> = {},
+  options: Partial<DepsOptions> &
+    Partial<Pick<ServeOptions, "handlers" | "socketLimits" | "pages" | "port">> = {},
 ): TestServer {
   const clock = (options.clock as FakeClock | undefined) ?? fakeClock();
   const logLines: string[] = [];
@@ -36,8 +37,13 @@ export function startServer(
     ticketsPerMinute: 0,
     ...options,
   });
-  const { handlers = createChat(chat, deps), socketLimits } = options;
-  const server = serve({ ...deps, handlers, ...(socketLimits && { socketLimits }) });
+  const { handlers = createChat(chat, deps), socketLimits, pages, port } = options;
+  const server = serve({
+    ...{ ...deps, handlers },
+    ...(socketLimits && { socketLimits }),
+    ...(pages && { pages }),
+    ...(port && { port }),
+  });
   const origin = server.url.origin;
   return {
     ...peopleOf(origin, { nowMs: clock.nowMs }),

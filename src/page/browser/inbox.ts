@@ -248,6 +248,7 @@ function openInbox(client: ChatClient, user: string | undefined): void {
   }
 
   function end(problem: string): void {
+    if (isOver) return;
     isOver = true;
     closeChat();
     stopShowingState();
@@ -265,7 +266,13 @@ function openInbox(client: ChatClient, user: string | undefined): void {
     const { failure } = state.status === "closed" ? state : {};
     if (failure?.code === 401 || failure?.code === 4500) end(`${describeFailure(failure)}.`);
   });
-  byId("sign-out").onclick = () => end("");
+  byId("sign-out").onclick = async () => {
+    const problem = await client.signOut().then(
+      () => "",
+      () => "Signed out here only: the server couldn’t be told.",
+    );
+    end(problem);
+  };
   setText(byId("who"), user ?? "");
   byId("who").hidden = user === undefined;
   byId("sign-out").hidden = panes.hidden = false;

@@ -13,7 +13,7 @@ export function showState(client: ChatClient): () => void {
   function update(): void {
     const { state } = client;
     wasOpen ||= state.status === "open";
-    place.dataset.status = state.status;
+    if (place.dataset.status !== state.status) place.dataset.status = state.status;
     setText(text, describe(state, wasOpen));
     setText(countdown, state.status === "waiting" ? countdownTo(state.untilMs) : "");
     retry.hidden = state.status === "open" || state.status === "connecting";

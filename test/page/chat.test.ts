@@ -1,0 +1,374 @@
+import { afterAll, afterEach, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { type Browser, launchBrowser } from "../support/browser.ts";
+import { describeWith } from "../support/require.ts";
+import {
+  connected,
+  newPerson,
+  type Person,
+  say,
+  shows,
+  signIn,
+  startSite,
+  visit,
+} from "../support/site.ts";
+
+/** What browsers themselves say of a server that isn't there. */
+const OUTAGE = /net::ERR_|WebSocket connection to/;
+
+setDefaultTimeout(20_000);
+
+describeWith("chromium")("in Chromium", () => {
+  let browser: Browser;
+  let people: Person[] = [];
+
+  beforeAll(async () => {
+    browser = await launchBrowser();
+  });
+  afterAll(() => browser.close());
+  afterEach(async () => {
+    for (const { context } of people) await context.close();
+    people = [];
+  });
+
+  async function newcomer(): Promise<Person> {
+    const person = await newPerson(browser);
+    people.push(person);
+    return person;
+  }
+
+  /** Nobody's console has said anything, apart from what an outage makes browsers say. */
+  function expectQuiet({ outage = false } = {}): void {
+    const complaints = people.flatMap((person) => person.complaints);
+    expect(complaints.filter((text) => !(outage && OUTAGE.test(text)))).toEqual([]);
+  }
+
+  test("a visitor and a user talk, each sees what the other has read, and a reload keeps it all", async () => {
+    await using site = startSite();
+    const visitor = await visit(await newcomer(), site.origin);
+    await visitor.getByRole("textbox", { name: "Nickname" }).fill("Mira");
+    await say(visitor, "Hello");
+    await visitor.getByText("Sent", { exact: true }).waitFor();
+
+    const user = await signIn(await newcomer(), site.origin);
+    await user.waitForFunction(() => document.title === "(1) Inbox");
+    await user.getByRole("button", { name: /Mira.*1 unread/ }).click();
+    await shows(user, "Hello");
+    await user.waitForFunction(() => document.title === "Inbox");
+    await visitor.getByText("Read", { exact: true }).waitFor();
+    await say(user, "Hi Mira");
+    await shows(visitor, "Hello", "Hi Mira");
+    await user.getByText("Read", { exact: true }).waitFor();
+
+    await visitor.reload();
+    await connected(visitor);
+    await shows(visitor, "Hello", "Hi Mira");
+    expect(await visitor.getByRole("textbox", { name: "Nickname" }).inputValue()).toBe("Mira");
+    await say(visitor, "Still me");
+    await shows(user, "Hello", "Hi Mira", "Still me");
+    expectQuiet();
+  });
+
+  test("a visitor who comes back later, in a new window, finds the conversation", async () => {
+    await using site = startSite();
+    const person = await newcomer();
+    const first = await visit(person, site.origin);
+    await say(first, "See you tomorrow");
+    await first.getByText("Sent", { exact: true }).waitFor();
+    await first.close();
+    await shows(await visit(person, site.origin), "See you tomorrow");
+    expectQuiet();
+  });
+
+  test("a restart of the server in the middle loses nothing and doubles nothing", async () => {
+    const folder = await mkdtemp(join(tmpdir(), "ws-ticket-"));
+    const path = join(folder, "chat.sqlite");
+    try {
+      const before = startSite({ path });
+      const visitor = await visit(await newcomer(), before.origin);
+      await say(visitor, "one");
+      const user = await signIn(await newcomer(), before.origin);
+      await user.getByRole("button", { name: /one/ }).click();
+      await shows(user, "one");
+      await before.server.stop();
+
+      for (const page of [visitor, user]) {
+        await page.getByRole("status").getByText("Reconnecting").waitFor();
+      }
+      await say(visitor, "two");
+      await say(user, "three");
+      await visitor.getByText("Sending").waitFor();
+
+      await using _after = startSite({ path, port: before.port });
+      await Promise.all([connected(visitor), connected(user)]);
+      await say(visitor, "four");
+      await user.getByRole("log").getByText("four").waitFor();
+      await visitor.getByRole("log").getByText("three").waitFor();
+      for (const page of [visitor, user]) {
+        const texts = await page.locator('[role="log"] .content').allTextContents();
+        expect(texts.toSorted()).toEqual(["four", "one", "three", "two"]);
+      }
+      expectQuiet({ outage: true });
+    } finally {
+      await rm(folder, { recursive: true });
+    }
+  });
+
+  test("what was written without a network is sent when it is back, and what was missed is there", async () => {
+    await using site = startSite();
+    const person = await newcomer();
+    const visitor = await visit(person, site.origin);
+    const user = await signIn(await newcomer(), site.origin);
+    await say(visitor, "one");
+    await user.getByRole("button", { name: /one/ }).click();
+    await shows(user, "one");
+
+    await person.context.setOffline(true);
+    await visitor.getByRole("status").getByText("Reconnecting").waitFor();
+    await say(visitor, "two");
+    await say(user, "three");
+    await visitor.getByText("Sending").waitFor();
+    await shows(user, "one", "three");
+
+    await person.context.setOffline(false);
+    await connected(visitor);
+    await shows(visitor, "one", "three", "two");
+    await shows(user, "one", "three", "two");
+    expectQuiet({ outage: true });
+  });
+
+  test("two tabs of each side show the same", async () => {
+    await using site = startSite();
+    const [guest, host] = [await newcomer(), await newcomer()];
+    const tabs = [await visit(guest, site.origin), await visit(guest, site.origin)] as const;
+    await say(tabs[0], "from the first tab");
+    await say(tabs[1], "from the second tab");
+    const inboxes = [await signIn(host, site.origin), await signIn(host, site.origin)] as const;
+    for (const inbox of inboxes) await inbox.getByRole("button", { name: /second tab/ }).click();
+    await say(inboxes[0], "seen by all");
+    for (const page of [...tabs, ...inboxes]) {
+      await shows(page, "from the first tab", "from the second tab", "seen by all");
+    }
+    expectQuiet();
+  });
+
+  test("a visitor who is blocked is told, and gets through again when that ends", async () => {
+    await using site = startSite();
+    const visitor = await visit(await newcomer(), site.origin);
+    await say(visitor, "one");
+    const user = await signIn(await newcomer(), site.origin);
+    await user.getByRole("button", { name: /one/ }).click();
+    await user.getByRole("button", { name: "Block", exact: true }).click();
+    await user.getByRole("button", { name: "Unblock" }).waitFor();
+    await say(visitor, "two");
+    await visitor.getByRole("alert").getByText("your messages aren’t wanted here").waitFor();
+    await user.getByRole("button", { name: "Unblock" }).click();
+    await user.getByRole("button", { name: "Block", exact: true }).waitFor();
+    await visitor.getByRole("button", { name: "Try again" }).click();
+    await shows(user, "one", "two");
+    expectQuiet();
+  });
+
+  test("markup in messages, nicknames and names stays text", async () => {
+    await using site = startSite();
+    const markup = `<img src=x onerror="document.title='owned'"><script>document.title='owned'</script>`;
+    const nickname = "<b onclick=alert(1)>Bold</b>";
+    const name = `"><i>it`;
+    const visitor = await visit(await newcomer(), site.origin, encodeURIComponent(name));
+    expect(await visitor.getByRole("heading").textContent()).toBe(`Chat with ${name}`);
+    await visitor.getByRole("textbox", { name: "Nickname" }).fill(nickname);
+    await say(visitor, markup);
+    const user = await signIn(await newcomer(), site.origin, { name });
+    await user.getByRole("button", { name: nickname }).click();
+    await shows(user, markup);
+    await shows(visitor, markup);
+    expect(await user.getByRole("heading", { level: 2 }).textContent()).toBe(nickname);
+    for (const page of [visitor, user]) {
+      expect(await page.locator("main img, main script, main b, i").count()).toBe(0);
+      expect(await page.title()).not.toContain("owned");
+    }
+    expectQuiet();
+  });
+
+  test("scripts can't read the visitor's cookie, and the token is in no storage, cookie or URL", async () => {
+    await using site = startSite({ demo: false });
+    const guest = await newcomer();
+    const visitor = await visit(guest, site.origin);
+    await say(visitor, "Hello");
+    expect(await visitor.evaluate(() => document.cookie)).toBe("");
+    expect(await guest.context.cookies()).toMatchObject([{ httpOnly: true, sameSite: "Lax" }]);
+
+    const host = await newcomer();
+    const urls: string[] = [];
+    host.context.on("request", (request) => urls.push(request.url()));
+    host.context.on("page", (page) => page.on("websocket", (socket) => urls.push(socket.url())));
+    const token = await site.token("alice");
+    const user = await signIn(host, site.origin, { token });
+    await user.getByRole("button", { name: /Hello/ }).click();
+    await say(user, "Hi");
+    await shows(visitor, "Hello", "Hi");
+    const kept = await user.evaluate(async () => ({
+      storage: [localStorage.length, sessionStorage.length],
+      databases: await indexedDB.databases(),
+      caches: await caches.keys(),
+      state: history.state,
+      fields: [...document.querySelectorAll("input, textarea")].map(
+        (field) => (field as HTMLInputElement).value,
+      ),
+    }));
+    expect(kept).toEqual({
+      storage: [0, 0],
+      databases: [],
+      caches: [],
+      state: null,
+      fields: ["", ""],
+    });
+    expect(await host.context.cookies()).toEqual([]);
+    const [header = "", claims = ""] = token.split(".");
+    expect(urls.some((url) => url.includes("/ws/chat?ticket="))).toBe(true);
+    for (const url of urls) expect(url.includes(claims) || url.includes(header)).toBe(false);
+    await user.reload();
+    await user.getByRole("textbox", { name: "JWT" }).waitFor();
+    expectQuiet();
+  });
+
+  test("a token that isn't valid is refused with words, and the field is still there", async () => {
+    await using site = startSite({ demo: false });
+    const page = await (await newcomer()).context.newPage();
+    await page.goto(`${site.origin}/inbox`);
+    await page.getByRole("textbox", { name: "JWT" }).fill("not.a.token");
+    await page.getByRole("button", { name: "Sign in" }).click();
+    await page.getByRole("alert").getByText("This JWT isn’t valid").waitFor();
+    expect(page.url()).toBe(`${site.origin}/inbox`);
+  });
+
+  test("who signs out is signed out on the server, too", async () => {
+    await using site = startSite({ demo: false });
+    const token = await site.token("alice");
+    const user = await signIn(await newcomer(), site.origin, { token });
+    await user.getByRole("button", { name: "Sign out" }).click();
+    await user.getByRole("textbox", { name: "JWT" }).waitFor();
+    expect((await site.mint(token)).status).toBe(401);
+    expectQuiet();
+  });
+
+  test("a session that is ended elsewhere asks to sign in again", async () => {
+    await using site = startSite({ demo: false });
+    const token = await site.token("alice");
+    const user = await signIn(await newcomer(), site.origin, { token });
+    await fetch(`${site.origin}/api/auth/sign-out`, {
+      method: "POST",
+      headers: { Authorization: `Bearer ${token}` },
+    });
+    await user.getByRole("alert").getByText("Signed out").waitFor();
+    expect(await user.getByRole("textbox", { name: "JWT" }).isVisible()).toBe(true);
+    expectQuiet();
+  });
+
+  test("a token that ends soon is renewed without a moment of being disconnected", async () => {
+    await using site = startSite({ tokenTtlMs: 60_000 });
+    const person = await newcomer();
+    await person.context.clock.install();
+    const user = await signIn(person, site.origin);
+    await user.evaluate(() => {
+      const seen: string[] = [];
+      Object.assign(globalThis, { seen });
+      const place = document.querySelector("#state") as HTMLElement;
+      new MutationObserver(() => seen.push(place.innerText)).observe(place, {
+        ...{ subtree: true, childList: true, characterData: true, attributes: true },
+      });
+    });
+    // To the client, only a socket that has been open for a while was worth renewing at once.
+    await user.clock.fastForward(10_000);
+    const renewed = user.waitForEvent("websocket");
+    for (let second = 0; second < 55; second += 5) {
+      site.clock.advance(5_000);
+      // Time for a heartbeat and its answer.
+      await user.evaluate(() => fetch("/healthz").then((response) => response.status));
+    }
+    await renewed;
+    const visitor = await site.openVisitor();
+    visitor.send({ type: "ANON_TO_USER", to: "alice", content: "Still there?", ref: "1" });
+    await user.getByText("Still there?").waitFor();
+    const seen = await user.evaluate(() => (globalThis as unknown as { seen: string[] }).seen);
+    expect(seen.filter((text) => text !== "Connected")).toEqual([]);
+    expect(site.logLines.filter((line) => line.includes('"code":4001'))).toEqual([]);
+    expectQuiet();
+  });
+
+  test("everything can be done with the keyboard alone", async () => {
+    await using site = startSite();
+    const visitor = await visit(await newcomer(), site.origin);
+    await visitor.keyboard.type("first line");
+    await visitor.keyboard.press("Shift+Enter");
+    await visitor.keyboard.type("second line");
+    await visitor.keyboard.press("Enter");
+    await shows(visitor, "first line\nsecond line");
+    await visitor.getByText("Sent", { exact: true }).waitFor();
+
+    const user = await (await newcomer()).context.newPage();
+    await user.goto(`${site.origin}/inbox`);
+    await user.keyboard.type("alice");
+    await user.keyboard.press("Enter");
+    await connected(user);
+    await user.getByRole("button", { name: /first line/ }).waitFor();
+    /** Tab by tab until the element of this name has the focus. */
+    async function tabTo(name: RegExp): Promise<void> {
+      for (let presses = 0; presses < 12; presses++) {
+        await user.keyboard.press("Tab");
+        const focused = await user.evaluate(() => document.activeElement?.textContent ?? "");
+        if (name.test(focused)) return;
+      }
+      throw new Error(`No way to ${name}`);
+    }
+    await tabTo(/first line/);
+    await user.keyboard.press("Enter");
+    await shows(user, "first line\nsecond line");
+    await user.keyboard.type("answer");
+    await user.keyboard.press("Enter");
+    await shows(visitor, "first line\nsecond line", "answer");
+    await user.keyboard.press("Shift+Tab");
+    await user.keyboard.press("Shift+Tab");
+    expect(await user.evaluate(() => document.activeElement?.textContent)).toBe("Delete");
+    await user.keyboard.press("Enter");
+    await user.getByRole("dialog").waitFor();
+    await user.keyboard.press("Escape");
+    await shows(user, "first line\nsecond line", "answer");
+    await user.keyboard.press("Enter");
+    await user.getByRole("dialog").waitFor();
+    await user.keyboard.press("Tab");
+    await user.keyboard.press("Enter");
+    await user.getByText("Nobody has written yet").waitFor();
+    expectQuiet();
+  });
+
+  test("a long history comes page by page, and 4,000 characters without a space stay on the page", async () => {
+    await using site = startSite();
+    const guest = await newcomer();
+    const page = await visit(guest, site.origin);
+    const cookie = (await guest.context.cookies()).map(({ name, value }) => `${name}=${value}`)[0];
+    const socket = await site.openVisitor(cookie);
+    const texts = Array.from({ length: 60 }, (_, at) => `message ${at + 1}`);
+    for (const content of texts) {
+      socket.send({ type: "ANON_TO_USER", to: "alice", content, ref: content });
+      await socket.next((frame) => frame.type === "ACK");
+      // The server's own clock stands still, and with it its limit of messages in a second.
+      site.clock.advance(100);
+    }
+    await page.reload();
+    await shows(page, ...texts.slice(10));
+    await page.getByRole("button", { name: "Earlier messages" }).click();
+    await shows(page, ...texts);
+    const long = "x".repeat(4_000);
+    await page.setViewportSize({ width: 320, height: 600 });
+    await say(page, long);
+    await shows(page, ...texts, long);
+    const overflow = await page.evaluate(
+      () => document.documentElement.scrollWidth - document.documentElement.clientWidth,
+    );
+    expect(overflow).toBe(0);
+    expectQuiet();
+  });
+});

@@ -1,0 +1,96 @@
+import { createPages } from "../../src/page/pages.ts";
+import type { DepsOptions } from "../../src/deps.ts";
+import { sqliteChatLog } from "../../src/chat/sqlite.ts";
+import { signToken } from "../../src/token.ts";
+import type { Browser, BrowserContext, Page } from "./browser.ts";
+import { collectComplaints } from "./browser.ts";
+import { fakeClock } from "./clock.ts";
+import { startServer, type TestServer, TOKEN_SECRET } from "./server.ts";
+
+/** A server with its pages, in the demo mode unless said otherwise. With a `path`, chats outlive it. */
+export function startSite(
+  options: {
+    demo?: boolean;
+    port?: number;
+    path?: string;
+    /** How long a demo token lives. Default: an hour. */
+    tokenTtlMs?: number;
+  } & Partial<DepsOptions> = {},
+): TestServer {
+  const { demo = true, path = ":memory:", tokenTtlMs = 3_600_000 } = options;
+  const clock = fakeClock();
+  return startServer({
+    ...options,
+    clock,
+    chat: sqliteChatLog({ path, clock }),
+    pages: createPages({ demo }),
+    ...(demo && {
+      signDemoToken: (user: string) =>
+        signToken({
+          secret: TOKEN_SECRET,
+          user,
+          expiresAtMs: clock.nowMs() + tokenTtlMs,
+          claims: { jti: crypto.randomUUID() },
+        }),
+    }),
+  });
+}
+
+/** A browser of somebody's, with nothing of anybody else's in it. */
+export interface Person {
+  readonly context: BrowserContext;
+  readonly complaints: readonly string[];
+}
+
+export async function newPerson(browser: Browser): Promise<Person> {
+  const context = await browser.newContext({ viewport: { width: 1000, height: 700 } });
+  context.setDefaultTimeout(5_000);
+  return { context, complaints: collectComplaints(context) };
+}
+
+/** Opens the chat with `user`, and waits until it is connected. */
+export async function visit(person: Person, origin: string, user = "alice"): Promise<Page> {
+  const page = await person.context.newPage();
+  await page.goto(`${origin}/chat/${user}`);
+  await connected(page);
+  return page;
+}
+
+/** Signs in to the inbox: with a name in the demo mode, otherwise with a token. */
+export async function signIn(
+  person: Person,
+  origin: string,
+  { name = "alice", token }: { name?: string; token?: string } = {},
+): Promise<Page> {
+  const page = await person.context.newPage();
+  await page.goto(`${origin}/inbox`);
+  await page
+    .getByRole("textbox", { name: token === undefined ? "Name" : "JWT" })
+    .fill(token ?? name);
+  await page.getByRole("button", { name: "Sign in" }).click();
+  await connected(page);
+  return page;
+}
+
+export async function connected(page: Page): Promise<void> {
+  await page.getByRole("status").getByText("Connected").waitFor();
+}
+
+/** Writes a message and sends it with Enter. */
+export async function say(page: Page, text: string): Promise<void> {
+  const box = page.getByRole("textbox", { name: "Message" });
+  await box.fill(text);
+  await box.press("Enter");
+}
+
+/** Waits until the conversation shows exactly this, in this order. */
+export async function shows(page: Page, ...texts: string[]): Promise<void> {
+  await page.waitForFunction(
+    (wanted) => {
+      const contents = [...document.querySelectorAll('[role="log"] .content')];
+      return JSON.stringify(contents.map(({ textContent }) => textContent)) === wanted;
+    },
+    JSON.stringify(texts),
+    { polling: 30 },
+  );
+}
