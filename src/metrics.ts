@@ -1,6 +1,7 @@
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
 import type { Clock } from "./clock.ts";
 import type { Log } from "./log.ts";
+import { CLOSE } from "./sockets.ts";
 import type { TicketStore } from "./store/store.ts";
 
 /** What an operator sees from outside: counts, and nothing that names a person. */
@@ -12,6 +13,12 @@ export interface Metrics {
   /** All of it in Prometheus' text format. */
   read(): Promise<string>;
 }
+
+/** Codes that a peer can't make up at will (RFC 6455 section 7.4.1), and those of this server. */
+const KNOWN_CLOSES = new Set<unknown>([
+  ...[1000, 1001, 1002, 1005, 1006, 1007, 1009],
+  ...Object.values(CLOSE),
+]);
 
 export function createMetrics(clock: Clock): Metrics {
   const registry = new Registry();
@@ -29,6 +36,7 @@ export function createMetrics(clock: Clock): Metrics {
     labelNames: ["kind"],
     registers,
   });
+  for (const kind of ["user", "visitor"]) sockets.set({ kind }, 0);
   const store = new Histogram({
     name: "ws_ticket_store_seconds",
     help: "Time until the ticket store answered, by operation and outcome",
@@ -48,7 +56,7 @@ export function createMetrics(clock: Clock): Metrics {
       if (fields.ticketTag) redeemed.inc();
     } else if (event === "socket_closed") {
       sockets.dec({ kind });
-      closes.inc({ code });
+      closes.inc({ code: KNOWN_CLOSES.has(fields.code) ? code : "other" });
     }
   }
 
