@@ -1,4 +1,5 @@
 import type { Clock } from "../clock.ts";
+import { utf8 } from "../encoding.ts";
 import { type Feed, FEED_LENGTH, FEED_STREAM } from "../redis/feed.ts";
 import { RedisError, type RedisReply, type RedisTransport } from "../redis/transport.ts";
 import { createBatcher } from "./batch.ts";
@@ -338,7 +339,10 @@ function chatOf({ type, from, to, chatId }: Message): Chat {
   return { user: type === "ANON_TO_USER" ? to : from, visitor: chatId };
 }
 
-/** Runs scripts by their hash; the text goes over the wire only when Redis doesn't have it. */
+/**
+ * Runs scripts. Over HTTP by their hash, the text only when Redis doesn't have it; over a connection of our
+ * own by their text, which costs little there.
+ */
 function createScripts(
   transport: RedisTransport,
 ): (
@@ -346,19 +350,25 @@ function createScripts(
   keys: readonly string[],
   args: readonly (string | number)[],
 ) => Promise<RedisReply> {
-  const hashes = new Map<string, string>();
+  const hashes = new Map<string, Promise<string>>();
   return async (source, keys, args) => {
     const rest = [String(keys.length), ...keys, ...args.map(String)];
-    const hash = hashes.get(source);
-    if (hash) {
-      try {
-        return await transport.command(["EVALSHA", hash, ...rest]);
-      } catch (error) {
-        // Redis has forgotten the script, and so has run nothing: the one failure after which to try again.
-        if (!(error instanceof RedisError && error.code === "NOSCRIPT")) throw error;
-      }
+    // Several are under way: what comes behind one that has to be repeated would overtake it.
+    if (transport.isOrdered) return transport.command(["EVAL", source, ...rest]);
+    const hash = hashes.get(source) ?? sha1Hex(source);
+    hashes.set(source, hash);
+    try {
+      return await transport.command(["EVALSHA", await hash, ...rest]);
+    } catch (error) {
+      // Redis doesn't have the script, and so has run nothing: the one failure after which to try again.
+      if (!(error instanceof RedisError && error.code === "NOSCRIPT")) throw error;
     }
-    hashes.set(source, String(await transport.command(["SCRIPT", "LOAD", source])));
-    return transport.command(["EVALSHA", hashes.get(source) as string, ...rest]);
+    return transport.command(["EVAL", source, ...rest]);
   };
+}
+
+/** What Redis calls a script. */
+async function sha1Hex(text: string): Promise<string> {
+  const digest = await crypto.subtle.digest("SHA-1", utf8(text));
+  return Array.from(new Uint8Array(digest), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
