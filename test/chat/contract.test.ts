@@ -1025,6 +1025,25 @@ for (const name of WIRE_NAMES) {
       expect(log.told.of(where)).toEqual(["one", "two"]);
     });
 
+    test("messages that meet a Redis without its scripts stay in the order in which they were written", async () => {
+      await using wire = await startWire(name);
+      await using log = await openRedis(wire, name);
+      const where = newChat();
+      const ids: string[] = [];
+      for (let round = 0; round < 20; round++) {
+        await wire.redis.command("SCRIPT", "FLUSH");
+        const writing: Promise<string>[] = [];
+        for (let n = 0; n < 20; n++) {
+          writing.push(write(log.chat, where, `${n}`));
+          for (let turn = 0; turn < round; turn++) {
+            await new Promise((resolve) => setImmediate(resolve));
+          }
+        }
+        ids.push(...(await Promise.all(writing)));
+      }
+      expect(ids.map(Number)).toEqual(ids.map(Number).toSorted((a, b) => a - b));
+    });
+
     describe("when what was not yet read is cut off the stream, everybody is told to read again", () => {
       /** Fills the feed past what it keeps, in one step of Redis that no reader can get into. */
       async function overrun(wire: Wire): Promise<void> {
