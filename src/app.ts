@@ -21,7 +21,7 @@ import { type Refusal, refuse, refuseFor, refusalResponse } from "./refusal.ts";
 import { isRevoked, kick, signOut } from "./revoke.ts";
 import { issueTicket } from "./ticket.ts";
 import { isUserId, readBearer } from "./token.ts";
-import { parseUrl, readTicket } from "./url.ts";
+import { parseUrl, readTicket, urlOf } from "./url.ts";
 import { isVisitorId } from "./visitor.ts";
 
 /** Largest body of a request, in bytes: none needs more than a few words. */
@@ -35,13 +35,10 @@ const READY_FOR_MS = 1_000;
  */
 export function createApp(deps: Deps): Hono<AppEnv> {
   const { limits, log, visitors } = deps;
-  const app = new Hono<AppEnv>({ getPath: (request) => URL.parse(request.url)?.pathname ?? "/" });
+  const app = new Hono<AppEnv>({ getPath });
 
   app.use(answerHeaders(deps), checkUrl);
-  app.use(
-    "/api/*",
-    bodyLimit({ maxSize: MAX_BODY_BYTES, onError: () => answer("body_too_large") }),
-  );
+  app.use("/api/*", limitBody);
   app.onError((error) => {
     log("error", "request_failed", { code: faultCode(error) });
     return answer("internal_error");
@@ -73,7 +70,7 @@ export function createApp(deps: Deps): Hono<AppEnv> {
       const waitMs = peer ? limits.sessions.waitMs(peer) : 0;
       if (waitMs > 0) return decline(c, refuseFor(waitMs), deps);
       if (peer) limits.sessions.count(peer);
-      const secure = isSecure(new URL(c.req.url), deps.origins);
+      const secure = isSecure(urlOf(c.req.raw), deps.origins);
       const known = await visitors.read(c.req.raw.headers.get("cookie"), { secure });
       const revoked = known && (await isRevoked({ kind: "visitor", ...known }, deps));
       if (revoked === "unknown") return decline(c, refuse("store_unavailable"), deps);
@@ -162,19 +159,32 @@ const checkUrl: MiddlewareHandler<AppEnv> = async (c, next) => {
   return next();
 };
 
+const limitRead = bodyLimit({
+  maxSize: MAX_BODY_BYTES,
+  onError: () => answer("body_too_large"),
+});
+
+/** Refuses a body that is too large. Where there says to be none, nobody looks: that costs more than a ticket. */
+const limitBody: MiddlewareHandler<AppEnv> = (c, next) =>
+  c.req.raw.headers.get("content-length") === "0" ? next() : limitRead(c, next);
+
 /** What every answer carries, unless its route says otherwise; on https also that it stays https. */
 function answerHeaders({ origins }: Deps): MiddlewareHandler<AppEnv> {
+  const fixed = Object.entries(ANSWER_HEADERS);
   return async (c, next) => {
     await next();
     const { headers } = c.res;
-    for (const [name, value] of Object.entries(ANSWER_HEADERS)) {
-      if (!headers.has(name)) headers.set(name, value);
-    }
-    const url = URL.parse(c.req.url);
-    if (url && isSecure(url, origins)) {
+    for (const [name, value] of fixed) if (!headers.has(name)) headers.set(name, value);
+    const target = parseUrl(c.req.raw);
+    if (target.ok && isSecure(target.url, origins)) {
       headers.set("Strict-Transport-Security", "max-age=31536000; includeSubDomains");
     }
   };
+}
+
+function getPath(request: Request): string {
+  const target = parseUrl(request);
+  return target.ok ? target.url.pathname : "/";
 }
 
 /** Whether the store takes tickets: asked for one that was never issued, at most once in `READY_FOR_MS`. */

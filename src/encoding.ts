@@ -7,6 +7,7 @@ export function utf8(text: string): Uint8Array<ArrayBuffer> {
 
 /** Base64url without padding (RFC 4648 section 5). */
 export function toBase64url(bytes: Uint8Array): string {
+  if (bytes.toBase64) return bytes.toBase64({ alphabet: "base64url", omitPadding: true });
   return btoa(String.fromCharCode(...bytes))
     .replaceAll("+", "-")
     .replaceAll("/", "_")
@@ -16,6 +17,7 @@ export function toBase64url(bytes: Uint8Array): string {
 /** Bytes of a canonical, unpadded base64url string; `undefined` for any other spelling of the same bytes. */
 export function fromBase64url(text: string): Uint8Array<ArrayBuffer> | undefined {
   if (!isCanonicalBase64url(text)) return undefined;
+  if (Uint8Array.fromBase64) return Uint8Array.fromBase64(text, { alphabet: "base64url" });
   return Uint8Array.from(
     atob(text.replaceAll("-", "+").replaceAll("_", "/")),
     (char) => char.codePointAt(0) as number,

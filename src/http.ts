@@ -5,6 +5,7 @@ import { isAllowedOrigin } from "./origin.ts";
 import { limitKey, peerAddress } from "./peer.ts";
 import { type Refusal, refuse, refuseFor, refusalResponse } from "./refusal.ts";
 import { readBearer, type TokenUser } from "./token.ts";
+import { urlOf } from "./url.ts";
 
 /** What a runtime adds to a request: the address of the connection, where it knows one. */
 export interface AppEnv {
@@ -49,7 +50,7 @@ export function peerOf(c: Asked, deps: Deps): string | undefined {
 /** Whether a page of somebody else's asks. */
 export function isForeign(c: Asked, { origins }: Deps): boolean {
   const { raw } = c.req;
-  return raw.headers.has("origin") && !isAllowedOrigin(raw, new URL(raw.url), origins);
+  return raw.headers.has("origin") && !isAllowedOrigin(raw, urlOf(raw), origins);
 }
 
 /** Lets the allowed origins read the answers (CORS), and nobody else. */
@@ -66,7 +67,7 @@ export function allowOrigins(
     maxAge: 600,
   });
   return async (c, next) => {
-    if (isAllowedOrigin(c.req.raw, new URL(c.req.url), deps.origins)) return allow(c, next);
+    if (isAllowedOrigin(c.req.raw, urlOf(c.req.raw), deps.origins)) return allow(c, next);
     await next();
     // Afterwards: a refusal is an answer of its own and takes over nothing that was set before it.
     c.header("Vary", "Origin", { append: true });

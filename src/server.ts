@@ -136,7 +136,11 @@ export function serve(options: ServeOptions): RunningServer {
       requests++;
       try {
         if (target.url.pathname === SOCKET_PATH) return await openSocket(request);
-        return await app.fetch(request, { socketAddress: server.requestIP(request)?.address });
+        return await app.fetch(request, {
+          get socketAddress() {
+            return server.requestIP(request)?.address;
+          },
+        });
       } finally {
         requests--;
       }

@@ -11,11 +11,23 @@ const CREDENTIAL_NAMES = new Set([
   ...["session", "sessionid", "sessiontoken", "sid", "cookie"],
 ]);
 
+/** Parsed once for each request, however many ask. */
+const parsed = new WeakMap<Request, URL>();
+
 /** The request's URL; `malformed_request` where target and Host make none (Bun hands those on as they came). */
 export function parseUrl(request: Request): { readonly ok: true; readonly url: URL } | Refusal {
-  const url = URL.parse(request.url);
-  const hosts = request.headers.get("host") ?? "";
-  return url && !hosts.includes(",") ? { ok: true, url } : refuse("malformed_request");
+  let url = parsed.get(request);
+  if (url) return { ok: true, url };
+  url = URL.parse(request.url) ?? undefined;
+  if (!url || request.headers.get("host")?.includes(",")) return refuse("malformed_request");
+  parsed.set(request, url);
+  return { ok: true, url };
+}
+
+/** The URL of a request that has one: `parseUrl` has let it pass. */
+export function urlOf(request: Request): URL {
+  const target = parseUrl(request);
+  return target.ok ? target.url : new URL(request.url);
 }
 
 /**
@@ -25,6 +37,7 @@ export function parseUrl(request: Request): { readonly ok: true; readonly url: U
 export function readTicket(
   url: URL,
 ): { readonly ok: true; readonly ticket: string | undefined } | Refusal {
+  if (url.search === "") return { ok: true, ticket: undefined };
   const tickets: string[] = [];
   for (const [name, value] of url.searchParams) {
     if (name === "ticket") tickets.push(value);

@@ -7,6 +7,7 @@ import { type Refusal, refuse } from "../refusal.ts";
 import { isRevoked } from "../revoke.ts";
 import type { Credential } from "../store/store.ts";
 import { isUserId } from "../token.ts";
+import { urlOf } from "../url.ts";
 import { isVisitorId } from "../visitor.ts";
 import { type ChatLog, MAX_PAGE } from "./log.ts";
 import type { Chat } from "./protocol.ts";
@@ -95,7 +96,7 @@ async function identify(
   deps: Deps,
 ): Promise<{ readonly ok: true; readonly identity: Credential } | Refusal> {
   const { raw } = c.req;
-  const url = new URL(raw.url);
+  const url = urlOf(raw);
   if (raw.headers.has("authorization")) {
     const verified = await bearerUser(c, deps);
     return verified.ok ? unlessRevoked({ kind: "user", ...verified.user }, deps) : verified;

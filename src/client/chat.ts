@@ -166,10 +166,9 @@ export function createChatClient(options: ChatClientOptions = {}): ChatClient {
   }
 
   function receiveRead({ chatId, by, upTo }: ServerFrame & { type: "READ" }): void {
-    const reader = by === chatId ? "visitor" : "user";
-    // The frame of a visitor's own reading doesn't say which of his chats he has read.
-    if (side === "visitor" && reader === "visitor") return;
-    conversations.get(side === "user" ? chatId : by)?.read(reader, upTo);
+    // A visitor's own reading doesn't say in which of his chats: it is nobody's here.
+    const peer = side === "user" ? chatId : by;
+    conversations.get(peer)?.read(by === chatId ? "visitor" : "user", upTo);
   }
 
   /** Sends what this socket hasn't carried yet: each message until its ACK, in order, no faster than the server takes them. */

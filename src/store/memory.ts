@@ -9,6 +9,8 @@ import {
 
 /** Tickets a process keeps at once: about 50 MB. At the cap issuing is refused, nothing is thrown out. */
 const MAX_TICKETS = 100_000;
+/** A full map is walked through at most this often, in milliseconds: it takes a few of them. */
+const WALK_INTERVAL_MS = 1_000;
 
 /** Tickets in this process: for one server, and for tests. Two processes don't see each other's. */
 export function memoryTicketStore(
@@ -18,11 +20,15 @@ export function memoryTicketStore(
   /** In the order of `put`, which is nearly that of expiry. */
   const tickets = new Map<string, { record: TicketRecord; endsAtMs: number }>();
 
-  /** Drops what has expired, from the front up to the first that hasn't; all through when the map is full. */
+  let walkedAtMs = Number.NEGATIVE_INFINITY;
+
+  /** Drops what has expired, from the front up to the first that hasn't; now and then all through when the map is full. */
   function sweep(nowMs: number): void {
+    const walks = tickets.size >= maxTickets && nowMs - walkedAtMs >= WALK_INTERVAL_MS;
+    if (walks) walkedAtMs = nowMs;
     for (const [hash, { endsAtMs }] of tickets) {
       if (endsAtMs <= nowMs) tickets.delete(hash);
-      else if (tickets.size < maxTickets) return;
+      else if (!walks) return;
     }
   }
 
