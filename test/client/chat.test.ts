@@ -270,6 +270,7 @@ describe("a message that is sent", () => {
     conversation.send("Hi");
     conversation.send("Hi");
     await socket.say(message(1, "Hi", "user"), message(2, "Hi", "user"));
+    expect(contents(conversation)).toEqual(["Hi", "Hi"]);
     await socket.say({ type: "ACK", ref: "ref-1", id: "1", timestamp: "2026-01-01T00:00:01Z" });
     await socket.say({ type: "ACK", ref: "ref-2", id: "2", timestamp: "2026-01-01T00:00:01Z" });
     expect(statuses(conversation)).toEqual(["Hi: sent", "Hi: sent"]);

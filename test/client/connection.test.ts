@@ -436,6 +436,45 @@ describe("a credential that ends soon", () => {
     expect(states).toEqual(["open"]);
   });
 
+  test("that can't be renewed is tried again soon, however long it took to connect at first", async () => {
+    let asked = 0;
+    const { world } = start({ getToken: () => `token-${++asked}` });
+    for (let count = 1; count <= 6; count++) {
+      await (await world.open(count)).close(1006);
+      await world.pass(125 * 2 ** (count - 1));
+    }
+    const socket = await world.open(7);
+    await world.pass(60_000);
+    world.answer = () => Promise.reject(new TypeError("Failed to fetch"));
+    await socket.say(expiring);
+    world.answer = () => undefined;
+    await world.pass(125);
+    await world.open(8);
+  });
+
+  test("and does end while the next socket opens, leaves it to that one", async () => {
+    let asked = 0;
+    const { world, states } = start({ getToken: () => `token-${++asked}` });
+    const first = await world.open(1);
+    await world.pass(60_000);
+    await first.say(expiring);
+    await first.close(4001);
+    expect(states).toEqual(["open", "connecting"]);
+    await world.open(2);
+    expect(world.sockets[1]?.closedWith).toBeUndefined();
+  });
+
+  test("of somebody who is signed out meanwhile opens no next socket", async () => {
+    let asked = 0;
+    const { world, client } = start({ getToken: () => `token-${++asked}` });
+    const first = await world.open(1);
+    await world.pass(60_000);
+    await first.say(expiring);
+    await first.close(4500);
+    expect(client.state).toMatchObject({ status: "closed", failure: { code: 4500 } });
+    expect(world.sockets[1]?.closedWith).toBe(1000);
+  });
+
   test("that ends again as soon as it is new makes no loop", async () => {
     let asked = 0;
     const { world } = start({ getToken: () => `token-${++asked}` });
@@ -473,6 +512,21 @@ describe("a client that is mounted", () => {
         await world.pass(1);
       },
     ],
+    [
+      "while it reads the ticket",
+      async (world) => {
+        const body = new ReadableStream({
+          pull: async (controller) => {
+            // Comes when the client is gone already.
+            for (let turn = 0; turn < 30; turn++) await new Promise((done) => setImmediate(done));
+            controller.enqueue(new TextEncoder().encode('{"ticket":"late","expiresIn":30}'));
+            controller.close();
+          },
+        });
+        world.answer = () => new Response(body);
+        await world.pass(0);
+      },
+    ],
     ["while the socket opens", (world) => world.pass(1)],
     ["when it is connected", (world) => world.open(1)],
     [
@@ -499,7 +553,7 @@ describe("a client that is mounted", () => {
       const { world, client } = start({ getToken: "jwt" });
       await reach(world, client);
       const { states, downs } = listen(client);
-      const requests = world.requests.length;
+      const [requests, sockets] = [world.requests.length, world.sockets.length];
       client.dispose();
       await world.settle();
       expect(world.leftovers).toBe(0);
@@ -507,6 +561,7 @@ describe("a client that is mounted", () => {
       await world.hint("online");
       await world.pass(60_000);
       expect(world.requests).toHaveLength(requests);
+      expect(world.sockets).toHaveLength(sockets);
       for (const { signal } of world.requests.slice(1)) expect(signal.aborted).toBe(true);
       expect([...states, ...downs]).toEqual([]);
       expect(client.state.status).toBe("closed");

@@ -52,7 +52,9 @@ describeWith("chromium")("axe finds nothing on", () => {
   async function expectClean(page: Page): Promise<void> {
     await page.evaluate(axe.source);
     const found = await page.evaluate(async () => {
-      const { violations } = await (globalThis as unknown as { axe: typeof axe }).axe.run();
+      const { violations } = await (globalThis as unknown as { axe: typeof axe }).axe.run({
+        resultTypes: ["violations"],
+      });
       return violations.map(({ id, impact, nodes }) => ({
         ...{ id, impact },
         nodes: nodes.map(({ html, failureSummary }) => `${html}: ${failureSummary}`),
