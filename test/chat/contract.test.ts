@@ -1003,7 +1003,7 @@ for (const name of WIRE_NAMES) {
       const where = newChat();
       await write(log.chat, where, "before");
       await other.told.has(where, 1);
-      wire.loseReplies("EVALSHA");
+      wire.loseReplies("EVAL");
       await expect(write(log.chat, where, "x", { ref: "r" })).rejects.toThrow();
       wire.heal();
       await write(log.chat, where, "x", { ref: "r" });
