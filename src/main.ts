@@ -7,9 +7,9 @@ import { type Config, readConfig } from "./config.ts";
 import { createDeps } from "./deps.ts";
 import { createLog, faultCode } from "./log.ts";
 import { nativeRedisTransport } from "./redis/native.ts";
-import { upstashTransport } from "./redis/upstash.ts";
 import { createPages } from "./page/pages.ts";
 import { createFeed } from "./redis/feed.ts";
+import type { RedisTransport } from "./redis/transport.ts";
 import { serve, serveMetrics } from "./server.ts";
 import { memoryTicketStore } from "./store/memory.ts";
 import { redisTicketStore } from "./store/redis.ts";
@@ -48,7 +48,7 @@ process.on("uncaughtException", (error) => log("error", "uncaught", { code: faul
 process.on("unhandledRejection", (error) => log("error", "uncaught", { code: faultCode(error) }));
 
 const demoSecret = crypto.getRandomValues(new Uint8Array(32));
-const redis = config.redis && connect(config.redis);
+const redis = config.redis && (await connect(config.redis));
 const chat = openChat();
 const deps = createDeps({
   ...config,
@@ -126,16 +126,21 @@ function listen<Server>(variable: string, start: () => Server): Server {
 }
 
 /** One Redis, over connections of their own: what waits in one must not hold up the others. */
-function connect(settings: NonNullable<Config["redis"]>) {
-  const { kind } = settings;
-  const open = () =>
-    kind === "upstash" ? upstashTransport(settings) : nativeRedisTransport(settings);
-  const blocking = kind === "native" ? open() : undefined;
+async function connect(settings: NonNullable<Config["redis"]>) {
+  const open = await openerOf(settings);
+  const blocking = settings.kind === "native" ? open() : undefined;
   return {
     tickets: open(),
     chat: open(),
     feed: createFeed({ transport: open(), blocking, clock, log }),
   };
+}
+
+/** How to open a connection. Upstash's client takes as long to load as all the rest, so only who uses it waits. */
+async function openerOf(settings: NonNullable<Config["redis"]>): Promise<() => RedisTransport> {
+  if (settings.kind === "native") return () => nativeRedisTransport(settings);
+  const { upstashTransport } = await import("./redis/upstash.ts");
+  return () => upstashTransport(settings);
 }
 
 function openChat(): ChatLog {
