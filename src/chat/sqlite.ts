@@ -129,9 +129,10 @@ export function sqliteChatLog(options: {
     "DELETE FROM messages WHERE id IN (SELECT id FROM messages WHERE chat = ? ORDER BY id LIMIT ?)",
   );
 
-  let lastId =
-    db.query<{ seq: number }, []>("SELECT seq FROM sqlite_sequence WHERE name = 'messages'").get()
-      ?.seq ?? 0;
+  const newest = db.query<{ seq: number }, []>(
+    "SELECT seq FROM sqlite_sequence WHERE name = 'messages'",
+  );
+  let lastId = newest.get()?.seq ?? 0;
   /** Rows as this process last saw them: nobody else writes here. Emptied when a transaction fails. */
   const known = new Map<string, ChatRow>();
   /** Rows that the transaction under way has changed, to be written once at its end. */
@@ -160,6 +161,8 @@ export function sqliteChatLog(options: {
       events.length = earlier;
       known.clear();
       changed.clear();
+      // Another process may have written after all, as in a restart that overlaps.
+      lastId = newest.get()?.seq ?? 0;
       throw error;
     }
   }
