@@ -892,6 +892,23 @@ describe("SQLite in a file", () => {
       expect(log.told.of(where)).toEqual(["before", "during", "after"]);
     }));
 
+  test("what another process wrote costs one refusal, and then everything goes on from there", () =>
+    withFile(async (path) => {
+      await using one = await openSqlite(path);
+      await using two = await openSqlite(path);
+      const where = newChat();
+      for (let n = 0; n < 5; n++) await write(one.chat, where, `one ${n}`);
+      await expect(write(two.chat, where, "two", { ref: "r" })).rejects.toThrow();
+      await write(two.chat, where, "two", { ref: "r" });
+      expect(await write(one.chat, where, "two", { ref: "r" })).toBe("6");
+      await expect(write(one.chat, where, "the end")).rejects.toThrow();
+      await write(one.chat, where, "the end");
+      const page = await one.chat.messages(where, { limit: 10 });
+      expect(page?.messages.map(({ id }) => id)).toEqual(["1", "2", "3", "4", "5", "6", "7"]);
+      const [seen] = await two.chat.chats({ side: "user", id: where.user }, { limit: 1 });
+      expect(seen).toMatchObject({ unread: 7, lastMessage: { content: "the end" } });
+    }));
+
   test("what was kept is told although the very next messages couldn't be kept", () =>
     withFile(async (path) => {
       await using log = await openSqlite(path);
