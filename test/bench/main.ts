@@ -2,9 +2,21 @@
  * `bun run bench`: what admission costs, each figure as a ratio to a control that is measured in turn with
  * it, in the same run on the same machine. Absolute rates say more about the machine than about the server.
  */
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { startRedis } from "../support/redis.ts";
 import type { Job } from "./load.ts";
-import { type Load, type Server, startControl, startLoad, startMain } from "./process.ts";
+import type { ChatJob } from "./chat-load.ts";
+import {
+  type Load,
+  type Server,
+  startChatLoad,
+  startControl,
+  startLoad,
+  startMain,
+  startRelay,
+} from "./process.ts";
 
 /** Idle sockets whose memory is compared. */
 const HELD_SOCKETS = 10_000;
@@ -26,6 +38,8 @@ await mints();
 await redisAdmissions();
 await memory();
 await starts();
+await messages();
+await memoryOfMessages();
 console.table(
   figures.map(({ figure, measured, control, unit, result, target, met }) => ({
     figure,
@@ -144,6 +158,79 @@ async function starts(): Promise<void> {
   });
 }
 
+/** Two hundred people who write as fast as they are answered, and then at a quarter of that. */
+async function messages(): Promise<void> {
+  const directory = await mkdtemp(join(tmpdir(), "ws-ticket-bench-"));
+  await using redis = await startRedis();
+  await using relay = await startRelay();
+  await using sqlite = await startMain({ CHAT_DATABASE: join(directory, "chat.sqlite") });
+  await using one = await startMain({ REDIS_URL: redis.url });
+  await using other = await startMain({ REDIS_URL: redis.url });
+  using load = startChatLoad();
+  const top = async (server: Server, job: Partial<ChatJob> = {}) =>
+    load.run({
+      ports: { visitors: server.port, users: server.port },
+      bare: server === relay,
+      ...{ sockets: 200, messages: 40_000, window: 32 },
+      ...job,
+    });
+
+  const pairs: Record<"sqlite" | "redis", [number, number][]> = { sqlite: [], redis: [] };
+  for (let round = 0; round <= 7; round++) {
+    const control = (await top(relay)).perSecond;
+    const both = { sqlite: await top(sqlite), redis: await top(one) };
+    if (round === 0) continue;
+    pairs.sqlite.push([both.sqlite.perSecond, control]);
+    pairs.redis.push([both.redis.perSecond, control]);
+  }
+  const [inSqlite, inRedis] = [summary(pairs.sqlite), summary(pairs.redis)];
+  addAtLeast(0.5, "messages kept in SQLite, against a relay", "/s", inSqlite);
+  addAtLeast(0.35, "messages kept in Redis, against a relay", "/s", inRedis);
+
+  const latency = async (figure: string, server: Server, rate: number, users = server) => {
+    const ports = { visitors: server.port, users: users.port };
+    const paced = { messages: Math.round(rate * 3), rate };
+    const measured = await top(server, { ...paced, ports });
+    const control = await top(relay, paced);
+    figures.push({
+      figure: `${figure}, sender to receiver, p99`,
+      measured: measured.p99Ms,
+      control: control.p99Ms,
+      unit: "ms",
+      result: measured.p99Ms / control.p99Ms,
+      target: "none",
+      met: true,
+    });
+  };
+  await latency("SQLite at a quarter of its rate", sqlite, inSqlite.measured / 4);
+  await latency("Redis at a quarter of its rate", one, inRedis.measured / 4);
+  await latency("the same across two servers", one, inRedis.measured / 4, other);
+  await rm(directory, { recursive: true });
+}
+
+/** A million messages: what the process holds after the first hundred thousand, and at the end. */
+async function memoryOfMessages(): Promise<void> {
+  const directory = await mkdtemp(join(tmpdir(), "ws-ticket-bench-"));
+  await using server = await startMain({ CHAT_DATABASE: join(directory, "chat.sqlite") });
+  using load = startChatLoad();
+  const ports = { visitors: server.port, users: server.port };
+  const job = { ports, bare: false, sockets: 200, messages: 100_000, window: 32 };
+  await load.run(job);
+  const before = await server.residentBytes();
+  for (let round = 0; round < 9; round++) await load.run(job);
+  const after = await server.residentBytes();
+  figures.push({
+    figure: "memory after a million messages, against 100,000",
+    measured: after / 1024 / 1024,
+    control: before / 1024 / 1024,
+    unit: "MB",
+    result: after / before,
+    target: "at most 1.10",
+    met: after <= before * 1.1,
+  });
+  await rm(directory, { recursive: true });
+}
+
 async function startMs(start: () => Promise<Server>): Promise<number> {
   await using server = await start();
   return server.startMs;
@@ -151,7 +238,7 @@ async function startMs(start: () => Promise<Server>): Promise<number> {
 
 /** Runs the same job on both servers in turn, after a round that doesn't count. */
 async function compare(
-  load: Load,
+  load: Load<Job, number>,
   job: Omit<Job, "port"> & { rounds: number },
   measured: Server,
   control: Server,

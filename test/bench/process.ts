@@ -1,9 +1,12 @@
+import type { ChatJob, ChatOutcome } from "./chat-load.ts";
 import type { Job, Outcome } from "./load.ts";
 import { freePort } from "../support/redis.ts";
 
 const MAIN = `${import.meta.dir}/../../src/main.ts`;
 const CONTROL = `${import.meta.dir}/control.ts`;
+const RELAY = `${import.meta.dir}/relay.ts`;
 const LOAD = `${import.meta.dir}/load.ts`;
+const CHAT_LOAD = `${import.meta.dir}/chat-load.ts`;
 const COLLECT = `${import.meta.dir}/collect.ts`;
 
 /** No limits (the load is one address and no flood is meant), no log lines; all else as shipped. */
@@ -13,6 +16,7 @@ const ENVIRONMENT = {
   TICKETS_PER_MINUTE: "0",
   MAX_SOCKETS_PER_IDENTITY: "0",
   CHAT_DATABASE: ":memory:",
+  MESSAGES_PER_SECOND: "0",
   LOG_LEVEL: "error",
 };
 
@@ -32,6 +36,10 @@ export function startMain(environment: Record<string, string> = {}): Promise<Ser
 
 export function startControl(kind: "bare" | "jose" | "hello"): Promise<Server> {
   return start([CONTROL, kind], {});
+}
+
+export function startRelay(): Promise<Server> {
+  return start([RELAY], {});
 }
 
 async function start(command: string[], environment: Record<string, string>): Promise<Server> {
@@ -65,16 +73,29 @@ async function start(command: string[], environment: Record<string, string>): Pr
   };
 }
 
-/** The process that the load comes from. */
-export interface Load extends Disposable {
-  /** Does a job and resolves with its rate per second. */
-  run(job: Job): Promise<number>;
+/** A process that the load comes from: it does a job, and says what came of it. */
+export interface Load<Job, Outcome> extends Disposable {
+  run(job: Job): Promise<Outcome>;
 }
 
-export function startLoad(): Load {
+/** Opens tickets and sockets, and says how many per second. */
+export function startLoad(): Load<Job, number> {
+  const load = startLoadProcess<Job, Outcome>(LOAD);
+  return {
+    ...load,
+    run: async (job) => job.count / (await load.run(job)).seconds,
+  };
+}
+
+/** Writes messages. */
+export function startChatLoad(): Load<ChatJob, ChatOutcome> {
+  return startLoadProcess(CHAT_LOAD);
+}
+
+function startLoadProcess<Job, Outcome>(script: string): Load<Job, Outcome> {
   let finished: (outcome: Outcome) => void = () => {};
   let failed: (error: Error) => void = () => {};
-  const child = Bun.spawn([process.execPath, LOAD], {
+  const child = Bun.spawn([process.execPath, script], {
     env: { ...process.env, ...ENVIRONMENT },
     stdout: "inherit",
     stderr: "inherit",
@@ -82,12 +103,12 @@ export function startLoad(): Load {
     onExit: () => failed(new Error("Load process ended")),
   });
   return {
-    async run(job) {
+    run(job) {
       const { promise, resolve, reject } = Promise.withResolvers<Outcome>();
       finished = resolve;
       failed = reject;
       child.send(job);
-      return job.count / (await promise).seconds;
+      return promise;
     },
     [Symbol.dispose]: () => child.kill("SIGKILL"),
   };

@@ -11,7 +11,7 @@ const server = Bun.serve<{ side: string; id: string }>({
   fetch(request, server) {
     const { searchParams } = new URL(request.url);
     const data = { side: searchParams.get("side") ?? "", id: searchParams.get("id") ?? "" };
-    return server.upgrade(request, { data }) ? undefined : new Response("relay");
+    return server.upgrade(request, { data }) ? undefined : new Response("A relay");
   },
   websocket: {
     data: {} as { side: string; id: string },
