@@ -1,7 +1,7 @@
 import { Hono } from "hono";
 import type { Config } from "../config.ts";
 import { ANSWER_HEADERS } from "../headers.ts";
-import type { AppEnv } from "../http.ts";
+import { allowMethods, answer, type AppEnv } from "../http.ts";
 import { isUserId } from "../token.ts";
 
 /** What the pages need to know of the configuration. */
@@ -34,34 +34,47 @@ export function createPages(options: PageOptions): Hono<AppEnv> {
   // Loaded with the first page that somebody asks for: a server that only serves sockets starts without.
   const site = () => import("./site.ts");
 
-  pages.get("/", async (c) => {
-    const origin = originOf(options.publicUrl ?? new URL(c.req.url));
-    const { home } = await site();
-    return c.html(home({ ...options, origin }), 200, PAGE_HEADERS);
-  });
-  pages.get("/chat/:user", async (c, next) => {
-    const user = c.req.param("user");
-    if (!isUserId(user)) return next();
-    const { chat } = await site();
-    return c.html(chat({ user }), 200, PAGE_HEADERS);
-  });
-  pages.get("/inbox", async (c) => {
-    const { inbox } = await site();
-    return c.html(inbox(options), 200, PAGE_HEADERS);
-  });
-  pages.on("GET", ["/client.js", "/assets/:name"], async (c, next) => {
-    const { files } = await site();
-    const file = (await files()).get(c.req.path);
-    if (!file) return next();
-    const headers = {
-      ...PAGE_HEADERS,
-      "Cache-Control": "no-cache",
-      "Content-Type": file.type,
-      ETag: file.etag,
-    };
-    if (c.req.header("if-none-match") === file.etag) return c.body(null, 304, headers);
-    return c.body(file.text, 200, headers);
-  });
+  pages
+    .get("/", async (c) => {
+      const origin = originOf(options.publicUrl ?? new URL(c.req.url));
+      const { home } = await site();
+      return c.html(home({ ...options, origin }), 200, PAGE_HEADERS);
+    })
+    .all(allowMethods("GET, HEAD"));
+
+  pages
+    .get("/chat/:user", async (c) => {
+      const user = c.req.param("user");
+      if (!isUserId(user)) return answer("not_found");
+      const { chat } = await site();
+      return c.html(chat({ user }), 200, PAGE_HEADERS);
+    })
+    .all(allowMethods("GET, HEAD"));
+
+  pages
+    .get("/inbox", async (c) => {
+      const { inbox } = await site();
+      return c.html(inbox(options), 200, PAGE_HEADERS);
+    })
+    .all(allowMethods("GET, HEAD"));
+
+  for (const path of ["/client.js", "/assets/:name"]) {
+    pages
+      .get(path, async (c) => {
+        const { files } = await site();
+        const file = (await files()).get(c.req.path);
+        if (!file) return answer("not_found");
+        const headers = {
+          ...PAGE_HEADERS,
+          "Cache-Control": "no-cache",
+          "Content-Type": file.type,
+          ETag: file.etag,
+        };
+        if (c.req.header("if-none-match") === file.etag) return c.body(null, 304, headers);
+        return c.body(file.text, 200, headers);
+      })
+      .all(allowMethods("GET, HEAD"));
+  }
   return pages;
 }
 

@@ -41,6 +41,16 @@ describe("every page", () => {
     });
   }
 
+  test("is there to be read only", async () => {
+    await using site = startSite();
+    for (const path of ["/", "/chat/alice", "/inbox", "/client.js", "/assets/style.css"]) {
+      expect((await site.ask(path, { method: "HEAD" })).status).toBe(200);
+      const { status, headers } = await site.ask(path, { method: "POST" });
+      expect(status).toBe(405);
+      expect(headers.get("allow")).toBe("GET, HEAD");
+    }
+  });
+
   test("writes the user's name as text, wherever it stands", async () => {
     await using site = startSite();
     const { text } = await site.ask(`/chat/${encodeURIComponent(`"><script>alert(1)</script>`)}`);
