@@ -1,0 +1,39 @@
+/**
+ * A server of its own whose clock runs 25 times as fast, so that a beat takes a second. A message `block`
+ * keeps the whole process busy for 2 s: nearly a minute of its time.
+ */
+import { createDeps } from "../../src/deps.ts";
+import { serve } from "../../src/server.ts";
+import { SESSION_SECRET, TOKEN_SECRET } from "./people.ts";
+
+const SPEED = 25;
+const startedAtMs = Date.now();
+
+const deps = createDeps({
+  keys: { secret: TOKEN_SECRET },
+  sessionSecret: SESSION_SECRET,
+  ticketsPerMinute: 0,
+  log: () => {},
+  clock: {
+    nowMs: () => startedAtMs,
+    monotonicMs: () => performance.now() * SPEED,
+    every(intervalMs, run) {
+      const timer = setInterval(run, intervalMs / SPEED);
+      return () => clearInterval(timer);
+    },
+  },
+});
+const server = serve({
+  ...deps,
+  handlers: {
+    message(socket, _, text) {
+      if (text === "block") {
+        const endMs = performance.now() + 2_000;
+        while (performance.now() < endMs);
+      }
+      socket.send(JSON.stringify({ echo: text }));
+    },
+  },
+  socketLimits: { maxPerIdentity: 0 },
+});
+process.stdout.write(`${server.url.origin}\n`);
