@@ -188,7 +188,7 @@ export function inbox({ demo, userClaim = "sub" }: PageOptions): Html {
             </div>
           </nav>
           <section class="thread-place" id="thread" aria-label="Chat">
-            <p class="empty" id="no-thread">
+            <p class="empty" id="no-thread" hidden>
               Choose a chat to read it.
             </p>
           </section>

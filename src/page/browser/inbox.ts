@@ -131,6 +131,7 @@ function openInbox(client: ChatClient, user: string | undefined): void {
     list.replaceChildren(...chats.map(row));
     if (focused) list.querySelector<HTMLElement>(`[data-peer="${focused}"]`)?.focus();
     byId("no-chats").hidden = chats.length > 0;
+    byId("no-thread").hidden = open !== undefined || chats.length === 0;
     setTitle(
       "Inbox",
       chats.reduce((sum, { unread }) => sum + unread, 0),
@@ -189,7 +190,7 @@ function openInbox(client: ChatClient, user: string | undefined): void {
     open?.thread.dispose();
     open = undefined;
     place.querySelector(".thread-head")?.remove();
-    byId("no-thread").hidden = false;
+    byId("no-thread").hidden = chats.length === 0;
     panes.dataset.view = "list";
     for (const button of list.querySelectorAll<HTMLElement>("[data-peer]")) {
       button.setAttribute("aria-current", "false");

@@ -22,7 +22,6 @@ export interface Thread {
 
 interface Row {
   readonly item: HTMLLIElement;
-  readonly day: string;
   shown: string;
 }
 
@@ -109,19 +108,20 @@ export function createThread(options: {
     let place = list.firstElementChild;
     let day = "";
     for (const message of messages) {
-      const row = rows.get(message.key) ?? createRow(message, dayOf(message.atMs, nowMs));
+      const row = rows.get(message.key) ?? createRow(message);
       rows.set(message.key, row);
       if (row.item === place) place = place.nextElementSibling;
       else list.insertBefore(row.item, place);
-      row.item.dataset.day = row.day === day ? "" : row.day;
-      day = row.day;
+      const itsDay = dayOf(message.atMs, nowMs);
+      row.item.dataset.day = itsDay === day ? "" : itsDay;
+      day = itsDay;
       fill(row, message);
     }
   }
 
-  function createRow(message: ConversationMessage, day: string): Row {
+  function createRow(message: ConversationMessage): Row {
     const side = message.isMine ? "mine" : "theirs";
-    return { item: element("li", { class: `message ${side}` }), day, shown: "" };
+    return { item: element("li", { class: `message ${side}` }), shown: "" };
   }
 
   function fill(row: Row, message: ConversationMessage): void {
