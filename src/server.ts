@@ -56,7 +56,7 @@ export interface RunningServer extends AsyncDisposable {
   /**
    * Refuses what is new, tells every socket 1012, evenly spread over `spreadMs` (default: at once), and
    * finishes what is under way, all within `withinMs` (default 10,000). Closes chat, feed and store. Further
-   * calls return the first one's promise.
+   * calls return the first one's promise. Rejects when the closing failed or took too long.
    */
   stop(options?: StopOptions): Promise<void>;
 }
@@ -170,7 +170,8 @@ export function serve(options: ServeOptions): RunningServer {
     }
     await server.stop(true);
     sockets.stop();
-    await Promise.all([handlers.stop?.(), deps.feed?.close(), deps.store.close()]);
+    const closed = Promise.all([handlers.stop?.(), deps.feed?.close(), deps.store.close()]);
+    await withinDeadline(closed, Math.max(GOODBYE_MS, leftMs()));
   }
 
   const stop: RunningServer["stop"] = (options) => (stopping ??= drain(options));

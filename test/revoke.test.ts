@@ -359,6 +359,24 @@ function contract(start: () => Promise<Subject>): void {
     }
   });
 
+  test.each([
+    ["a slash", "a/b"],
+    ["what ends a path", "a?b#c"],
+    ["a percent sign", "100%"],
+    ["what looks encoded", "%2F%20"],
+    ["letters of other scripts", "ÿ 漢字 é"],
+    ["a plus", "a+b@example.com"],
+    ["what looks like a visitor's id", "A".repeat(22)],
+    ["what looks like a pattern", "*[a]?"],
+  ])("an operator ends a user whose id has %s", async (_, id) => {
+    const user = `${id}${id.length === 22 ? "" : ++people}`;
+    const token = await here.token(user);
+    const socket = await open(there, token);
+    expect((await kick(here, user)).status).toBe(204);
+    await expectEnded(socket);
+    expect((await there.mint(token)).status).toBe(401);
+  });
+
   test("an operator's kick of nobody in particular ends nothing", async () => {
     await using user = await here.openUser(newUser());
     await using visitor = await here.openVisitor();

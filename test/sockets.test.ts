@@ -570,15 +570,31 @@ describe("handlers", () => {
   });
 });
 
+describe("a stop", () => {
+  test.each<[string, () => Promise<void>, string]>([
+    ["never finish it", () => new Promise(() => {}), "DeadlineError"],
+    ["fail at it", () => Promise.reject(new TypeError("canary")), "TypeError"],
+  ])("says so, and in time, when the handlers %s", async (_, stop, name) => {
+    const server = startServer({ handlers: { ...echo(), stop } });
+    const socket = await server.openUser();
+    const startedAtMs = performance.now();
+    const error = await server.server.stop({ withinMs: 100 }).catch((reason) => reason);
+    expect(error).toMatchObject({ name });
+    expect(performance.now() - startedAtMs).toBeLessThan(2_500);
+    expect((await socket.closed).code).toBe(1012);
+    expect(server.server.socketCount).toBe(0);
+  });
+});
+
 describe("what a socket leaves behind", () => {
   test("is nothing: after 1,000 of them no socket, no timer and no memory of one", async () => {
     await using server = startServer({ socketLimits: { maxPerIdentity: 0 } });
     const timers = server.clock.timers;
-    const token = await server.token();
+    const sets = heapStats().objectTypeCounts.Set ?? 0;
     for (let round = 0; round < 20; round++) {
       const sockets = await Promise.all(
-        Array.from({ length: 50 }, async () => {
-          const { ticket } = (await (await server.mint(token)).json()) as { ticket: string };
+        Array.from({ length: 50 }, async (_, at) => {
+          const ticket = await server.ticket(`user ${round}-${at}`);
           const socket = openSocket(
             `${server.origin.replace("http", "ws")}/ws/chat?ticket=${ticket}`,
           );
@@ -597,7 +613,8 @@ describe("what a socket leaves behind", () => {
     Bun.gc(true);
     await new Promise((resolve) => setImmediate(resolve));
     Bun.gc(true);
-    const { ServerWebSocket = 0 } = heapStats().objectTypeCounts;
+    const { ServerWebSocket = 0, Set = 0 } = heapStats().objectTypeCounts;
+    expect(Set - sets).toBeLessThan(100);
     expect(ServerWebSocket).toBeLessThan(20);
     expect(server.clock.timers).toBe(timers);
   });
