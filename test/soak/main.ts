@@ -31,6 +31,8 @@ const tokens = await Promise.all(
 );
 const cookies = await Promise.all(tokens.map(() => people.visitorCookie()));
 const done = { connects: 0, messages: 0, renewals: 0, leaves: 0, crashes: 0 };
+/** What didn't go as it should, at either end, and how often. */
+const faults: Record<string, number> = {};
 
 try {
   await churn(60_000);
@@ -46,7 +48,8 @@ try {
   );
   console.table({ "after the first minute": first, "at the end": last });
   console.log(grown.length === 0 ? "Nothing has grown" : `Grown: ${grown.join(", ")}`);
-  process.exitCode = grown.length === 0 ? 0 : 1;
+  console.log("Faults:", JSON.stringify(faults));
+  process.exitCode = grown.length === 0 && Object.keys(faults).length === 0 ? 0 : 1;
 } finally {
   server.child.kill("SIGTERM");
   await server.child.exited;
@@ -58,11 +61,17 @@ async function churn(forMs: number): Promise<void> {
   await Promise.all(
     Array.from({ length: AT_ONCE }, async () => {
       while (performance.now() < endMs) {
-        await (Math.random() < 0.5 ? visitOnce() : workOnce());
+        await (Math.random() < 0.5 ? visitOnce() : workOnce()).catch(note);
         await Bun.sleep(number(MAX_PAUSE_MS));
       }
     }),
   );
+}
+
+function note(fault: unknown): void {
+  const name = fault instanceof Error ? fault.message : String(fault);
+  faults[name] = (faults[name] ?? 0) + 1;
+  console.log(new Date().toISOString(), name);
 }
 
 /** A visitor comes, writes to a user, and goes. */
@@ -91,7 +100,9 @@ async function workOnce(): Promise<void> {
 }
 
 async function open(token: string): Promise<TestSocket> {
-  const { ticket } = (await (await people.mint(token)).json()) as { ticket: string };
+  const minted = await people.mint(token);
+  if (minted.status !== 200) throw new Error(`No ticket: ${minted.status}`);
+  const { ticket } = (await minted.json()) as { ticket: string };
   const socket = openSocket(`${socketUrl}?ticket=${ticket}`);
   await socket.opened;
   done.connects++;
@@ -102,7 +113,9 @@ async function write(socket: TestSocket, frame: Record<string, string>): Promise
   for (let count = 1 + number(4); count > 0; count--) {
     const ref = crypto.randomUUID();
     socket.send({ ...frame, content: "x".repeat(1 + number(1_000)), ref });
-    await socket.next((answer) => answer.ref === ref);
+    const answered = socket.next((answer) => answer.ref === ref);
+    const ended = socket.closed.then(({ code }) => Promise.reject(new Error(`Ended: ${code}`)));
+    await Promise.race([answered, ended]);
     done.messages++;
   }
 }
@@ -173,7 +186,10 @@ async function startServer() {
   }
   // Read on, so that the server never waits for us.
   void (async () => {
-    for await (const _ of lines);
+    for await (const line of lines) {
+      const { level, event, code } = JSON.parse(line);
+      if (level !== "info" || /refused|gone/.test(event)) note(`${event} ${code}`);
+    }
   })();
   return {
     child,
