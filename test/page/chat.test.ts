@@ -258,6 +258,8 @@ describeWith("chromium")("in Chromium", () => {
     await using site = startSite({ demo: false });
     const token = await site.token("alice");
     const user = await signIn(await newcomer(), site.origin, { token });
+    // The list is there: no request is on its way that would be refused, and be in the console.
+    await user.locator("#no-chats").waitFor();
     await fetch(`${site.origin}/api/auth/sign-out`, {
       method: "POST",
       headers: { Authorization: `Bearer ${token}` },
