@@ -109,6 +109,14 @@ export function createSockets(
   let size = 0;
   const stopSweep = clock.every(SWEEP_INTERVAL_MS, sweep);
 
+  /** More than one identity may have. Those that were told to make room don't count, or nobody could renew at the limit. */
+  function isCrowd(own: Set<Socket>): boolean {
+    const { maxPerIdentity } = limits;
+    if (maxPerIdentity === 0 || own.size <= maxPerIdentity) return false;
+    const isTold = ({ data }: Socket) => data.tellExpiryAtMs === Number.POSITIVE_INFINITY;
+    return [...own].filter((socket) => !isTold(socket)).length > maxPerIdentity;
+  }
+
   function end(socket: Socket, code: number, reason: string): void {
     const { data } = socket;
     if (data.ended) return;
@@ -201,7 +209,7 @@ export function createSockets(
       size++;
       if (isRevoked(identity)) {
         end(socket, CLOSE.signedOut, "Signed out");
-      } else if (limits.maxPerIdentity > 0 && own.size > limits.maxPerIdentity) {
+      } else if (isCrowd(own)) {
         end(socket, CLOSE.tooManySockets, "Too many sockets");
       } else {
         socket.data.announced = true;

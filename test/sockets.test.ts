@@ -346,6 +346,28 @@ describe("a share of the server", () => {
     await settled(again);
   });
 
+  test("has room for the next socket of one that was told to come again, and no more", async () => {
+    await using server = startServer({ handlers: echo(), socketLimits: { maxPerIdentity: 2 } });
+    const open = async (ttlMs: number) => {
+      const answer = await server.mint(await server.token("alice", { ttlMs }));
+      const { ticket } = (await answer.json()) as { ticket: string };
+      const url = `${server.origin.replace("http", "ws")}/ws/chat?ticket=${ticket}`;
+      const socket = openSocket(url);
+      await socket.opened;
+      return socket;
+    };
+    const ending = [await open(60_000), await open(60_000)];
+    expect((await (await open(60_000)).closed).code).toBe(4502);
+    server.clock.advance(30_000);
+    const next = [await open(3_600_000), await open(3_600_000)];
+    for (const socket of [...ending, ...next]) await settled(socket);
+    expect((await (await open(3_600_000)).closed).code).toBe(4502);
+    server.clock.advance(30_000);
+    for (const { closed } of ending) expect((await closed).code).toBe(4001);
+    for (const socket of next) await settled(socket);
+    expect((await (await open(3_600_000)).closed).code).toBe(4502);
+  });
+
   test("of a visitor is per cookie, on whatever machine it is", async () => {
     await using server = startServer({ handlers: echo(), socketLimits: { maxPerIdentity: 1 } });
     const cookie = await server.visitorCookie();
