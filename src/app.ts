@@ -37,7 +37,7 @@ export function createApp(deps: Deps): Hono<AppEnv> {
   const { limits, log, visitors } = deps;
   const app = new Hono<AppEnv>({ getPath });
 
-  app.use(answerHeaders(deps), checkUrl);
+  app.use(answerHeaders(deps), checkUrl(deps));
   app.use("/api/*", limitBody);
   app.onError((error) => {
     log("error", "request_failed", { code: faultCode(error) });
@@ -151,13 +151,14 @@ async function readSignOut(request: Request): Promise<{ everywhere: boolean } | 
 }
 
 /** Refuses what is no URL, and every URL with a credential in it, before anything else looks at the request. */
-const checkUrl: MiddlewareHandler<AppEnv> = async (c, next) => {
-  const target = parseUrl(c.req.raw);
-  if (!target.ok) return refusalResponse(target);
-  const ticket = readTicket(target.url);
-  if (!ticket.ok) return refusalResponse(ticket);
-  return next();
-};
+function checkUrl(deps: Deps): MiddlewareHandler<AppEnv> {
+  return async (c, next) => {
+    const target = parseUrl(c.req.raw);
+    if (!target.ok) return decline(c, target, deps);
+    const ticket = readTicket(target.url);
+    return ticket.ok ? next() : decline(c, ticket, deps);
+  };
+}
 
 const limitRead = bodyLimit({
   maxSize: MAX_BODY_BYTES,
