@@ -17,7 +17,7 @@ import {
   peerOf,
 } from "./http.ts";
 import { isSecure } from "./origin.ts";
-import { type Refusal, refuse, refuseFor, refusalResponse } from "./refusal.ts";
+import { type Refusal, refuse, refuseFor } from "./refusal.ts";
 import { isRevoked, kick, signOut } from "./revoke.ts";
 import { issueTicket } from "./ticket.ts";
 import { isUserId, readBearer } from "./token.ts";
