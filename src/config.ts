@@ -3,6 +3,7 @@ import { MIN_SECRET_BYTES } from "./deps.ts";
 import { utf8 } from "./encoding.ts";
 import { LOG_LEVELS, type LogLevel } from "./log.ts";
 import { isLoopback } from "./origin.ts";
+import type { RedisSettings } from "./redis/open.ts";
 import type { TokenKeys } from "./token.ts";
 
 const DAY_MS = 86_400_000;
@@ -28,9 +29,7 @@ export interface Config {
   readonly userClaim: string;
   readonly allowedOrigins?: readonly string[];
   readonly publicUrl?: URL;
-  readonly redis?:
-    | { readonly kind: "upstash"; readonly url: string; readonly token: string }
-    | { readonly kind: "native"; readonly url: string };
+  readonly redis?: RedisSettings;
   readonly chatDatabase: string;
   readonly retention: Retention;
   readonly ticketTtlMs: number;

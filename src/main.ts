@@ -1,18 +1,13 @@
 import { createChat } from "./chat/hub.ts";
 import type { ChatLog } from "./chat/log.ts";
-import { redisChatLog } from "./chat/redis.ts";
 import { sqliteChatLog } from "./chat/sqlite.ts";
 import { systemClock } from "./clock.ts";
-import { type Config, readConfig } from "./config.ts";
+import { readConfig } from "./config.ts";
 import { createDeps } from "./deps.ts";
 import { createLog, faultCode } from "./log.ts";
-import { nativeRedisTransport } from "./redis/native.ts";
 import { createPages } from "./page/pages.ts";
-import { createFeed } from "./redis/feed.ts";
-import type { RedisTransport } from "./redis/transport.ts";
 import { serve, serveMetrics } from "./server.ts";
 import { memoryTicketStore } from "./store/memory.ts";
-import { redisTicketStore } from "./store/redis.ts";
 import type { TicketStore } from "./store/store.ts";
 import { signToken } from "./token.ts";
 
@@ -48,15 +43,16 @@ process.on("uncaughtException", (error) => log("error", "uncaught", { code: faul
 process.on("unhandledRejection", (error) => log("error", "uncaught", { code: faultCode(error) }));
 
 const demoSecret = crypto.getRandomValues(new Uint8Array(32));
-const redis = config.redis && (await connect(config.redis));
-const chat = openChat();
+// Loaded only where it is used, like the metrics: nobody else waits for it.
+const redis =
+  config.redis &&
+  (await (await import("./redis/open.ts")).openRedis(config.redis, { ...config, clock, log }));
+const chat = redis?.chat ?? openChat();
 const deps = createDeps({
   ...config,
   keys: config.keys ?? { secret: demoSecret },
   sessionSecret: config.sessionSecret ?? crypto.getRandomValues(new Uint8Array(32)),
-  store: measured(
-    redis ? redisTicketStore(redis.tickets, redis.feed) : memoryTicketStore({ clock }),
-  ),
+  store: measured(redis?.store ?? memoryTicketStore({ clock })),
   chat,
   feed: redis?.feed,
   clock,
@@ -125,27 +121,8 @@ function listen<Server>(variable: string, start: () => Server): Server {
   }
 }
 
-/** One Redis, over connections of their own: what waits in one must not hold up the others. */
-async function connect(settings: NonNullable<Config["redis"]>) {
-  const open = await openerOf(settings);
-  const blocking = settings.kind === "native" ? open() : undefined;
-  return {
-    tickets: open(),
-    chat: open(),
-    feed: createFeed({ transport: open(), blocking, clock, log }),
-  };
-}
-
-/** How to open a connection. Upstash's client takes as long to load as all the rest, so only who uses it waits. */
-async function openerOf(settings: NonNullable<Config["redis"]>): Promise<() => RedisTransport> {
-  if (settings.kind === "native") return () => nativeRedisTransport(settings);
-  const { upstashTransport } = await import("./redis/upstash.ts");
-  return () => upstashTransport(settings);
-}
-
 function openChat(): ChatLog {
   const { retention } = config;
-  if (redis) return redisChatLog({ transport: redis.chat, feed: redis.feed, clock, retention });
   try {
     return sqliteChatLog({ path: config.chatDatabase, clock, retention });
   } catch (error) {

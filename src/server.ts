@@ -1,4 +1,3 @@
-import { readFileSync } from "node:fs";
 import type { Hono } from "hono";
 import { admit } from "./admit.ts";
 import { createApp } from "./app.ts";
@@ -30,7 +29,9 @@ const GOODBYE_MS = 1_000;
 /** Time for the last answers to leave, in milliseconds. */
 const FLUSH_MS = 100;
 
-export const DEFAULT_LIMITS: Omit<SocketLimits, "maxSockets"> = {
+export const DEFAULT_LIMITS: SocketLimits = {
+  // Until it is known how many open files the process may have: 80 % of what every system allows.
+  maxSockets: 800,
   maxPerIdentity: 20,
   messagesPerSecond: 20,
   maxMessageBytes: 16_384,
@@ -77,13 +78,18 @@ export function serve(options: ServeOptions): RunningServer {
   };
   const app = createApp(deps);
   if (options.pages) app.route("/", options.pages);
-  const limits = { ...DEFAULT_LIMITS, maxSockets: maxSockets(), ...socketLimits };
-  const sockets = createSockets(deps, handlers, limits);
+  const sockets = createSockets(deps, handlers, { ...DEFAULT_LIMITS, ...socketLimits });
+  let { maxSockets } = { ...DEFAULT_LIMITS, ...socketLimits };
+  if (socketLimits?.maxSockets === undefined) {
+    void readMaxSockets().then((most) => {
+      maxSockets = most;
+    });
+  }
   let handshakes = 0;
   let requests = 0;
 
   async function openSocket(request: Request): Promise<Response | undefined> {
-    if (handshakes >= MAX_HANDSHAKES || sockets.size + handshakes >= limits.maxSockets) {
+    if (handshakes >= MAX_HANDSHAKES || sockets.size + handshakes >= maxSockets) {
       log("warn", "socket_refused", { code: "too_many_requests", note: "The server is full" });
       return refusalResponse(refuseFor(1_000));
     }
@@ -193,16 +199,16 @@ function settled(promise: Promise<unknown>, withinMs: number): Promise<boolean> 
   );
 }
 
-/** Sockets at once: well below the process's limit of open files, where accepting would spin. */
-function maxSockets(): number {
-  let openFiles = 10_000;
-  try {
-    const limits = readFileSync("/proc/self/limits", "utf8");
-    openFiles = Number(/^Max open files +(\d+)/m.exec(limits)?.[1] ?? openFiles);
-  } catch {
-    // Not Linux: a number that every desktop allows.
-  }
-  return Math.floor(openFiles * 0.8);
+/** Part of the open files that a process may have which sockets may take: at the limit itself accepting would spin. */
+const SOCKET_SHARE = 0.8;
+
+/** Sockets at once. Where there is no `/proc` it stays at what every system allows. */
+async function readMaxSockets(): Promise<number> {
+  const limits = await Bun.file("/proc/self/limits")
+    .text()
+    .catch(() => "");
+  const openFiles = /^Max open files +(\d+)/m.exec(limits)?.[1];
+  return openFiles ? Math.floor(Number(openFiles) * SOCKET_SHARE) : DEFAULT_LIMITS.maxSockets;
 }
 
 /** Serves the text of `read` under `/metrics`, and nothing else, on a port of its own. */

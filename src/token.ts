@@ -1,8 +1,3 @@
-// Part by part: all of it takes several times as long to load.
-import * as errors from "jose/errors";
-import { createLocalJWKSet } from "jose/jwks/local";
-import { SignJWT } from "jose/jwt/sign";
-import { jwtVerify } from "jose/jwt/verify";
 import type { JSONWebKeySet, JWTHeaderParameters, JWTVerifyGetKey } from "jose";
 import type { Clock } from "./clock.ts";
 import { DEPENDENCY_DEADLINE_MS } from "./deadline.ts";
@@ -10,6 +5,12 @@ import { fromBase64url, isCanonicalBase64url, sha256Hex } from "./encoding.ts";
 import { fetchJson } from "./fetch.ts";
 import { faultCode, type Log } from "./log.ts";
 import { type Refusal, refuse } from "./refusal.ts";
+
+/** Loaded at the first token: until then nobody waits for it. */
+let loading: Promise<typeof import("jose")> | undefined;
+function jose(): Promise<typeof import("jose")> {
+  return (loading ??= import("jose"));
+}
 
 /** Longest token that is looked at, in characters. */
 export const MAX_TOKEN_LENGTH = 8_192;
@@ -73,6 +74,7 @@ export function createTokenVerifier(options: {
   };
 
   async function verify(token: string): Promise<Record<string, unknown>> {
+    const { errors, jwtVerify } = await jose();
     const options = { ...verifyOptions, currentDate: new Date(clock.nowMs()) };
     try {
       return (await jwtVerify(token, getKey, options)).payload;
@@ -191,7 +193,7 @@ const MAX_KEYS_BYTES = 256 * 1024;
  * costs the key server one request per `KEYS_RETRY_MS` and not one per token.
  */
 function remoteKeys(url: URL, clock: Clock, log: Log): JWTVerifyGetKey {
-  let known: { find: ReturnType<typeof createLocalJWKSet>; atMs: number } | undefined;
+  let known: { find: JWTVerifyGetKey; atMs: number } | undefined;
   let failedAtMs = Number.NEGATIVE_INFINITY;
   let asking: Promise<void> | undefined;
 
@@ -204,6 +206,7 @@ function remoteKeys(url: URL, clock: Clock, log: Log): JWTVerifyGetKey {
         maxBytes: MAX_KEYS_BYTES,
       });
       if (answer.status !== 200) throw new KeysUnavailableError();
+      const { createLocalJWKSet } = await jose();
       known = { find: createLocalJWKSet(answer.body as JSONWebKeySet), atMs: clock.monotonicMs() };
       failedAtMs = Number.NEGATIVE_INFINITY;
     } catch (error) {
@@ -232,6 +235,7 @@ function remoteKeys(url: URL, clock: Clock, log: Log): JWTVerifyGetKey {
     try {
       return await known.find(header, token);
     } catch (error) {
+      const { errors } = await jose();
       if (!(error instanceof errors.JWKSNoMatchingKey)) throw error;
       await refresh(KEYS_COOLDOWN_MS);
       // An unknown key and a key server that is away: it may well be a new key.
@@ -242,13 +246,14 @@ function remoteKeys(url: URL, clock: Clock, log: Log): JWTVerifyGetKey {
 }
 
 /** Signs an HS256 access token for `user`: for the demo and for tests; real tokens come from your issuer. */
-export function signToken(options: {
+export async function signToken(options: {
   secret: Uint8Array;
   user: string;
   expiresAtMs: number;
   claims?: Record<string, unknown>;
 }): Promise<string> {
   const { secret, user, expiresAtMs, claims } = options;
+  const { SignJWT } = await jose();
   return new SignJWT({ sub: user, ...claims, exp: Math.floor(expiresAtMs / 1000) })
     .setProtectedHeader({ alg: "HS256", typ: "JWT" })
     .sign(secret);
