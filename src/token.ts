@@ -5,6 +5,7 @@ import { fromBase64url, isCanonicalBase64url, sha256Hex } from "./encoding.ts";
 import { fetchJson } from "./fetch.ts";
 import { faultCode, type Log } from "./log.ts";
 import { type Refusal, refuse } from "./refusal.ts";
+import { isLine } from "./text.ts";
 
 /** Loaded at the first token: until then nobody waits for it. */
 let loading: Promise<typeof import("jose")> | undefined;
@@ -125,13 +126,7 @@ export function createTokenVerifier(options: {
 
 /** Whether a value can be a user's id: 1 to 255 well-formed characters, none of them a control character. */
 export function isUserId(value: unknown): value is string {
-  return (
-    typeof value === "string" &&
-    value.length >= 1 &&
-    value.length <= MAX_USER_ID_LENGTH &&
-    value.isWellFormed() &&
-    !/\p{Cc}/u.test(value)
-  );
+  return isLine(value, MAX_USER_ID_LENGTH);
 }
 
 /**

@@ -1,4 +1,5 @@
 import type { Identity } from "../admit.ts";
+import { toTimestamp } from "../text.ts";
 import type { Chat, Message, MessageType } from "./protocol.ts";
 
 /** Which of a chat's two people. */
@@ -112,7 +113,7 @@ export function toMessage(
     to: byVisitor ? chat.user : chat.visitor,
     content: stored.content,
     ...(stored.nickname && { nickname: stored.nickname }),
-    timestamp: new Date(stored.atMs).toISOString(),
+    timestamp: toTimestamp(stored.atMs),
     chatId: chat.visitor,
   };
 }

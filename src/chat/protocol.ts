@@ -1,4 +1,5 @@
 import type { Identity } from "../admit.ts";
+import { isLine, isLines, toTimestamp } from "../text.ts";
 import { isUserId } from "../token.ts";
 import { isVisitorId } from "../visitor.ts";
 
@@ -96,7 +97,7 @@ export function readFrame(text: string, sender: Identity): ClientFrame | FrameEr
   const isRecipient = sender.kind === "visitor" ? isUserId : isVisitorId;
   if (!isRecipient(to)) return { error: "invalid_recipient", ...echo };
   const content = own("content");
-  if (!isContent(content)) return { error: "invalid_content", ...echo };
+  if (!isLines(content, MAX_CONTENT_LENGTH)) return { error: "invalid_content", ...echo };
   const nickname = own("nickname");
   if (nickname !== undefined && !isLine(nickname, MAX_NICKNAME_LENGTH)) {
     return { error: "invalid_nickname", ...echo };
@@ -140,34 +141,12 @@ function isTooDeep(text: string): boolean {
   return false;
 }
 
-/** Text of one line: well-formed, no control characters. */
-function isLine(value: unknown, maxLength: number): value is string {
-  return (
-    typeof value === "string" &&
-    value.length >= 1 &&
-    value.length <= maxLength &&
-    value.isWellFormed() &&
-    !/\p{Cc}/u.test(value)
-  );
-}
-
-/** Text of several lines that says something. */
-function isContent(value: unknown): value is string {
-  return (
-    typeof value === "string" &&
-    value.length <= MAX_CONTENT_LENGTH &&
-    value.trim() !== "" &&
-    value.isWellFormed() &&
-    !/(?!\n)\p{Cc}/u.test(value)
-  );
-}
-
 export function errorFrame({ error, ref }: FrameError): string {
   return JSON.stringify({ type: "ERROR", ref, code: error, message: FRAME_ERRORS[error] });
 }
 
 export function ackFrame({ id, atMs, ref }: { id: string; atMs: number; ref?: string }): string {
-  return JSON.stringify({ type: "ACK", ref, id, timestamp: new Date(atMs).toISOString() });
+  return JSON.stringify({ type: "ACK", ref, id, timestamp: toTimestamp(atMs) });
 }
 
 export function readReceipt(chat: Chat, { by, upTo }: { by: string; upTo: string }): string {
