@@ -61,20 +61,31 @@ const APPEND = `
     return unknown >= tonumber(maxUnknown)
   end
 
-  local function append(k, a)
-    local messages, chat, ref, ofUser, ofVisitor, blocked = unpack(KEYS, k + 1, k + 6)
-    local side, user, visitor, nickname, at, hasRef, body = unpack(ARGV, a + 1, a + 7)
+  -- Ids of messages that turn out to be known or refused are left out.
+  local count = (#KEYS - 3) / 6
+  local firstId = call('INCRBY', sequence, count) - count + 1
+
+  local function append(n)
+    local messages, chat, ref, ofUser, ofVisitor, blocked = unpack(KEYS, 4 + n * 6, 9 + n * 6)
+    local side, user, visitor, nickname, at, hasRef, body = unpack(ARGV, 6 + n * 7, 12 + n * 7)
     local byVisitor = side == 'visitor'
-    if hasRef == '1' then
-      local known = call('GET', ref)
-      if known then return known end
-    end
-    if byVisitor and call('SISMEMBER', blocked, visitor) == 1 then return 'blocked' end
     local touched = call('HGET', chat, 'touched')
-    if byVisitor and not touched and hasTooManyUnknown(ofVisitor, user) then
-      return 'too_many_recipients'
+    local refused
+    if byVisitor then
+      if call('SISMEMBER', blocked, visitor) == 1 then
+        refused = 'blocked'
+      elseif not touched and hasTooManyUnknown(ofVisitor, user) then
+        refused = 'too_many_recipients'
+      end
     end
-    local id = string.format('%d', call('INCR', sequence))
+    local id = string.format('%d', firstId + n)
+    local kept = id .. ' ' .. at
+    if hasRef == '1' then
+      if refused then return call('GET', ref) or refused end
+      if not call('SET', ref, kept, 'NX', 'PX', refTtl) then return call('GET', ref) end
+    elseif refused then
+      return refused
+    end
     if maxMessages == '0' then
       call('XADD', messages, id .. '-0', 'at', at, 'body', body)
     else
@@ -94,14 +105,12 @@ const APPEND = `
       end
     end
     news[#news + 1] = '{"id":"' .. id .. '",' .. body
-    local kept = id .. ' ' .. at
-    if hasRef == '1' then call('SET', ref, kept, 'PX', refTtl) end
     return kept
   end
 
   local outcomes = {}
-  for n = 0, (#KEYS - 3) / 6 - 1 do
-    outcomes[n + 1] = append(3 + n * 6, 5 + n * 7)
+  for n = 0, count - 1 do
+    outcomes[n + 1] = append(n)
   end
   if #news > 0 then
     call('XADD', feed, 'MAXLEN', '~', feedLength, '*', 'kind', 'messages',
