@@ -173,11 +173,12 @@ const limitBody: MiddlewareHandler<AppEnv> = (c, next) =>
 function answerHeaders({ origins }: Deps): MiddlewareHandler<AppEnv> {
   const fixed = Object.entries(ANSWER_HEADERS);
   return async (c, next) => {
+    const target = parseUrl(c.req.raw);
+    const secure = target.ok && isSecure(target.url, origins);
     await next();
     const { headers } = c.res;
     for (const [name, value] of fixed) if (!headers.has(name)) headers.set(name, value);
-    const target = parseUrl(c.req.raw);
-    if (target.ok && isSecure(target.url, origins)) {
+    if (secure) {
       headers.set("Strict-Transport-Security", "max-age=31536000; includeSubDomains");
     }
   };
