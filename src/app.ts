@@ -1,5 +1,6 @@
 import { Hono, type MiddlewareHandler } from "hono";
 import { bodyLimit } from "hono/body-limit";
+import { TrieRouter } from "hono/router/trie-router";
 import { createChatRoutes } from "./chat/routes.ts";
 import type { Deps } from "./deps.ts";
 import { withinDeadline, DEPENDENCY_DEADLINE_MS } from "./deadline.ts";
@@ -35,7 +36,8 @@ const READY_FOR_MS = 1_000;
  */
 export function createApp(deps: Deps): Hono<AppEnv> {
   const { limits, log, visitors } = deps;
-  const app = new Hono<AppEnv>({ getPath });
+  // Hono's usual router compiles all routes at the first request, which takes longer than the server to start.
+  const app = new Hono<AppEnv>({ getPath, router: new TrieRouter() });
 
   app.use(answerHeaders(deps), checkUrl(deps));
   app.use("/api/*", limitBody);
