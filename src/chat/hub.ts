@@ -130,7 +130,7 @@ function echoOf({ ref }: ClientFrame): { ref?: string } {
 }
 
 function frameOf(event: ChatEvent): string {
-  if (event.kind === "message") return JSON.stringify(event.message);
+  if (event.kind === "message") return event.frame ?? JSON.stringify(event.message);
   const { chat, by, upTo } = event;
   return readReceipt(chat, { by: chat[by], upTo });
 }

@@ -24,7 +24,13 @@ export type Appended =
 
 /** What everybody in a chat is told, in the order in which it was kept. */
 export type ChatEvent =
-  | { readonly kind: "message"; readonly chat: Chat; readonly message: Message }
+  | {
+      readonly kind: "message";
+      readonly chat: Chat;
+      readonly message: Message;
+      /** The message as its frame, where somebody has written that already. */
+      readonly frame?: string;
+    }
   | { readonly kind: "read"; readonly chat: Chat; readonly by: Side; readonly upTo: string };
 
 /** A chat as its list shows it. */

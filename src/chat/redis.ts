@@ -114,7 +114,7 @@ const APPEND = `
   end
   if #news > 0 then
     call('XADD', feed, 'MAXLEN', '~', feedLength, '*', 'kind', 'messages',
-      'messages', '[' .. table.concat(news, ',') .. ']')
+      'frames', table.concat(news, '\\n'))
   end
   return outcomes
 `;
@@ -220,9 +220,10 @@ export function redisChatLog(options: {
 
   return {
     start(deliver) {
-      feed?.on("messages", ({ messages = "[]" }) => {
-        for (const message of JSON.parse(messages) as Message[]) {
-          deliver({ kind: "message", chat: chatOf(message), message });
+      feed?.on("messages", ({ frames = "" }) => {
+        for (const frame of frames.split("\n")) {
+          const message: Message = JSON.parse(frame);
+          deliver({ kind: "message", chat: chatOf(message), message, frame });
         }
       });
       feed?.on("read", ({ user = "", visitor = "", by, upTo = "" }) => {

@@ -4,6 +4,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import {
+  type ChatEvent,
   type ChatLog,
   MAX_UNKNOWN_RECIPIENTS,
   REF_TTL_MS,
@@ -175,9 +176,11 @@ function contract(start: () => Promise<Subject>): void {
       readUpTo: { user: "0", visitor: "0" },
     } as never);
     await log.told.has(where, 1);
-    expect(log.told.events.filter(({ chat }) => chat.user === where.user)).toEqual([
-      { kind: "message", chat: where, message },
-    ] as never);
+    const [event, ...others] = log.told.events.filter(({ chat }) => chat.user === where.user);
+    const { frame = JSON.stringify(message), ...told } = event as ChatEvent & { frame?: string };
+    expect(told as unknown).toEqual({ kind: "message", chat: where, message });
+    expect(JSON.parse(frame)).toEqual(message);
+    expect(others).toEqual([]);
   });
 
   test("keeps a message without a nickname without one", async () => {
