@@ -132,8 +132,11 @@ export function sqliteChatLog(options: {
   const newest = db.query<{ seq: number }, []>(
     "SELECT seq FROM sqlite_sequence WHERE name = 'messages'",
   );
-  let lastId = newest.get()?.seq ?? 0;
-  /** Rows as this process last saw them: nobody else writes here. Emptied when a transaction fails. */
+  let lastId = 0;
+  /** Changes when another connection has written. */
+  const dataVersion = db.query<{ data_version: number }, []>("PRAGMA data_version");
+  let seenVersion: number | undefined;
+  /** Rows as this process last saw them. */
   const known = new Map<string, ChatRow>();
   /** Rows that the transaction under way has changed, to be written once at its end. */
   const changed = new Set<ChatRow>();
@@ -153,6 +156,7 @@ export function sqliteChatLog(options: {
     try {
       let results: unknown[] = [];
       db.transaction(() => {
+        forgetWhatOthersChanged();
         results = works.map((work) => work());
         writeChanged();
       }).immediate();
@@ -161,10 +165,18 @@ export function sqliteChatLog(options: {
       events.length = earlier;
       known.clear();
       changed.clear();
-      // Another process may have written after all, as in a restart that overlaps.
-      lastId = newest.get()?.seq ?? 0;
+      seenVersion = undefined;
       throw error;
     }
+  }
+
+  /** Nobody else writes here, but in a restart that overlaps another process may. */
+  function forgetWhatOthersChanged(): void {
+    const version = dataVersion.get()?.data_version;
+    if (version === seenVersion) return;
+    seenVersion = version;
+    known.clear();
+    lastId = newest.get()?.seq ?? 0;
   }
 
   function write<Result>(work: () => Result): Promise<Result> {

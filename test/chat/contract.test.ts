@@ -895,16 +895,14 @@ describe("SQLite in a file", () => {
       expect(log.told.of(where)).toEqual(["before", "during", "after"]);
     }));
 
-  test("what another process wrote costs one refusal, and then everything goes on from there", () =>
+  test("what another process wrote is seen before the next write, and costs nothing", () =>
     withFile(async (path) => {
       await using one = await openSqlite(path);
       await using two = await openSqlite(path);
       const where = newChat();
       for (let n = 0; n < 5; n++) await write(one.chat, where, `one ${n}`);
-      await expect(write(two.chat, where, "two", { ref: "r" })).rejects.toThrow();
       await write(two.chat, where, "two", { ref: "r" });
       expect(await write(one.chat, where, "two", { ref: "r" })).toBe("6");
-      await expect(write(one.chat, where, "the end")).rejects.toThrow();
       await write(one.chat, where, "the end");
       const page = await one.chat.messages(where, { limit: 10 });
       expect(page?.messages.map(({ id }) => id)).toEqual(["1", "2", "3", "4", "5", "6", "7"]);
