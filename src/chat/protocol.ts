@@ -39,7 +39,7 @@ export type ClientFrame =
     };
 
 /** What can be wrong with a frame: the closed table of `ERROR` codes. */
-const FRAME_ERRORS = {
+export const FRAME_ERRORS = {
   unavailable: "The message can't be kept now; send it again with the same ref",
   blocked: "The recipient wants no messages from you",
   too_many_recipients: "You have written to too many who never answered",
