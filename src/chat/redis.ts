@@ -69,10 +69,12 @@ const APPEND = `
     local messages, chat, ref, ofUser, ofVisitor, blocked = unpack(KEYS, 4 + n * 6, 9 + n * 6)
     local side, user, visitor, nickname, at, hasRef, body = unpack(ARGV, 6 + n * 7, 12 + n * 7)
     local byVisitor = side == 'visitor'
-    local touched = call('HGET', chat, 'touched')
+    local state = call('HMGET', chat, 'touched', 'blocked')
+    local touched = state[1]
+    local isBlocked = touched and state[2] or tostring(call('SISMEMBER', blocked, visitor))
     local refused
     if byVisitor then
-      if call('SISMEMBER', blocked, visitor) == 1 then
+      if isBlocked == '1' then
         refused = 'blocked'
       elseif not touched and hasTooManyUnknown(ofVisitor, user) then
         refused = 'too_many_recipients'
@@ -96,7 +98,7 @@ const APPEND = `
     call('ZADD', ofUser, id, visitor)
     call('ZADD', ofVisitor, id, user)
     if not touched or at - touched > ${TOUCH_MS} then
-      call('HSET', chat, 'touched', at)
+      call('HSET', chat, 'touched', at, 'blocked', isBlocked)
       if maxAge ~= '0' then
         dropOld(messages, at - maxAge)
         for _, key in ipairs({messages, chat, ofUser, ofVisitor}) do
@@ -117,6 +119,15 @@ const APPEND = `
       'frames', table.concat(news, '\\n'))
   end
   return outcomes
+`;
+
+/** Blocks or not: for good in the user's set, and at hand where the chat is. */
+const SET_BLOCKED = `
+  local chat, blocked = unpack(KEYS)
+  local visitor, value = unpack(ARGV)
+  redis.call(value == '1' and 'SADD' or 'SREM', blocked, visitor)
+  if redis.call('EXISTS', chat) == 1 then redis.call('HSET', chat, 'blocked', value) end
+  return 1
 `;
 
 const MARK_READ = `
@@ -280,8 +291,9 @@ export function redisChatLog(options: {
       const indexes = [indexKey("user", user), indexKey("visitor", visitor)];
       return (await run(REMOVE, [...keys, ...indexes], [user, visitor])) === 1;
     },
-    async setBlocked({ user, visitor }, blocked) {
-      await transport.command([blocked ? "SADD" : "SREM", blockedKey(user), visitor]);
+    async setBlocked(chat, blocked) {
+      const keys = [chatKey(chat), blockedKey(chat.user)];
+      await run(SET_BLOCKED, keys, [chat.visitor, blocked ? 1 : 0]);
     },
     async meet(user) {
       if (met.has(user)) return;
