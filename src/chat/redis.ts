@@ -26,7 +26,7 @@ const TOUCH_MS = 3_600_000;
 /** Text in one script, and in one entry of the feed, about; in UTF-16 code units. */
 const MAX_BATCH_LENGTH = 64_000;
 /** Scripts on their way at once, so that Redis works on one while this process makes the next. */
-const LANES = 3;
+const LANES = 6;
 /** What a message takes beside its content. */
 const ENVELOPE_LENGTH = 250;
 
