@@ -5,7 +5,7 @@ const SCHEMA_VERSION = 1;
 /** Longest wait for another process that holds the file, in milliseconds: the whole server waits with it. */
 const BUSY_TIMEOUT_MS = 250;
 /** Pages of 4 KB that wait in the write-ahead log before they move to the file. */
-const CHECKPOINT_PAGES = 8_000;
+const CHECKPOINT_PAGES = 2_000;
 /** Memory for the file's pages, in KB. */
 const CACHE_KB = 16_384;
 
