@@ -65,11 +65,9 @@ async function climb(
   const waitMs = peer ? deps.limits.failures.waitMs(peer) : 0;
   if (waitMs > 0) return refuseFor(waitMs);
 
-  // Before the credential is looked at, so that no sign-out falls between that look and the open socket.
-  if (!(await hearsOthers(deps))) return refuse("store_unavailable");
-
   if (ticket === undefined) return admitVisitor(request, url, deps);
 
+  if (!(await hearsOthers(deps))) return refuse("store_unavailable");
   const redeemed = await redeemTicket(ticket, deps);
   if (!redeemed.ok) return redeemed;
   const { user, ticketTag } = redeemed;
@@ -77,7 +75,10 @@ async function climb(
   return { ok: true, identity: { kind: "user", id, session, issuedAtMs, expiresAtMs }, ticketTag };
 }
 
-/** Whether this server is told from now on what others on the same Redis do. */
+/**
+ * Whether this server is told from now on what others on the same Redis do. Asked before the store is, so
+ * that no sign-out falls between the store's answer and the open socket.
+ */
 async function hearsOthers({ feed, log }: Deps): Promise<boolean> {
   try {
     await feed?.ready();
@@ -96,6 +97,7 @@ async function admitVisitor(request: Request, url: URL, deps: Deps): Promise<Adm
   if (named && !request.headers.has("origin")) return refuse("origin_refused");
   const visitor = await deps.visitors.read(cookies, { secure });
   if (!visitor) return refuse("session_refused");
+  if (!(await hearsOthers(deps))) return refuse("store_unavailable");
   const identity = { kind: "visitor", ...visitor } as const;
   const revoked = await isRevoked(identity, deps);
   if (revoked === "unknown") return refuse("store_unavailable");

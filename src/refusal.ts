@@ -58,11 +58,6 @@ export function refuseFor(waitMs: number): Refusal {
   return refuse("too_many_requests", { "Retry-After": String(Math.ceil(waitMs / 1000)) });
 }
 
-/** The HTTP status of a refusal code. */
-export function refusalStatus(code: RefusalCode): number {
-  return REFUSALS[code][0];
-}
-
 /** A refusal as an HTTP answer: `application/problem+json` (RFC 9457) with its `code`, and nothing of what was sent. */
 export function refusalResponse({ code, headers }: Refusal): Response {
   const [status, detail] = REFUSALS[code];

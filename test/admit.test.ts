@@ -2,6 +2,7 @@ import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { admit } from "../src/admit.ts";
 import { toBase64url } from "../src/encoding.ts";
+import type { Feed } from "../src/redis/feed.ts";
 import type { RefusalCode } from "../src/refusal.ts";
 import { codeOf, type Gate, startGate } from "./support/gate.ts";
 import { HANDSHAKE, handshake, openRaw, sendRaw } from "./support/raw.ts";
@@ -518,3 +519,26 @@ async function fail(gate: Gate, address: string, times: number): Promise<void> {
     expect(codeOf(answer)).toBe("ticket_refused");
   }
 }
+
+test("who could be refused without asking others is, also while those can't be heard", async () => {
+  const feed: Feed = {
+    on() {},
+    start() {},
+    ready: () => Promise.reject(new Error("Out of reach")),
+    wake() {},
+    close: async () => {},
+  };
+  await using server = startServer({ feed });
+  const cookie = await server.visitorCookie();
+  const statusOf = async (headers: Record<string, string>) =>
+    (await sendRaw(server.port, handshake("/ws/chat", headers))).status;
+  const Origin = server.origin;
+  const host = { Host: Origin.slice("http://".length) };
+  expect(await statusOf({ ...host, Origin })).toBe(401);
+  expect(await statusOf({ ...host, Cookie: cookie })).toBe(403);
+  expect(await statusOf({ ...host, Origin, Cookie: cookie })).toBe(503);
+  const ticket = await server.ticket();
+  expect((await sendRaw(server.port, handshake(`/ws/chat?ticket=${ticket}`, host))).status).toBe(
+    503,
+  );
+});

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { createApp } from "../src/app.ts";
 import { createDeps, type Deps, type DepsOptions } from "../src/deps.ts";
-import { REFUSAL_CODES, refuse, refusalResponse, refusalStatus } from "../src/refusal.ts";
+import { REFUSAL_CODES, refuse, refusalResponse } from "../src/refusal.ts";
 import { memoryTicketStore } from "../src/store/memory.ts";
 import type { TicketStore } from "../src/store/store.ts";
 import { signToken } from "../src/token.ts";
@@ -244,7 +244,7 @@ describe("headers on every answer", () => {
     for (const code of REFUSAL_CODES) {
       const answer = refusalResponse(refuse(code));
       expectHeaders(answer.headers);
-      await expectRefusal(answer, refusalStatus(code), code);
+      await expectRefusal(answer, refusalResponse(refuse(code)).status, code);
       if (answer.status === 401) expect(answer.headers.get("www-authenticate")).toBeTruthy();
       if (answer.status === 503) expect(answer.headers.get("retry-after")).toMatch(/^[1-9]\d*$/);
     }
