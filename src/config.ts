@@ -1,10 +1,10 @@
-import { DEFAULT_RETENTION, type Retention } from "./chat/log.ts";
-import { MIN_SECRET_BYTES } from "./deps.ts";
-import { utf8 } from "./encoding.ts";
-import { LOG_LEVELS, type LogLevel } from "./log.ts";
-import { isLoopback } from "./origin.ts";
-import type { RedisSettings } from "./redis/open.ts";
-import type { TokenKeys } from "./token.ts";
+import { DEFAULT_RETENTION, type Retention } from "./chat/history.ts";
+import { MIN_SECRET_BYTES } from "./gate/gate.ts";
+import { utf8 } from "./lib/encoding.ts";
+import { LOG_LEVELS, type LogLevel } from "./lib/log.ts";
+import { isLoopback } from "./request/origin.ts";
+import type { RedisSettings } from "./open.ts";
+import type { TokenKeys } from "./gate/token.ts";
 
 const DAY_MS = 86_400_000;
 

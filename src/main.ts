@@ -1,15 +1,15 @@
 import { createChat } from "./chat/hub.ts";
-import type { ChatLog } from "./chat/log.ts";
+import type { ChatLog } from "./chat/history.ts";
 import { sqliteChatLog } from "./chat/sqlite.ts";
-import { systemClock } from "./clock.ts";
+import { systemClock } from "./lib/clock.ts";
 import { readConfig } from "./config.ts";
-import { createDeps } from "./deps.ts";
-import { createLog, faultCode } from "./log.ts";
+import { createDeps } from "./gate/gate.ts";
+import { createLog, faultCode } from "./lib/log.ts";
 import { createPages } from "./page/pages.ts";
-import { serve, serveMetrics } from "./server.ts";
-import { memoryTicketStore } from "./store/memory.ts";
-import type { TicketStore } from "./store/store.ts";
-import { signToken } from "./token.ts";
+import { serve, serveMetrics } from "./sockets/serve.ts";
+import { memoryTicketStore } from "./gate/memory.ts";
+import type { TicketStore } from "./gate/store.ts";
+import { signToken } from "./gate/token.ts";
 
 /** Exit code for a configuration that can't be used (sysexits.h, EX_CONFIG). */
 const EXIT_CONFIG = 78;
@@ -46,7 +46,7 @@ const demoSecret = crypto.getRandomValues(new Uint8Array(32));
 // Loaded only where it is used, like the metrics: nobody else waits for it.
 const redis =
   config.redis &&
-  (await (await import("./redis/open.ts")).openRedis(config.redis, { ...config, clock, log }));
+  (await (await import("./open.ts")).openRedis(config.redis, { ...config, clock, log }));
 const chat = redis?.chat ?? openChat();
 const deps = createDeps({
   ...config,

@@ -1,8 +1,8 @@
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
-import type { Clock } from "./clock.ts";
-import type { Log } from "./log.ts";
-import { CLOSE } from "./sockets.ts";
-import type { TicketStore } from "./store/store.ts";
+import type { Clock } from "./lib/clock.ts";
+import type { Log } from "./lib/log.ts";
+import { CLOSE } from "./sockets/sockets.ts";
+import type { TicketStore } from "./gate/store.ts";
 
 /** What an operator sees from outside: counts, and nothing that names a person. */
 export interface Metrics {

@@ -1,6 +1,6 @@
 import { expect, test } from "bun:test";
-import { type RefusalCode, REFUSAL_CODES } from "../src/refusal.ts";
-import { signToken } from "../src/token.ts";
+import { type RefusalCode, REFUSAL_CODES } from "../src/request/refusal.ts";
+import { signToken } from "../src/gate/token.ts";
 import { startProcess, type TestProcess } from "./support/process.ts";
 import { startProxy } from "./support/proxy.ts";
 import { handshake, sendRaw } from "./support/raw.ts";

@@ -1,8 +1,8 @@
 import { expect, test } from "bun:test";
-import { FRAME_ERRORS } from "../src/chat/protocol.ts";
+import { FRAME_ERRORS } from "../src/wire/frames.ts";
 import { readConfig } from "../src/config.ts";
-import { REFUSAL_CODES } from "../src/refusal.ts";
-import { CLOSE } from "../src/sockets.ts";
+import { REFUSAL_CODES } from "../src/request/refusal.ts";
+import { CLOSE } from "../src/sockets/sockets.ts";
 
 const root = new URL("..", import.meta.url).pathname;
 const readme = await Bun.file(`${root}README.md`).text();

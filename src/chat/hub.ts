@@ -1,9 +1,9 @@
-import type { Identity } from "../admit.ts";
-import type { Deps } from "../deps.ts";
-import { faultCode } from "../log.ts";
-import { CLOSE, keyOf, type Socket, type SocketHandlers, who } from "../sockets.ts";
-import { type ChatEvent, type ChatLog, MAX_PAGE } from "./log.ts";
-import { ackFrame, type ClientFrame, errorFrame, readFrame, readReceipt } from "./protocol.ts";
+import type { Identity } from "../gate/admit.ts";
+import type { Deps } from "../gate/gate.ts";
+import { faultCode } from "../lib/log.ts";
+import { CLOSE, keyOf, type Socket, type SocketHandlers, who } from "../sockets/sockets.ts";
+import { type ChatEvent, type ChatLog, MAX_PAGE } from "./history.ts";
+import { ackFrame, type ClientFrame, errorFrame, readFrame, readReceipt } from "../wire/frames.ts";
 
 /** Frames in a row that make no sense, after which a socket is closed. */
 const MAX_BAD_FRAMES = 10;

@@ -1,8 +1,8 @@
-import type { Clock } from "../clock.ts";
-import { utf8 } from "../encoding.ts";
+import type { Clock } from "../lib/clock.ts";
+import { utf8 } from "../lib/encoding.ts";
 import { type Feed, FEED_LENGTH, FEED_STREAM } from "../redis/feed.ts";
 import { RedisError, type RedisReply, type RedisTransport } from "../redis/transport.ts";
-import { createBatcher } from "./batch.ts";
+import { createBatcher } from "../lib/batch.ts";
 import {
   type Appended,
   type ChatLog,
@@ -14,8 +14,8 @@ import {
   type Retention,
   type Side,
   toMessage,
-} from "./log.ts";
-import type { Chat, Message } from "./protocol.ts";
+} from "./history.ts";
+import type { Chat, Message } from "../wire/frames.ts";
 
 const PREFIX = "ws-ticket:chat:";
 const SEQUENCE = `${PREFIX}sequence`;

@@ -1,16 +1,23 @@
 import { type Context, Hono } from "hono";
-import type { Deps } from "../deps.ts";
-import { allowMethods, allowOrigins, answer, type AppEnv, bearerUser, decline } from "../http.ts";
-import { faultCode } from "../log.ts";
-import { isAllowedOrigin, isSecure } from "../origin.ts";
-import { type Refusal, refuse } from "../refusal.ts";
-import { isRevoked } from "../revoke.ts";
-import type { Credential } from "../store/store.ts";
-import { isUserId } from "../token.ts";
-import { urlOf } from "../url.ts";
-import { isVisitorId } from "../visitor.ts";
-import { type ChatLog, MAX_PAGE } from "./log.ts";
-import type { Chat } from "./protocol.ts";
+import type { Deps } from "../gate/gate.ts";
+import {
+  allowMethods,
+  allowOrigins,
+  answer,
+  type AppEnv,
+  bearerUser,
+  decline,
+} from "../gate/http.ts";
+import { faultCode } from "../lib/log.ts";
+import { isAllowedOrigin, isSecure } from "../request/origin.ts";
+import { type Refusal, refuse } from "../request/refusal.ts";
+import { isRevoked } from "../gate/revocation.ts";
+import type { Credential } from "../gate/store.ts";
+import { isUserId } from "../gate/token.ts";
+import { urlOf } from "../request/url.ts";
+import { isVisitorId } from "../gate/visitor.ts";
+import { type ChatLog, MAX_PAGE } from "./history.ts";
+import type { Chat } from "../wire/frames.ts";
 
 /** Length of a page when nobody says, in messages or chats. */
 const DEFAULT_PAGE = 50;

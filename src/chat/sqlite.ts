@@ -1,5 +1,5 @@
-import type { Clock } from "../clock.ts";
-import { createBatcher } from "./batch.ts";
+import type { Clock } from "../lib/clock.ts";
+import { createBatcher } from "../lib/batch.ts";
 import { openDatabase } from "./database.ts";
 import {
   type Appended,
@@ -14,8 +14,8 @@ import {
   type Retention,
   type Side,
   toMessage,
-} from "./log.ts";
-import type { Chat } from "./protocol.ts";
+} from "./history.ts";
+import type { Chat } from "../wire/frames.ts";
 
 /** Chats whose rows are kept at hand. */
 const MAX_KNOWN_CHATS = 10_000;

@@ -1,4 +1,4 @@
-import type { FrameErrorCode, Message } from "../chat/protocol.ts";
+import type { FrameErrorCode, Message } from "../wire/frames.ts";
 import { createApi, type TokenSource } from "./api.ts";
 import { type ConnectionState, createConnection } from "./connection.ts";
 import {

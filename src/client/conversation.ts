@@ -1,5 +1,5 @@
-import type { ChatSummary, MessagePage } from "../chat/log.ts";
-import type { FrameErrorCode, Message } from "../chat/protocol.ts";
+import type { ChatSummary, MessagePage } from "../chat/history.ts";
+import type { FrameErrorCode, Message } from "../wire/frames.ts";
 import type { Api } from "./api.ts";
 import { FIRST_CEILING_MS, MAX_CEILING_MS } from "./connection.ts";
 import { Failure } from "./failure.ts";

@@ -1,4 +1,4 @@
-import { sha256Hex } from "../encoding.ts";
+import { sha256Hex } from "../lib/encoding.ts";
 import icon from "./icon.svg" with { type: "text" };
 import style from "./style.css" with { type: "text" };
 

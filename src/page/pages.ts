@@ -1,8 +1,8 @@
 import { Hono } from "hono";
 import type { Config } from "../config.ts";
-import { ANSWER_HEADERS } from "../headers.ts";
-import { allowMethods, answer, type AppEnv } from "../http.ts";
-import { isUserId } from "../token.ts";
+import { ANSWER_HEADERS } from "../request/headers.ts";
+import { allowMethods, answer, type AppEnv } from "../gate/http.ts";
+import { isUserId } from "../gate/token.ts";
 
 /** What the pages need to know of the configuration. */
 export type PageOptions = Pick<Config, "demo"> &

@@ -1,6 +1,6 @@
-import type { Clock } from "../clock.ts";
-import { faultCode, type Log } from "../log.ts";
-import type { RedisReply, RedisTransport } from "../redis/transport.ts";
+import type { Clock } from "../lib/clock.ts";
+import { faultCode, type Log } from "../lib/log.ts";
+import type { RedisReply, RedisTransport } from "./transport.ts";
 
 /** One entry of the feed: its id and its fields. */
 type Entry = readonly [id: string, fields: readonly string[]];

@@ -1,4 +1,4 @@
-import { DEPENDENCY_DEADLINE_MS, DeadlineError, withinDeadline } from "../deadline.ts";
+import { DEPENDENCY_DEADLINE_MS, DeadlineError, withinDeadline } from "../lib/deadline.ts";
 import { RedisError, type RedisReply, type RedisTransport } from "./transport.ts";
 
 /**

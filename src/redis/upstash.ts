@@ -1,6 +1,6 @@
 import { Redis, type Requester, type UpstashResponse } from "@upstash/redis";
-import { DEPENDENCY_DEADLINE_MS } from "../deadline.ts";
-import { AnswerError, fetchJson } from "../fetch.ts";
+import { DEPENDENCY_DEADLINE_MS } from "../lib/deadline.ts";
+import { AnswerError, fetchJson } from "../lib/fetch.ts";
 import { RedisError, type RedisReply, type RedisTransport } from "./transport.ts";
 
 /** Longest answer that is read, in bytes: 200 chat messages of the largest kind, and some. */

@@ -3,8 +3,8 @@
  * after the other over IPC, and answers with the rate of acknowledged messages and the times from sender
  * to receiver.
  */
-import { utf8 } from "../../src/encoding.ts";
-import { signToken } from "../../src/token.ts";
+import { utf8 } from "../../src/lib/encoding.ts";
+import { signToken } from "../../src/gate/token.ts";
 
 export interface ChatJob {
   /** Where visitors connect, and where users do. */

@@ -3,8 +3,8 @@
  * answers each with the seconds it took. It speaks HTTP over plain sockets, because `fetch` and
  * `WebSocket` cost more than the server that they would measure.
  */
-import { utf8 } from "../../src/encoding.ts";
-import { signToken } from "../../src/token.ts";
+import { utf8 } from "../../src/lib/encoding.ts";
+import { signToken } from "../../src/gate/token.ts";
 import { handshake } from "../support/raw.ts";
 
 export interface Job {

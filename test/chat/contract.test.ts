@@ -10,8 +10,8 @@ import {
   REF_TTL_MS,
   type Retention,
   type Side,
-} from "../../src/chat/log.ts";
-import type { Chat } from "../../src/chat/protocol.ts";
+} from "../../src/chat/history.ts";
+import type { Chat } from "../../src/wire/frames.ts";
 import { redisChatLog } from "../../src/chat/redis.ts";
 import { sqliteChatLog } from "../../src/chat/sqlite.ts";
 import { createFeed } from "../../src/redis/feed.ts";

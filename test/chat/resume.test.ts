@@ -1,10 +1,10 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import type { ChatLog, MessagePage } from "../../src/chat/log.ts";
+import type { ChatLog, MessagePage } from "../../src/chat/history.ts";
 import { redisChatLog } from "../../src/chat/redis.ts";
 import { sqliteChatLog } from "../../src/chat/sqlite.ts";
 import { createFeed } from "../../src/redis/feed.ts";
 import { nativeRedisTransport } from "../../src/redis/native.ts";
-import { redisTicketStore } from "../../src/store/redis.ts";
+import { redisTicketStore } from "../../src/gate/redis.ts";
 import { write } from "../support/chat.ts";
 import { type FakeClock, fakeClock } from "../support/clock.ts";
 import { startProxy, type TestProxy } from "../support/proxy.ts";

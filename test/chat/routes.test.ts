@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import type { ChatLog } from "../../src/chat/log.ts";
+import type { ChatLog } from "../../src/chat/history.ts";
 import { sqliteChatLog } from "../../src/chat/sqlite.ts";
 import { newVisitorId, write } from "../support/chat.ts";
 import { fakeClock } from "../support/clock.ts";

@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { systemClock } from "../../src/clock.ts";
+import { systemClock } from "../../src/lib/clock.ts";
 import { createPages } from "../../src/page/pages.ts";
 import { collectComplaints, launchBrowser } from "../support/browser.ts";
 import type { FakeClock } from "../support/clock.ts";

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { nativeRedisTransport } from "../../src/redis/native.ts";
 import type { RedisTransport } from "../../src/redis/transport.ts";
 import { upstashTransport } from "../../src/redis/upstash.ts";
-import { redisTicketStore } from "../../src/store/redis.ts";
+import { redisTicketStore } from "../../src/gate/redis.ts";
 import { type ProxyFault, startProxy } from "../support/proxy.ts";
 import { handshake, sendRaw } from "../support/raw.ts";
 import { freePort, startRedis } from "../support/redis.ts";

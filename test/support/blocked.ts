@@ -2,8 +2,8 @@
  * A server of its own whose clock runs 25 times as fast, so that a beat takes a second. A message `block`
  * keeps the whole process busy for 2 s: nearly a minute of its time.
  */
-import { createDeps } from "../../src/deps.ts";
-import { serve } from "../../src/server.ts";
+import { createDeps } from "../../src/gate/gate.ts";
+import { serve } from "../../src/sockets/serve.ts";
 import { SESSION_SECRET, TOKEN_SECRET } from "./people.ts";
 
 const SPEED = 25;

@@ -1,6 +1,6 @@
-import type { ChatEvent, ChatLog, Side } from "../../src/chat/log.ts";
-import type { Chat } from "../../src/chat/protocol.ts";
-import { toBase64url } from "../../src/encoding.ts";
+import type { ChatEvent, ChatLog, Side } from "../../src/chat/history.ts";
+import type { Chat } from "../../src/wire/frames.ts";
+import { toBase64url } from "../../src/lib/encoding.ts";
 
 /** An id as visitors have it. */
 export function newVisitorId(): string {

@@ -1,6 +1,6 @@
 import { expect } from "bun:test";
-import { memoryTicketStore } from "../../src/store/memory.ts";
-import type { TicketStore } from "../../src/store/store.ts";
+import { memoryTicketStore } from "../../src/gate/memory.ts";
+import type { TicketStore } from "../../src/gate/store.ts";
 import { fakeClock } from "./clock.ts";
 import { handshake, type RawAnswer, sendRaw } from "./raw.ts";
 import { startServer, type TestServer } from "./server.ts";

@@ -1,4 +1,4 @@
-import { signToken } from "../../src/token.ts";
+import { signToken } from "../../src/gate/token.ts";
 import { openSocket, type TestSocket } from "./socket.ts";
 
 export const TOKEN_SECRET = new TextEncoder().encode("test token secret, 32 bytes or more");

@@ -1,6 +1,6 @@
-import { createDeps, type Deps, type DepsOptions } from "../../src/deps.ts";
-import { createLog } from "../../src/log.ts";
-import { type RunningServer, serve, type ServeOptions } from "../../src/server.ts";
+import { createDeps, type Deps, type DepsOptions } from "../../src/gate/gate.ts";
+import { createLog } from "../../src/lib/log.ts";
+import { type RunningServer, serve, type ServeOptions } from "../../src/sockets/serve.ts";
 import { createChat } from "../../src/chat/hub.ts";
 import { sqliteChatLog } from "../../src/chat/sqlite.ts";
 import { fakeClock, type FakeClock } from "./clock.ts";

@@ -1,7 +1,7 @@
 import { createPages } from "../../src/page/pages.ts";
-import type { DepsOptions } from "../../src/deps.ts";
+import type { DepsOptions } from "../../src/gate/gate.ts";
 import { sqliteChatLog } from "../../src/chat/sqlite.ts";
-import { signToken } from "../../src/token.ts";
+import { signToken } from "../../src/gate/token.ts";
 import type { Browser, BrowserContext, Page } from "./browser.ts";
 import { collectComplaints } from "./browser.ts";
 import { fakeClock } from "./clock.ts";

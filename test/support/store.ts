@@ -1,5 +1,5 @@
-import { memoryTicketStore } from "../../src/store/memory.ts";
-import type { TicketRecord, TicketStore } from "../../src/store/store.ts";
+import { memoryTicketStore } from "../../src/gate/memory.ts";
+import type { TicketRecord, TicketStore } from "../../src/gate/store.ts";
 import { fakeClock } from "./clock.ts";
 
 /** A ticket store that shows what it is asked and, when told to, makes the askers wait. */

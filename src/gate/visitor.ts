@@ -1,0 +1,116 @@
+import type { Clock } from "../lib/clock.ts";
+import { fromBase64url, toBase64url, utf8 } from "../lib/encoding.ts";
+import { CLOCK_TOLERANCE_SECONDS } from "./token.ts";
+
+/** How long a visitor is known, in seconds: 30 days from the last renewal. */
+export const VISITOR_MAX_AGE_SECONDS = 30 * 86_400;
+
+/** What the key is derived for and what every MAC covers, so that no other signature fits here. */
+const PURPOSE = "ws-ticket visitor session";
+
+/** An anonymous person. The id is public (chat partners see it); what proves it is the cookie's MAC. */
+export interface Visitor {
+  readonly id: string;
+  /** When the cookie was issued or last renewed, wall clock in milliseconds. */
+  readonly issuedAtMs: number;
+  /** End of the cookie, wall clock in milliseconds. */
+  readonly expiresAtMs: number;
+}
+
+/** Makes and reads the one cookie by which visitors are known. Keeps no state. */
+export interface VisitorSessions {
+  /** A `Set-Cookie` value (RFC 6265bis) for `id`, or for a new visitor. */
+  issue(options: { id?: string | undefined; secure: boolean }): Promise<string>;
+  /** The visitor of a `Cookie` header; `undefined` without exactly one cookie of that name that this server signed. */
+  read(cookieHeader: string | null, options: { secure: boolean }): Promise<Visitor | undefined>;
+}
+
+/** Name of the cookie; over https with the prefix that ties it to exactly this host. */
+export function visitorCookieName(secure: boolean): string {
+  return secure ? "__Host-anonSessionId" : "anonSessionId";
+}
+
+/** Whether a string is written like a visitor's id: 128 bits in base64url. */
+export function isVisitorId(value: unknown): value is string {
+  return typeof value === "string" && /^[\w-]{21}[AQgw]$/.test(value);
+}
+
+export function createVisitorSessions(options: {
+  secret: Uint8Array;
+  clock: Clock;
+  randomBytes: (length: number) => Uint8Array;
+}): VisitorSessions {
+  const { secret, clock, randomBytes } = options;
+  const keyPromise = deriveKey(secret);
+
+  return {
+    async issue({ id = toBase64url(randomBytes(16)), secure }) {
+      const issuedAtSeconds = Math.floor(clock.nowMs() / 1000);
+      const mac = await crypto.subtle.sign("HMAC", await keyPromise, signed(id, issuedAtSeconds));
+      const value = `v1.${id}.${issuedAtSeconds}.${toBase64url(new Uint8Array(mac))}`;
+      const attributes = `Path=/; Max-Age=${VISITOR_MAX_AGE_SECONDS}; HttpOnly; SameSite=Lax`;
+      return `${visitorCookieName(secure)}=${value}; ${attributes}${secure ? "; Secure" : ""}`;
+    },
+
+    async read(cookieHeader, { secure }) {
+      const values = cookieValues(cookieHeader, visitorCookieName(secure));
+      // Two of them: somebody else has set one, and nothing says which (RFC 6265bis section 4.2.2).
+      if (values.length !== 1) return undefined;
+      const [version, id, issuedAt = "", mac = "", ...rest] = (values[0] as string).split(".");
+      const macBytes = fromBase64url(mac);
+      if (version !== "v1" || !isVisitorId(id) || rest.length > 0) return undefined;
+      if (!/^[1-9]\d{0,11}$/.test(issuedAt) || macBytes?.length !== 32) return undefined;
+      const issuedAtSeconds = Number(issuedAt);
+      const ageSeconds = clock.nowMs() / 1000 - issuedAtSeconds;
+      if (ageSeconds < -CLOCK_TOLERANCE_SECONDS || ageSeconds >= VISITOR_MAX_AGE_SECONDS) {
+        return undefined;
+      }
+      const key = await keyPromise;
+      const genuine = await crypto.subtle.verify(
+        "HMAC",
+        key,
+        macBytes,
+        signed(id, issuedAtSeconds),
+      );
+      if (!genuine) return undefined;
+      const issuedAtMs = issuedAtSeconds * 1000;
+      return { id, issuedAtMs, expiresAtMs: issuedAtMs + VISITOR_MAX_AGE_SECONDS * 1000 };
+    },
+  };
+}
+
+function signed(id: string, issuedAtSeconds: number): Uint8Array<ArrayBuffer> {
+  return utf8(`${PURPOSE}|v1|${id}|${issuedAtSeconds}`);
+}
+
+/** HKDF (RFC 5869): a key for this purpose alone, whatever else the secret may be used for. */
+async function deriveKey(secret: Uint8Array): Promise<CryptoKey> {
+  const root = await crypto.subtle.importKey("raw", new Uint8Array(secret), "HKDF", false, [
+    "deriveKey",
+  ]);
+  return crypto.subtle.deriveKey(
+    { name: "HKDF", hash: "SHA-256", salt: new Uint8Array(), info: utf8(PURPOSE) },
+    root,
+    { name: "HMAC", hash: "SHA-256", length: 256 },
+    false,
+    ["sign", "verify"],
+  );
+}
+
+/** All values of the cookies with exactly this name. Only space and tab are trimmed: other white space is part of a name. */
+function cookieValues(header: string | null, name: string): string[] {
+  return (header ?? "").split(";").flatMap((pair) => {
+    const trimmed = trimBlanks(pair);
+    return trimmed.startsWith(`${name}=`) ? [trimmed.slice(name.length + 1)] : [];
+  });
+}
+
+/** Not a regular expression: those take time in the square of a long run of blanks. */
+function trimBlanks(text: string): string {
+  const isBlank = (index: number) => text[index] === " " || text[index] === "\t";
+  let start = 0;
+  let end = text.length;
+  while (start < end && isBlank(start)) start++;
+  while (end > start && isBlank(end - 1)) end--;
+  return text.slice(start, end);
+}

@@ -1,0 +1,142 @@
+import { describe, expect, test } from "bun:test";
+import { memoryTicketStore } from "../../src/gate/memory.ts";
+import type { TicketRecord, TicketStore } from "../../src/gate/store.ts";
+import { fakeClock } from "../support/clock.ts";
+import { startServer } from "../support/server.ts";
+import { openSocket } from "../support/socket.ts";
+
+const TTL_MS = 30_000;
+
+function recordOf(hash: string): TicketRecord {
+  return {
+    purpose: "ws",
+    hash,
+    user: "alice",
+    session: "s",
+    issuedAtMs: 1,
+    expiresAtMs: 1,
+    tokenExpiresAtMs: 1,
+  };
+}
+
+function put(store: TicketStore, hash: string, ttlMs = TTL_MS): Promise<boolean> {
+  return store.put(hash, recordOf(hash), ttlMs);
+}
+
+describe("memory store", () => {
+  test("at the cap refuses the next ticket and throws none out", async () => {
+    const store = memoryTicketStore({ clock: fakeClock(), maxTickets: 3 });
+    for (const hash of ["a", "b", "c"]) await put(store, hash);
+    await expect(put(store, "d")).rejects.toThrow("Ticket store is full: 3 tickets");
+    expect(store.size).toBe(3);
+    for (const hash of ["a", "b", "c"]) expect(await store.take(hash)).toEqual(recordOf(hash));
+    expect(await store.take("d")).toBeUndefined();
+  });
+
+  test("at the cap has room again for each ticket that is taken", async () => {
+    const store = memoryTicketStore({ clock: fakeClock(), maxTickets: 2 });
+    await put(store, "a");
+    await put(store, "b");
+    await store.take("a");
+    await put(store, "c");
+    await expect(put(store, "d")).rejects.toThrow();
+  });
+
+  test("at the cap finds what has expired behind a ticket that lives longer", async () => {
+    const clock = fakeClock();
+    const store = memoryTicketStore({ clock, maxTickets: 3 });
+    await put(store, "long", 300_000);
+    await put(store, "short", 1_000);
+    await put(store, "middle", 100_000);
+    clock.advance(1_000);
+    await put(store, "next");
+    expect(store.size).toBe(3);
+    expect(await store.take("long")).toEqual(recordOf("long"));
+    expect(await store.take("middle")).toEqual(recordOf("middle"));
+  });
+
+  test("holds 100,000 tickets unless told otherwise", async () => {
+    const store = memoryTicketStore({ clock: fakeClock() });
+    for (let index = 0; index < 100_000; index++) await put(store, String(index));
+    await expect(put(store, "one more")).rejects.toThrow("Ticket store is full: 100000 tickets");
+    expect(await store.take("0")).toEqual(recordOf("0"));
+  });
+
+  test("drops what has expired, and nothing else, when the next ticket comes", async () => {
+    const clock = fakeClock();
+    const store = memoryTicketStore({ clock });
+    for (let index = 0; index < 1_000; index++) {
+      await put(store, String(index));
+      clock.advance(1);
+    }
+    expect(store.size).toBe(1_000);
+    clock.advance(TTL_MS - 500);
+    await put(store, "next");
+    // Of the 1,000, put one per millisecond, those that are 30 s old are gone.
+    expect(store.size).toBe(500 - 1 + 1);
+    expect(await store.take("500")).toBeUndefined();
+    expect(await store.take("501")).toEqual(recordOf("501"));
+  });
+
+  test("stays small under a steady flow of tickets that nobody uses", async () => {
+    const clock = fakeClock();
+    const store = memoryTicketStore({ clock });
+    for (let index = 0; index < 10_000; index++) {
+      await put(store, String(index));
+      clock.advance(100);
+    }
+    expect(store.size).toBeLessThanOrEqual(TTL_MS / 100 + 1);
+  });
+
+  test("forgets a ticket that expired before it was taken", async () => {
+    const clock = fakeClock();
+    const store = memoryTicketStore({ clock });
+    await put(store, "a");
+    clock.advance(TTL_MS);
+    expect(await store.take("a")).toBeUndefined();
+    expect(store.size).toBe(0);
+  });
+
+  test("runs no timers", async () => {
+    const clock = fakeClock();
+    const store = memoryTicketStore({ clock });
+    for (let index = 0; index < 100; index++) await put(store, String(index));
+    expect(clock.timers).toBe(0);
+  });
+
+  test.each([
+    ["forward", 86_400_000],
+    ["back", -86_400_000],
+  ])("neither ends nor prolongs a ticket when the wall clock jumps %s", async (_, jumpMs) => {
+    const clock = fakeClock();
+    const store = memoryTicketStore({ clock });
+    await put(store, "a");
+    await put(store, "b");
+    clock.jumpWall(jumpMs);
+    clock.advance(TTL_MS - 1);
+    expect(await store.take("a")).toEqual(recordOf("a"));
+    clock.advance(1);
+    expect(await store.take("b")).toBeUndefined();
+  });
+
+  test("is empty once closed", async () => {
+    const store = memoryTicketStore({ clock: fakeClock() });
+    await put(store, "a");
+    await store.close();
+    await store.close();
+    expect(store.size).toBe(0);
+    expect(await store.take("a")).toBeUndefined();
+  });
+
+  test("a full store answers 503 to whoever asks for a ticket, and tickets already out still work", async () => {
+    const clock = fakeClock();
+    await using server = startServer({ clock, store: memoryTicketStore({ clock, maxTickets: 1 }) });
+    const ticket = await server.ticket();
+    const refused = await server.mint(await server.token());
+    expect(refused.status).toBe(503);
+    expect(await refused.json()).toMatchObject({ code: "store_unavailable" });
+    await using socket = openSocket(`ws://127.0.0.1:${server.port}/ws/chat?ticket=${ticket}`);
+    await socket.opened;
+    expect((await server.mint(await server.token())).status).toBe(200);
+  });
+});

@@ -1,0 +1,374 @@
+import { describe, expect, test } from "bun:test";
+import fc from "fast-check";
+import { sha256Hex, toBase64url } from "../../src/lib/encoding.ts";
+import { memoryTicketStore } from "../../src/gate/memory.ts";
+import type { TicketRecord, TicketStore } from "../../src/gate/store.ts";
+import { isTicket, issueTicket, redeemTicket } from "../../src/gate/ticket.ts";
+import { fakeClock } from "../support/clock.ts";
+import { codeOf, startGate } from "../support/gate.ts";
+import { createLog } from "../../src/lib/log.ts";
+import { lastingStore, watchStore } from "../support/store.ts";
+
+/** What issuing and redeeming need, with a store that shows what it is asked. */
+function world(options: { store?: TicketStore; ticketTtlMs?: number } = {}) {
+  const clock = fakeClock();
+  const logLines: string[] = [];
+  const store = watchStore(options.store ?? memoryTicketStore({ clock }));
+  return {
+    clock,
+    store,
+    logLines,
+    log: createLog({ level: "debug", clock, write: (line) => void logLines.push(line) }),
+    randomBytes: (length: number) => crypto.getRandomValues(new Uint8Array(length)),
+    ticketTtlMs: options.ticketTtlMs ?? 30_000,
+  };
+}
+type World = ReturnType<typeof world>;
+
+function issue(at: World, { tokenLifeMs = 3_600_000, id = "alice" } = {}) {
+  const issuedAtMs = at.clock.nowMs();
+  const user = { id, session: "session", issuedAtMs, tokenExpiresAtMs: issuedAtMs + tokenLifeMs };
+  return issueTicket(user, at);
+}
+
+/** A fresh ticket; fails when there is none. */
+async function fresh(at: World, options?: Parameters<typeof issue>[1]): Promise<string> {
+  const issued = await issue(at, options);
+  if (!issued.ok) throw new Error(`No ticket: ${issued.code}`);
+  return issued.ticket;
+}
+
+const REFUSED = { ok: false, code: "ticket_refused" } as const;
+
+describe("isTicket", () => {
+  test("is true for 32 bytes in base64url, and for no other spelling of them", () => {
+    fc.assert(
+      fc.property(fc.uint8Array({ minLength: 32, maxLength: 32 }), (bytes) => {
+        const ticket = toBase64url(bytes);
+        expect(isTicket(ticket)).toBe(true);
+        const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+        const at = alphabet.indexOf(ticket.at(-1) as string);
+        for (const spare of [1, 2, 3]) {
+          expect(isTicket(ticket.slice(0, -1) + alphabet[at + spare])).toBe(false);
+        }
+      }),
+    );
+  });
+
+  test("is false for bytes of any other number", () => {
+    for (const length of [0, 1, 16, 31, 33, 64]) {
+      expect([length, isTicket(toBase64url(new Uint8Array(length)))]).toEqual([length, false]);
+    }
+  });
+
+  const ticket = toBase64url(new Uint8Array(32).fill(0xff));
+  test.each([
+    ...["", "null", "undefined", "0", "true", "NaN", "[object Object]", "*", "../x"],
+    ...[`${ticket}=`, ` ${ticket}`, `${ticket} `, `${ticket}\n`, `\n${ticket}`, `${ticket}\0`],
+    ...[ticket.replace("_", "/"), ticket.replace("_", "+"), ticket.replace("_", "＿")],
+    ...[ticket.replace("_", "."), ticket.replace("_", "%"), ticket.replace("_", "é")],
+    ...[`ws-ticket:${ticket}`, `${ticket}${ticket}`, ticket.slice(1), "a".repeat(15_000)],
+    "00000000-0000-4000-8000-000000000000",
+  ])("is false for %p", (value) => {
+    expect(isTicket(value)).toBe(false);
+  });
+});
+
+describe("issueTicket", () => {
+  test("stores the user under the ticket's hash, and the ticket nowhere", async () => {
+    const at = world();
+    const ticket = await fresh(at);
+    const hash = await sha256Hex(ticket);
+    const nowMs = at.clock.nowMs();
+    expect(at.store.puts).toMatchObject([
+      {
+        hash,
+        ttlMs: 30_000,
+        record: {
+          purpose: "ws",
+          hash,
+          user: "alice",
+          expiresAtMs: nowMs + 30_000,
+          tokenExpiresAtMs: nowMs + 3_600_000,
+        },
+      },
+    ]);
+    expect(JSON.stringify(at.store.puts) + at.logLines.join("")).not.toContain(ticket);
+    expect(at.logLines.join("")).not.toContain(hash);
+  });
+
+  const lives: [tokenLifeMs: number, ticketTtlMs: number, expiresIn: number | undefined][] = [
+    [3_600_000, 30_000, 30],
+    [30_000, 30_000, 30],
+    [29_999, 30_000, 29],
+    [10_500, 30_000, 10],
+    [1_000, 30_000, 1],
+    [999, 30_000, undefined],
+    [0, 30_000, undefined],
+    [-4_000, 30_000, undefined],
+    [3_600_000, 300_000, 300],
+    [120_000, 300_000, 120],
+    [3_600_000, 1_000, 1],
+  ];
+  test.each(lives)("a token of %d ms and a limit of %d ms make %p s", async (...life) => {
+    const [tokenLifeMs, ticketTtlMs, expiresIn] = life;
+    const at = world({ ticketTtlMs });
+    const issued = await issue(at, { tokenLifeMs });
+    if (expiresIn === undefined) {
+      expect(issued).toEqual({ ok: false, code: "token_invalid" });
+      expect(at.store.puts).toEqual([]);
+    } else {
+      expect(issued).toMatchObject({ ok: true, expiresInSeconds: expiresIn });
+      expect(at.store.puts[0]?.ttlMs).toBe(expiresIn * 1_000);
+    }
+  });
+
+  test("never makes the same ticket twice, nor uses a key a second time", async () => {
+    const at = world();
+    const tickets = await Promise.all(Array.from({ length: 10_000 }, () => fresh(at)));
+    expect(new Set(tickets).size).toBe(10_000);
+    expect(tickets.every(isTicket)).toBe(true);
+    expect(new Set(at.store.puts.map(({ hash }) => hash)).size).toBe(10_000);
+  });
+
+  test("takes 32 bytes from the given source of randomness, and nothing from elsewhere", async () => {
+    const lengths: number[] = [];
+    const randomBytes = (length: number) => {
+      lengths.push(length);
+      return new Uint8Array(length).fill(7);
+    };
+    const issued = await issue({ ...world(), randomBytes });
+    expect(issued).toMatchObject({ ticket: toBase64url(new Uint8Array(32).fill(7)) });
+    expect(lengths).toEqual([32]);
+  });
+
+  test("answers store_unavailable for a store that refuses", async () => {
+    const at = world({
+      store: { ...lastingStore(), put: () => Promise.reject(new Error("Full")) },
+    });
+    expect(await issue(at)).toEqual({ ok: false, code: "store_unavailable" });
+    expect(at.store.puts).toHaveLength(1);
+  });
+});
+
+describe("redeemTicket", () => {
+  test("is the user, once", async () => {
+    const at = world();
+    const ticket = await fresh(at);
+    expect(await redeemTicket(ticket, at)).toMatchObject({ ok: true, user: { id: "alice" } });
+    expect(await redeemTicket(ticket, at)).toEqual(REFUSED);
+    expect(at.logLines.filter((line) => line.includes('"ticket_refused"'))).toHaveLength(1);
+  });
+
+  test("of 50 at once one gets in", async () => {
+    const at = world();
+    const ticket = await fresh(at);
+    const all = await Promise.all(Array.from({ length: 50 }, () => redeemTicket(ticket, at)));
+    expect(all.filter(({ ok }) => ok)).toHaveLength(1);
+  });
+
+  const stores: [name: string, store: (() => TicketStore) | undefined][] = [
+    ["the memory store", undefined],
+    ["a store that keeps records too long", lastingStore],
+  ];
+  test.each(stores)("lasts until the last millisecond of its life in %s", async (_, store) => {
+    for (const [ageMs, ok] of [
+      [0, true],
+      [29_999, true],
+      [30_000, false],
+      [30_001, false],
+    ] as const) {
+      const at = world(store && { store: store() });
+      const ticket = await fresh(at);
+      at.clock.advance(ageMs);
+      expect([ageMs, (await redeemTicket(ticket, at)).ok]).toEqual([ageMs, ok]);
+    }
+  });
+
+  test("a refused record is gone all the same", async () => {
+    const at = world({ store: lastingStore() });
+    const ticket = await fresh(at);
+    at.clock.advance(30_000);
+    expect(await redeemTicket(ticket, at)).toEqual(REFUSED);
+    at.clock.jumpWall(-30_000);
+    expect(await redeemTicket(ticket, at)).toEqual(REFUSED);
+  });
+
+  test("a wall clock that is set forward ends it, one that is set back doesn't prolong it", async () => {
+    const at = world();
+    const [one, two] = [await fresh(at), await fresh(at)];
+    at.clock.jumpWall(30_000);
+    expect(await redeemTicket(one, at)).toEqual(REFUSED);
+    at.clock.jumpWall(-3_600_000);
+    at.clock.advance(30_000);
+    expect(await redeemTicket(two, at)).toEqual(REFUSED);
+  });
+
+  test("the end of its token is the end of the identity", async () => {
+    const at = world();
+    const tokenExpiresAtMs = at.clock.nowMs() + 12_345;
+    const ticket = await fresh(at, { tokenLifeMs: 12_345 });
+    at.clock.advance(11_999);
+    expect(await redeemTicket(ticket, at)).toMatchObject({ user: { tokenExpiresAtMs } });
+    const late = await fresh(at, { tokenLifeMs: 12_345 });
+    at.clock.advance(12_000);
+    expect(await redeemTicket(late, at)).toEqual(REFUSED);
+  });
+
+  test("neighbours, prefixes and the stored key of a good ticket are none", async () => {
+    const at = world();
+    const ticket = await fresh(at);
+    const guesses = Array.from(ticket, (char, index) => {
+      const other = char === "A" ? "Q" : "A";
+      return ticket.slice(0, index) + other + ticket.slice(index + 1);
+    });
+    const prefixes = [1, 10, 30, 42].map((length) => ticket.slice(0, length).padEnd(43, "A"));
+    const swapped = ticket.replace(/[a-zA-Z]/g, (letter) =>
+      letter === letter.toLowerCase() ? letter.toUpperCase() : letter.toLowerCase(),
+    );
+    const stored = at.store.puts[0]?.hash ?? "";
+    for (const guess of [...guesses, ...prefixes, swapped, stored, stored.slice(0, 43)]) {
+      if (guess !== ticket) expect(await redeemTicket(guess, at)).toEqual(REFUSED);
+    }
+    expect(await redeemTicket(ticket, at)).toMatchObject({ ok: true });
+  });
+
+  const edits: [name: string, edit: (record: TicketRecord) => unknown][] = [
+    ["nothing", () => undefined],
+    ["null", () => null],
+    ["a string", () => "alice"],
+    ["a record as text", (record) => JSON.stringify(record)],
+    ["a number", () => 1],
+    ["true", () => true],
+    ["an array", (record) => [record]],
+    ["an empty object", () => ({})],
+    ["a record of somebody else's ticket", (record) => ({ ...record, hash: "0".repeat(64) })],
+    ["a record with no hash", ({ hash: _, ...record }) => record],
+    ["a record for something else", (record) => ({ ...record, purpose: "session" })],
+    ["a record for nothing in particular", ({ purpose: _, ...record }) => record],
+    ["a record without a user", ({ user: _, ...record }) => record],
+    ["an empty user", (record) => ({ ...record, user: "" })],
+    ["a user that is a number", (record) => ({ ...record, user: 1 })],
+    ["a user that is a list", (record) => ({ ...record, user: ["alice"] })],
+    ["no end", ({ expiresAtMs: _, ...record }) => record],
+    ["an end that is text", (record) => ({ ...record, expiresAtMs: "99999999999999" })],
+    ["an end that is NaN", (record) => ({ ...record, expiresAtMs: Number.NaN })],
+    ["no end at all, ever", (record) => ({ ...record, expiresAtMs: Number.POSITIVE_INFINITY })],
+    ["an end in the past", (record) => ({ ...record, expiresAtMs: 0 })],
+    ["no end of the token", ({ tokenExpiresAtMs: _, ...record }) => record],
+    ["an end of the token that is null", (record) => ({ ...record, tokenExpiresAtMs: null })],
+  ];
+  test.each(edits)("refuses a store that answers with %s", async (_, edit) => {
+    const store = lastingStore();
+    const at = world({
+      store: {
+        ...store,
+        take: async (hash) => edit((await store.take(hash)) as TicketRecord) as TicketRecord,
+      },
+    });
+    expect(await redeemTicket(await fresh(at), at)).toEqual(REFUSED);
+  });
+
+  test("asks a store that fails once, and refuses nobody for it", async () => {
+    const at = world({
+      store: { ...lastingStore(), take: () => Promise.reject(new Error("Gone")) },
+    });
+    const ticket = await fresh(at);
+    expect(await redeemTicket(ticket, at)).toEqual({ ok: false, code: "store_unavailable" });
+    expect(at.store.takes).toHaveLength(1);
+  });
+
+  test("gives up on a store that doesn't answer within 2 s, and lets nobody in for a late answer", async () => {
+    const at = world();
+    const ticket = await fresh(at);
+    const held = at.store.hold();
+    const startedAtMs = performance.now();
+    expect(await redeemTicket(ticket, at)).toEqual({ ok: false, code: "store_unavailable" });
+    expect(performance.now() - startedAtMs).toBeLessThan(2_000);
+    held.release();
+    expect(await redeemTicket(ticket, at)).toEqual(REFUSED);
+    expect(at.store.takes).toHaveLength(2);
+  });
+
+  test("issued and redeemed in any order, at any time, each ticket works once and in its time", () => {
+    const action = fc.record({
+      kind: fc.constantFrom("issue", "redeem", "wait"),
+      which: fc.nat(20),
+      ms: fc.integer({ min: 0, max: 20_000 }),
+    });
+    return fc.assert(
+      fc.asyncProperty(fc.array(action, { maxLength: 60 }), async (actions) => {
+        const at = world();
+        const model: { ticket: string; user: string; endsAtMs: number; spent: boolean }[] = [];
+        for (const { kind, which, ms } of actions) {
+          if (kind === "wait") at.clock.advance(ms);
+          if (kind === "issue") {
+            const user = `user-${model.length}`;
+            const ticket = await fresh(at, { id: user });
+            model.push({ ticket, user, endsAtMs: at.clock.nowMs() + 30_000, spent: false });
+          }
+          const one = model[which % (model.length || 1)];
+          if (kind !== "redeem" || !one) continue;
+          const good = !one.spent && at.clock.nowMs() < one.endsAtMs;
+          one.spent = true;
+          expect(await redeemTicket(one.ticket, at)).toMatchObject(
+            good ? { ok: true, user: { id: one.user } } : REFUSED,
+          );
+        }
+      }),
+    );
+  });
+});
+
+describe("a ticket over the wire", () => {
+  test("is let in at 29,999 ms and refused at 30,000", async () => {
+    await using gate = startGate();
+    const [one, two] = [await gate.ticket(), await gate.ticket()];
+    gate.clock.advance(29_999);
+    expect((await gate.knock(one)).status).toBe(101);
+    gate.clock.advance(1);
+    expect(codeOf(await gate.knock(two))).toBe("ticket_refused");
+  });
+
+  test("says how long it lasts, never longer than its token", async () => {
+    await using gate = startGate();
+    for (const [ttlMs, expiresIn] of [
+      [3_600_000, 30],
+      [12_000, 12],
+      [1_000, 1],
+    ] as const) {
+      const answer = await gate.mint(await gate.token("alice", { ttlMs }));
+      expect(await answer.json()).toEqual({ ticket: expect.any(String), expiresIn });
+    }
+    const over = await gate.mint(await gate.token("alice", { ttlMs: 0 }));
+    expect([over.status, await over.json()]).toMatchObject([401, { code: "token_invalid" }]);
+  });
+
+  test("malformed, unknown, used, expired and outlived ones get the same answer, byte for byte", async () => {
+    await using gate = startGate({ store: lastingStore() });
+    const [used, expired] = [await gate.ticket(), await gate.ticket()];
+    expect((await gate.knock(used)).status).toBe(101);
+    gate.clock.advance(30_000);
+    const answers = await Promise.all(
+      ["", "x", `${used}=`, toBase64url(new Uint8Array(32)), used, expired].map((ticket) =>
+        gate.knock(ticket),
+      ),
+    );
+    const texts = answers.map(({ text }) => text.replace(/^Date: .*$/m, ""));
+    expect(new Set(texts).size).toBe(1);
+    expect(answers.map(codeOf)).toEqual(Array(6).fill("ticket_refused"));
+  });
+
+  test("of 16 clients at once exactly one gets in, 200 times", async () => {
+    await using gate = startGate({ socketLimits: { maxPerIdentity: 0 } });
+    for (let round = 0; round < 200; round++) {
+      const ticket = await gate.ticket();
+      const answers = await Promise.all(Array.from({ length: 16 }, () => gate.knock(ticket)));
+      const statuses = answers.map(({ status }) => status).sort();
+      expect([round, ...statuses]).toEqual([round, 101, ...Array<number>(15).fill(401)]);
+    }
+    expect(gate.store.takes).toHaveLength(3_200);
+    const opened = gate.logLines.filter((line) => line.includes('"socket_opened"'));
+    expect(opened).toHaveLength(200);
+  }, 30_000);
+});

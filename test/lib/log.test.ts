@@ -1,0 +1,144 @@
+import { describe, expect, test } from "bun:test";
+import fc from "fast-check";
+import {
+  createLog,
+  faultCode,
+  LOG_LEVELS,
+  type LogFields,
+  type LogLevel,
+} from "../../src/lib/log.ts";
+import { fakeClock } from "../support/clock.ts";
+
+/** The lines that `write` makes of a log from `level` upwards. */
+function linesOf(
+  write: (log: ReturnType<typeof createLog>) => void,
+  level: LogLevel = "debug",
+): string[] {
+  const lines: string[] = [];
+  write(createLog({ level, clock: fakeClock(), write: (line) => void lines.push(line) }));
+  return lines;
+}
+
+test("an event is one line of JSON with time, level, event and its fields, in this order", () => {
+  const fields = { user: "alice", code: "token_invalid", durationMs: 3 } satisfies LogFields;
+  expect(linesOf((log) => log("info", "socket_opened", fields))).toEqual([
+    '{"time":"2026-01-01T00:00:00.000Z","level":"info","event":"socket_opened","code":"token_invalid","user":"alice","durationMs":3}\n',
+  ]);
+});
+
+test("the time is the clock's, in UTC", () => {
+  const clock = fakeClock(Date.parse("2026-06-30T23:59:59.999+02:00"));
+  const lines: string[] = [];
+  createLog({ level: "info", clock, write: (line) => void lines.push(line) })("info", "listening");
+  expect(JSON.parse(lines[0] as string).time).toBe("2026-06-30T21:59:59.999Z");
+});
+
+describe("levels", () => {
+  test.each<[LogLevel, string[]]>([
+    ["debug", ["debug", "info", "warn", "error"]],
+    ["info", ["info", "warn", "error"]],
+    ["warn", ["warn", "error"]],
+    ["error", ["error"]],
+    ["silent", []],
+  ])("%s lets through what is as grave or graver", (level, expected) => {
+    const lines = linesOf((log) => {
+      for (const each of ["debug", "info", "warn", "error"] as const) log(each, "event");
+    }, level);
+    expect(lines.map((line) => JSON.parse(line).level)).toEqual(expected);
+  });
+
+  test("these are all there are", () => {
+    expect(LOG_LEVELS).toEqual(["debug", "info", "warn", "error", "silent"]);
+  });
+});
+
+describe("fields", () => {
+  test("what isn't in the list has no way in, wherever it comes from", () => {
+    const canary = "canary-7f3a";
+    const smuggled = {
+      ...{ token: canary, ticket: canary, cookie: canary, authorization: canary, headers: canary },
+      ...{ message: canary, stack: canary, error: new Error(canary), content: canary },
+      ...{ time: canary, level: canary, event: canary, toJSON: () => canary },
+      ...{ constructor: canary, hasOwnProperty: canary, user: "alice" },
+    } as LogFields;
+    Object.setPrototypeOf(smuggled, { password: canary });
+    const [line = ""] = linesOf((log) => log("info", "event", smuggled));
+    expect(line).not.toContain(canary);
+    expect(Object.keys(JSON.parse(line))).toEqual(["time", "level", "event", "user"]);
+  });
+
+  test("those without a value are left out, falsy ones aren't", () => {
+    const [line = ""] = linesOf((log) =>
+      log("info", "event", {
+        code: 0,
+        user: "",
+        durationMs: 0,
+        ...(Object.fromEntries([["peer", undefined]]) as LogFields),
+      }),
+    );
+    const { time: _, ...rest } = JSON.parse(line);
+    expect(rest).toEqual({ level: "info", event: "event", code: 0, user: "", durationMs: 0 });
+  });
+
+  test("a long value is cut, so that nobody fills the disk", () => {
+    const [line = ""] = linesOf((log) => log("info", "event", { user: "x".repeat(100_000) }));
+    expect(JSON.parse(line).user).toBe("x".repeat(300));
+  });
+});
+
+describe("whatever a value contains, it makes one line", () => {
+  test.each([
+    ["CR LF", "alice\r\n{}"],
+    ["a forged line", 'alice"}\n{"level":"error","event":"forged"}'],
+    ["an ANSI escape", "\x1b[2Jalice\x1b[31m"],
+    ["a C1 escape", "\x9b31malice"],
+    ["NEL", "alice\x85bob"],
+    ["U+2028 and U+2029", "alice\u2028bob\u2029"],
+    ["NUL, vertical tab, form feed, DEL", "\0\v\f\x7f"],
+    ["half a surrogate pair", "alice\ud800"],
+    ["a pair cut in half at the end", `${"x".repeat(299)}🦊`],
+  ])("%s", (_, user) => {
+    const lines = linesOf((log) => log("info", "event", { user }));
+    expect(lines).toHaveLength(1);
+    const line = lines[0] as string;
+    expect(line.slice(0, -1)).not.toMatch(/[\p{Cc}\u2028\u2029]/u);
+    expect(line.endsWith("}\n")).toBe(true);
+    expect(line.isWellFormed()).toBe(true);
+    expect(JSON.parse(line).user).toBe(user.slice(0, 300));
+    expect(JSON.parse(line).event).toBe("event");
+  });
+
+  test("anything at all", () => {
+    const value = fc.string({ unit: "binary", maxLength: 400 });
+    fc.assert(
+      fc.property(value, value, (user, note) => {
+        const [line = "", ...more] = linesOf((log) => log("warn", "event", { user, note }));
+        expect(more).toEqual([]);
+        expect(line.slice(0, -1)).not.toMatch(/[\p{Cc}\u2028\u2029]/u);
+        expect(JSON.parse(line)).toMatchObject({ user: user.slice(0, 300), event: "event" });
+      }),
+    );
+  });
+});
+
+describe("of an error the log says its code or its class, never its message", () => {
+  test.each<[string, unknown, string]>([
+    ["a code", Object.assign(new Error("secret"), { code: "ECONNREFUSED" }), "ECONNREFUSED"],
+    ["a class", new TypeError("secret"), "TypeError"],
+    [
+      "a DOMException, whose code is a number",
+      new DOMException("secret", "TimeoutError"),
+      "TimeoutError",
+    ],
+    ["a code that is a sentence", Object.assign(new Error(), { code: "GET secret" }), "Error"],
+    ["a code that is too long", Object.assign(new Error(), { code: "x".repeat(61) }), "Error"],
+    ["a code with a line feed", Object.assign(new Error(), { code: "E\n" }), "Error"],
+    ["a name that is a sentence", Object.assign(new Error(), { name: "secret leaked" }), "unknown"],
+    ["a string", "secret", "unknown"],
+    ["nothing", undefined, "unknown"],
+    ["null", null, "unknown"],
+    ["an object with numbers", { code: 7, name: 8 }, "unknown"],
+  ])("%s", (_, error, code) => {
+    expect(faultCode(error)).toBe(code);
+  });
+});

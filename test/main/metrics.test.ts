@@ -1,0 +1,180 @@
+import { describe, expect, test } from "bun:test";
+import { createMetrics } from "../../src/metrics.ts";
+import { memoryTicketStore } from "../../src/gate/memory.ts";
+import { fakeClock } from "../support/clock.ts";
+import { visitorIdOf } from "../support/people.ts";
+import { startInstance } from "../support/process.ts";
+import { handshake, sendRaw } from "../support/raw.ts";
+import { openSocket } from "../support/socket.ts";
+
+/** The series of a text in Prometheus' format, by name and labels. */
+function read(text: string): Record<string, number> {
+  return Object.fromEntries(
+    text
+      .split("\n")
+      .filter((line) => line !== "" && !line.startsWith("#"))
+      .map((line) => {
+        const at = line.lastIndexOf(" ");
+        return [line.slice(0, at), Number(line.slice(at + 1))];
+      }),
+  );
+}
+
+async function startMeasured() {
+  const server = await startInstance({
+    METRICS_PORT: "0",
+    ADMIN_TOKEN: "an-operators-token-of-the-tests-0123456789",
+    MAX_SOCKETS_PER_IDENTITY: "3",
+  });
+  const { url } = await server.event("metrics_listening");
+  const scrape = async () => {
+    const answer = await fetch(new URL("/metrics", String(url)));
+    return { answer, text: await answer.text() };
+  };
+  return Object.assign(Object.create(server) as typeof server, {
+    url: String(url),
+    scrape,
+    /** The series, once they are as wanted. */
+    async seen(wanted: (series: Record<string, number>) => boolean) {
+      for (;;) {
+        const series = read((await scrape()).text);
+        if (wanted(series)) return series;
+        await Bun.sleep(5);
+      }
+    },
+  });
+}
+
+describe("a server's metrics", () => {
+  test("are nowhere unless a port is set for them", async () => {
+    await using server = await startInstance();
+    expect((await server.ask("/metrics")).status).toBe(404);
+    expect(server.events.map(({ event }) => event)).not.toContain("metrics_listening");
+  });
+
+  test("have a port of their own, with nothing else on it and nowhere else to be had", async () => {
+    await using server = await startMeasured();
+    const { answer, text } = await server.scrape();
+    expect(answer.status).toBe(200);
+    expect(answer.headers.get("content-type")).toBe("text/plain; version=0.0.4");
+    expect(text).toContain("# TYPE ws_ticket_issued_total counter");
+    expect((await server.ask("/metrics")).status).toBe(404);
+    for (const path of [
+      "/",
+      "/healthz",
+      "/api/auth/ws-ticket",
+      "/ws/chat",
+      "/metrics/",
+      "/METRICS",
+    ]) {
+      const { status } = await fetch(new URL(path, server.url));
+      expect([path, status]).toEqual([path, 404]);
+    }
+    const { status } = await fetch(new URL("/metrics", server.url), { method: "POST" });
+    expect(status).toBe(404);
+  });
+
+  test("count what happens, and name nobody", async () => {
+    await using server = await startMeasured();
+    const fresh = read((await server.scrape()).text);
+    expect(fresh).toMatchObject({
+      ws_ticket_issued_total: 0,
+      ws_ticket_redeemed_total: 0,
+      ws_ticket_messages_total: 0,
+      'ws_ticket_sockets{kind="user"}': 0,
+      'ws_ticket_sockets{kind="visitor"}': 0,
+    });
+
+    const cookie = await server.visitorCookie();
+    const visitor = await server.openVisitor(cookie);
+    const user = await server.openUser("canary-user");
+    const leaving = await server.openUser("canary-user");
+    const token = await server.token("canary-user", { claims: { sid: "canary-session" } });
+    const { ticket } = (await (await server.mint(token)).json()) as { ticket: string };
+    const signedOut = openSocket(`${server.origin.replace("http", "ws")}/ws/chat?ticket=${ticket}`);
+    await signedOut.opened;
+    const tooMany = await server.openUser("canary-user");
+    expect((await tooMany.closed).code).toBe(4502);
+    leaving.socket.close(3456, "canary-reason");
+    await leaving.closed;
+    await server.ask("/api/auth/sign-out", {
+      method: "POST",
+      headers: { Authorization: `Bearer ${token}` },
+    });
+    await signedOut.closed;
+
+    visitor.send({
+      type: "ANON_TO_USER",
+      to: "canary-user",
+      content: "canary-content",
+      ref: "canary-ref",
+    });
+    await user.next(({ content }) => content === "canary-content");
+    await visitor.next(({ type }) => type === "ACK");
+    await server.mint("bad");
+    await server.mint(token);
+    const port = Number(new URL(server.origin).port);
+    await sendRaw(port, handshake(`/ws/chat?ticket=${ticket}`));
+    await sendRaw(port, handshake("/ws/chat"));
+    await sendRaw(port, handshake("/ws/chat?token=canary"));
+
+    const series = await server.seen((all) => all['ws_ticket_closes_total{code="4500"}'] === 1);
+    expect(series).toMatchObject({
+      ws_ticket_issued_total: 4,
+      ws_ticket_redeemed_total: 4,
+      ws_ticket_messages_total: 1,
+      'ws_ticket_sockets{kind="user"}': 1,
+      'ws_ticket_sockets{kind="visitor"}': 1,
+      'ws_ticket_refused_total{code="token_invalid"}': 2,
+      'ws_ticket_refused_total{code="ticket_refused"}': 1,
+      'ws_ticket_refused_total{code="session_refused"}': 1,
+      'ws_ticket_refused_total{code="credential_in_url"}': 1,
+      'ws_ticket_closes_total{code="4502"}': 1,
+      'ws_ticket_closes_total{code="other"}': 1,
+      'ws_ticket_store_seconds_count{operation="put",outcome="ok"}': 5,
+      'ws_ticket_store_seconds_count{operation="take",outcome="ok"}': 5,
+      'ws_ticket_store_seconds_count{operation="revoke",outcome="ok"}': 1,
+    });
+
+    const { text } = await server.scrape();
+    const said = [ticket, token, visitorIdOf(cookie), cookie, "canary", "127.0.0.1", "3456"];
+    for (const secret of said) expect(text).not.toContain(secret);
+    for (const { socket } of [visitor, user]) socket.close();
+    await server.seen(
+      (all) =>
+        all['ws_ticket_sockets{kind="user"}'] === 0 &&
+        all['ws_ticket_sockets{kind="visitor"}'] === 0,
+    );
+  }, 15_000);
+
+  test("stay a bounded number of series, whatever peers say", async () => {
+    const metrics = createMetrics(fakeClock());
+    const log = metrics.observe(() => {});
+    for (let code = 3_000; code < 5_000; code++) log("info", "socket_closed", { user: "a", code });
+    const closes = Object.keys(read(await metrics.read())).filter((name) =>
+      name.includes("closes"),
+    );
+    expect(closes.toSorted()).toEqual(
+      ["4001", "4002", "4003", "4500", "4501", "4502", "other"].map(
+        (code) => `ws_ticket_closes_total{code="${code}"}`,
+      ),
+    );
+  });
+
+  test("time the store, failures apart", async () => {
+    const clock = fakeClock();
+    const metrics = createMetrics(clock);
+    const gate = Promise.withResolvers<undefined>();
+    const store = metrics.measure({ ...memoryTicketStore({ clock }), take: () => gate.promise });
+    const taken = store.take("hash").catch((error) => error);
+    clock.advance(1_500);
+    gate.reject(new Error("canary"));
+    expect((await taken).message).toBe("canary");
+    const series = read(await metrics.read());
+    expect(series).toMatchObject({
+      'ws_ticket_store_seconds_sum{operation="take",outcome="failed"}': 1.5,
+      'ws_ticket_store_seconds_bucket{le="1",operation="take",outcome="failed"}': 0,
+      'ws_ticket_store_seconds_bucket{le="2",operation="take",outcome="failed"}': 1,
+    });
+  });
+});

@@ -1,0 +1,643 @@
+import { heapStats } from "bun:jsc";
+import { describe, expect, test } from "bun:test";
+import { BEAT_MS, type Socket, type SocketHandlers } from "../../src/sockets/sockets.ts";
+import { memoryTicketStore } from "../../src/gate/memory.ts";
+import { VISITOR_MAX_AGE_SECONDS } from "../../src/gate/visitor.ts";
+import type { FakeClock } from "../support/clock.ts";
+import { frame, OPCODE, openRawSocket, type RawSocket } from "../support/frame.ts";
+import { handshake, sendRaw } from "../support/raw.ts";
+import { startServer, type TestServer } from "../support/server.ts";
+import { openSocket, type TestSocket } from "../support/socket.ts";
+import { watchStore } from "../support/store.ts";
+import { startTunnel } from "../support/tunnel.ts";
+
+const SECOND_MS = 1_000;
+const MINUTE_MS = 60 * SECOND_MS;
+const DAY_MS = 86_400_000;
+
+/** Handlers that send back what they get, and know every socket that they were told of. */
+function echo(): SocketHandlers & { readonly sockets: Set<Socket> } {
+  const sockets = new Set<Socket>();
+  return {
+    sockets,
+    open: (socket) => void sockets.add(socket),
+    message: (socket, _, text) => void socket.send(JSON.stringify({ echo: text })),
+    close: (socket) => void sockets.delete(socket),
+  };
+}
+
+/** Resolves when everything that the server has sent so far has arrived. */
+async function settled(socket: TestSocket): Promise<void> {
+  const mark = crypto.randomUUID();
+  socket.send(mark);
+  await socket.next(({ echo: text }) => text === mark);
+}
+
+async function openRawUser(server: TestServer, user = "alice"): Promise<RawSocket> {
+  return openRawSocket(server.origin, `/ws/chat?ticket=${await server.ticket(user)}`);
+}
+
+function countOf(socket: RawSocket, opcode: number): number {
+  return socket.frames.filter((one) => one.opcode === opcode).length;
+}
+
+/** Events of this name in the log, with their codes. */
+function logged(server: TestServer, name: string): { code?: number }[] {
+  return server.logLines.map((line) => JSON.parse(line)).filter(({ event }) => event === name);
+}
+
+describe("a socket's credential", () => {
+  /** Opens a user's socket whose token lives so long. */
+  async function openFor(server: TestServer, ttlMs: number): Promise<TestSocket> {
+    const answer = await server.mint(await server.token("alice", { ttlMs }));
+    const { ticket } = (await answer.json()) as { ticket: string };
+    const socket = openSocket(`${server.origin.replace("http", "ws")}/ws/chat?ticket=${ticket}`);
+    await socket.opened;
+    return socket;
+  }
+
+  test.each<[string, { lifeMs: number; toldAfterMs: number; inSeconds: number }]>([
+    ["an hour", { lifeMs: 3_600_000, toldAfterMs: 3_570_000, inSeconds: 30 }],
+    ["61 s", { lifeMs: 61_000, toldAfterMs: 31_000, inSeconds: 30 }],
+    ["60 s", { lifeMs: 60_000, toldAfterMs: 30_000, inSeconds: 30 }],
+    ["40 s", { lifeMs: 40_000, toldAfterMs: 20_000, inSeconds: 20 }],
+    ["20 s", { lifeMs: 20_000, toldAfterMs: 10_000, inSeconds: 10 }],
+    ["2 s", { lifeMs: 2_000, toldAfterMs: 1_000, inSeconds: 1 }],
+  ])("of %s: it is told once when to come again, and ends with 4001 on time", async (_, life) => {
+    const handlers: SocketHandlers = {
+      ...echo(),
+      expiring: (socket, __, inSeconds) => void socket.send(JSON.stringify({ inSeconds })),
+    };
+    await using server = startServer({ handlers });
+    const { clock } = server;
+    const socket = await openFor(server, life.lifeMs);
+    // Beats would end a peer that has no time to answer in a leap of an hour.
+    await leap(clock, socket, life.toldAfterMs - SECOND_MS);
+    expect(socket.frames.filter((one) => "inSeconds" in one)).toEqual([]);
+    clock.advance(SECOND_MS);
+    await settled(socket);
+    expect(socket.frames.filter((one) => "inSeconds" in one)).toEqual([
+      { inSeconds: life.inSeconds },
+    ]);
+    await leap(clock, socket, life.lifeMs - life.toldAfterMs - SECOND_MS);
+    expect(socket.frames.filter((one) => "inSeconds" in one)).toHaveLength(1);
+    clock.advance(SECOND_MS);
+    const { code, reason } = await socket.closed;
+    expect([code, reason]).toEqual([4001, "Credential expired"]);
+    expect(server.server.socketCount).toBe(0);
+  });
+
+  /** Lets time pass in steps between which a socket that lives can say so. */
+  async function leap(clock: FakeClock, socket: TestSocket, ms: number): Promise<void> {
+    for (let leftMs = ms; leftMs > 0; leftMs -= BEAT_MS) {
+      await settled(socket);
+      clock.advance(Math.min(leftMs, BEAT_MS));
+    }
+    await settled(socket);
+  }
+
+  test("of the chat is announced as the clients know it", async () => {
+    await using server = startServer();
+    const socket = await openFor(server, 20_000);
+    server.clock.advance(10_000);
+    expect(await socket.next()).toEqual({ type: "EXPIRING", inSeconds: 10 });
+  });
+
+  test("that ends leaves the same user's later one alone", async () => {
+    await using server = startServer({ handlers: echo() });
+    const first = await openFor(server, 20_000);
+    await using second = await openFor(server, 3_600_000);
+    server.clock.advance(20_000);
+    expect((await first.closed).code).toBe(4001);
+    await settled(second);
+  });
+
+  test("of a visitor is the cookie: 30 days from when it was issued", async () => {
+    const handlers = echo();
+    await using server = startServer({ handlers });
+    const { clock } = server;
+    const cookie = await server.visitorCookie();
+    clock.advance(VISITOR_MAX_AGE_SECONDS * SECOND_MS - 5 * MINUTE_MS);
+    await using socket = await server.openVisitor(cookie);
+    await leap(clock, socket, 5 * MINUTE_MS - SECOND_MS);
+    clock.advance(SECOND_MS);
+    expect((await socket.closed).code).toBe(4001);
+    expect(clock.nowMs() % DAY_MS).toBe(0);
+  });
+
+  test("ends by the wall clock: one that jumps ahead ends it, one that jumps back doesn't", async () => {
+    await using server = startServer({ handlers: echo() });
+    const socket = await openFor(server, 3_600_000);
+    server.clock.jumpWall(-10 * DAY_MS);
+    server.clock.advance(SECOND_MS);
+    await settled(socket);
+    server.clock.jumpWall(10 * DAY_MS + 3_600_000);
+    server.clock.advance(SECOND_MS);
+    expect((await socket.closed).code).toBe(4001);
+  });
+});
+
+describe("a heartbeat", () => {
+  /** Lets a beat pass and waits for its ping. */
+  async function beat(clock: FakeClock, socket: RawSocket): Promise<void> {
+    const before = countOf(socket, OPCODE.ping);
+    clock.advance(BEAT_MS);
+    await socket.until(() => countOf(socket, OPCODE.ping) > before);
+  }
+
+  test("goes out every 25 s, not earlier", async () => {
+    await using server = startServer({ handlers: echo() });
+    using socket = await openRawUser(server);
+    server.clock.advance(BEAT_MS - SECOND_MS);
+    await socket.flushed();
+    expect(countOf(socket, OPCODE.ping)).toBe(0);
+    server.clock.advance(SECOND_MS);
+    await socket.flushed();
+    expect(countOf(socket, OPCODE.ping)).toBe(1);
+  });
+
+  test("left unanswered twice ends the socket with 4002 when the third is due", async () => {
+    await using server = startServer({ handlers: echo() });
+    using socket = await openRawUser(server);
+    await beat(server.clock, socket);
+    await beat(server.clock, socket);
+    server.clock.advance(BEAT_MS - SECOND_MS);
+    await socket.flushed();
+    expect(server.server.socketCount).toBe(1);
+    server.clock.advance(SECOND_MS);
+    expect(await socket.closeCode).toBe(4002);
+    expect(countOf(socket, OPCODE.ping)).toBe(2);
+    expect(server.server.socketCount).toBe(0);
+  });
+
+  test.each<[string, Uint8Array]>([
+    ["a pong", frame(OPCODE.pong)],
+    ["a pong that nobody asked for, with words in it", frame(OPCODE.pong, "anything")],
+    ["a message", frame(OPCODE.text, "hello")],
+  ])("is kept up by %s", async (_, sign) => {
+    await using server = startServer({ handlers: echo() });
+    using socket = await openRawUser(server);
+    for (let round = 0; round < 6; round++) {
+      await beat(server.clock, socket);
+      await beat(server.clock, socket);
+      socket.write(sign);
+      await socket.flushed();
+    }
+    expect(server.server.socketCount).toBe(1);
+  });
+
+  test("isn't kept up by what the server sends, nor by a message that never gets whole", async () => {
+    const handlers = echo();
+    await using server = startServer({ handlers });
+    using socket = await openRawUser(server);
+    const message = frame(OPCODE.text, "x".repeat(4_000));
+    for (let second = 0; second < (3 * BEAT_MS) / SECOND_MS; second++) {
+      expect(server.server.socketCount).toBe(1);
+      for (const one of handlers.sockets) one.send("still sending");
+      socket.write(message.subarray(second, second + 1));
+      await socket.until((frames) => frames.length > second);
+      server.clock.advance(SECOND_MS);
+    }
+    expect(await socket.closeCode).toBe(4002);
+  });
+
+  test("finds a peer that vanished without a word while both sides were sending", async () => {
+    const handlers = echo();
+    await using server = startServer({ handlers });
+    await using tunnel = await startTunnel(server.port);
+    const socket = openSocket(
+      `ws://127.0.0.1:${tunnel.port}/ws/chat?ticket=${await server.ticket()}`,
+    );
+    await socket.opened;
+    // For as long as it is there it answers, and stays.
+    for (let round = 0; round < 4; round++) {
+      server.clock.advance(BEAT_MS);
+      await settled(socket);
+    }
+    tunnel.stopForwarding();
+    let seconds = 0;
+    for (; server.server.socketCount > 0 && seconds < 200; seconds++) {
+      for (const one of handlers.sockets) one.send("anybody there?");
+      socket.send("I am");
+      server.clock.advance(SECOND_MS);
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    expect(seconds).toBeLessThanOrEqual((3 * BEAT_MS) / SECOND_MS);
+    expect(seconds).toBeGreaterThan((2 * BEAT_MS) / SECOND_MS);
+    expect(logged(server, "socket_closed").map(({ code }) => code)).toEqual([4002]);
+  });
+
+  test("runs on its own clock: the wall clock's jumps neither hurry nor hold it", async () => {
+    await using server = startServer({ handlers: echo() });
+    using socket = await openRawSocket(server.origin, "/ws/chat", {
+      Origin: server.origin,
+      Cookie: await server.visitorCookie(),
+    });
+    server.clock.jumpWall(20 * DAY_MS);
+    server.clock.advance(SECOND_MS);
+    server.clock.jumpWall(-40 * DAY_MS);
+    server.clock.advance(SECOND_MS);
+    await socket.flushed();
+    expect(countOf(socket, OPCODE.ping)).toBe(0);
+    server.clock.advance(BEAT_MS);
+    await socket.flushed();
+    expect(countOf(socket, OPCODE.ping)).toBe(1);
+  });
+});
+
+describe("a slow reader", () => {
+  const CHUNK = "x".repeat(64 * 1024);
+
+  /** Sends to the only socket until this much waits for it, and returns how many chunks that took. */
+  function fill(handlers: ReturnType<typeof echo>, bytes: number): number {
+    const [socket] = handlers.sockets;
+    let sent = 0;
+    for (; socket && socket.getBufferedAmount() < bytes && sent < 1_000; sent++) socket.send(CHUNK);
+    return sent;
+  }
+
+  test("is closed with 4003 at 1 MB of backlog, and gets all of it before", async () => {
+    const handlers = echo();
+    await using server = startServer({ handlers });
+    using socket = await openRawUser(server);
+    socket.stopReading();
+    const sent = fill(handlers, 1024 * 1024 + 1);
+    expect(server.server.socketCount).toBe(1);
+    server.clock.advance(SECOND_MS);
+    expect(server.server.socketCount).toBe(0);
+    socket.readOn();
+    expect(await socket.closeCode).toBe(4003);
+    expect(countOf(socket, OPCODE.text)).toBe(sent);
+  });
+
+  test("with less backlog is left in peace", async () => {
+    const handlers = echo();
+    await using server = startServer({ handlers });
+    using socket = await openRawUser(server);
+    socket.stopReading();
+    const sent = fill(handlers, 512 * 1024);
+    for (let second = 0; second < 5; second++) server.clock.advance(SECOND_MS);
+    expect(server.server.socketCount).toBe(1);
+    socket.readOn();
+    await socket.until((frames) => frames.length === sent);
+  });
+
+  test.each<[string, (socket: Socket, publish: (text: string) => void) => void]>([
+    ["sent to it alone", (socket) => void socket.send(CHUNK)],
+    ["published", (_, publish) => publish(CHUNK)],
+  ])(
+    "is cut off before the next look at 4 MB of what is %s, and loses nothing silently",
+    async (_, send) => {
+      const handlers = echo();
+      let publish: (topic: string, text: string) => void = () => {};
+      await using server = startServer({
+        handlers: {
+          ...handlers,
+          start(to) {
+            publish = to;
+          },
+          open(socket) {
+            handlers.sockets.add(socket);
+            socket.subscribe("all");
+          },
+        },
+      });
+      using deaf = await openRawUser(server);
+      deaf.stopReading();
+      await using other = await server.openUser("bob");
+      const slow = [...handlers.sockets][0] as Socket;
+      let most = 0;
+      let sent = 0;
+      for (; sent < 2_000 && handlers.sockets.has(slow); sent++) {
+        send(slow, (text) => publish("all", JSON.stringify({ text })));
+        most = Math.max(most, slow.getBufferedAmount());
+        if (sent % 8 === 0) await settled(other);
+      }
+      expect(sent).toBeLessThan(2_000);
+      expect(most).toBeLessThan(6 * 1024 * 1024);
+      await settled(other);
+      expect(server.server.socketCount).toBe(1);
+    },
+  );
+});
+
+describe("a share of the server", () => {
+  test("is so many sockets per identity: the next gets 4502, the others stay", async () => {
+    const told: string[] = [];
+    const handlers: SocketHandlers = {
+      ...echo(),
+      open: (_, { id }) => void told.push(`open ${id}`),
+      close: (_, { id }) => void told.push(`close ${id}`),
+    };
+    await using server = startServer({ handlers, socketLimits: { maxPerIdentity: 2 } });
+    const first = await server.openUser("alice");
+    await using second = await server.openUser("alice");
+    const third = await server.openUser("alice");
+    expect((await third.closed).code).toBe(4502);
+    // A visitor who calls herself like the user, and another user.
+    await using visitor = await server.openVisitor();
+    await using other = await server.openUser("bob");
+    for (const socket of [first, second, visitor, other]) await settled(socket);
+    expect(told.filter((line) => line.endsWith("alice"))).toEqual(["open alice", "open alice"]);
+    first.socket.close();
+    await first.closed;
+    while (server.server.socketCount > 3) await new Promise((resolve) => setImmediate(resolve));
+    await using again = await server.openUser("alice");
+    await settled(again);
+  });
+
+  test("has room for the next socket of one that was told to come again, and no more", async () => {
+    await using server = startServer({ handlers: echo(), socketLimits: { maxPerIdentity: 2 } });
+    const open = async (ttlMs: number) => {
+      const answer = await server.mint(await server.token("alice", { ttlMs }));
+      const { ticket } = (await answer.json()) as { ticket: string };
+      const url = `${server.origin.replace("http", "ws")}/ws/chat?ticket=${ticket}`;
+      const socket = openSocket(url);
+      await socket.opened;
+      return socket;
+    };
+    const ending = [await open(60_000), await open(60_000)];
+    expect((await (await open(60_000)).closed).code).toBe(4502);
+    server.clock.advance(30_000);
+    const next = [await open(3_600_000), await open(3_600_000)];
+    for (const socket of [...ending, ...next]) await settled(socket);
+    expect((await (await open(3_600_000)).closed).code).toBe(4502);
+    server.clock.advance(30_000);
+    for (const { closed } of ending) expect((await closed).code).toBe(4001);
+    for (const socket of next) await settled(socket);
+    expect((await (await open(3_600_000)).closed).code).toBe(4502);
+  });
+
+  test("of a visitor is per cookie, on whatever machine it is", async () => {
+    await using server = startServer({ handlers: echo(), socketLimits: { maxPerIdentity: 1 } });
+    const cookie = await server.visitorCookie();
+    await using first = await server.openVisitor(cookie);
+    const second = await server.openVisitor(cookie);
+    expect((await second.closed).code).toBe(4502);
+    await settled(first);
+  });
+
+  test.each<[string, Uint8Array]>([
+    ["with words", frame(OPCODE.text, "hello")],
+    ["that are empty", frame(OPCODE.text, "")],
+  ])(
+    "is so many messages a second, all at once if need be: one more, %s, gets 4501",
+    async (_, message) => {
+      await using server = startServer({
+        handlers: echo(),
+        socketLimits: { messagesPerSecond: 5 },
+      });
+      using socket = await openRawUser(server);
+      await using other = await server.openUser("alice");
+      const burst = Buffer.concat(Array.from({ length: 5 }, () => message));
+      for (let second = 0; second < 3; second++) {
+        socket.write(burst);
+        await socket.until(() => countOf(socket, OPCODE.text) === 5 * (second + 1));
+        server.clock.advance(SECOND_MS);
+      }
+      socket.write(Buffer.concat([burst, message, message]));
+      expect(await socket.closeCode).toBe(4501);
+      expect(countOf(socket, OPCODE.text)).toBe(20);
+      await settled(other);
+    },
+  );
+
+  test("is so many messages that wait for a slow one", async () => {
+    const gate = Promise.withResolvers<void>();
+    let handled = 0;
+    await using server = startServer({
+      handlers: {
+        async message() {
+          handled++;
+          await gate.promise;
+        },
+      },
+      socketLimits: { messagesPerSecond: 0 },
+    });
+    const socket = await server.openUser();
+    for (let message = 0; message < 1_100; message++) socket.send("hello");
+    expect((await socket.closed).code).toBe(4501);
+    gate.resolve();
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(handled).toBe(1);
+  });
+
+  test.each([128, 16_384, 70_000])(
+    "is so many bytes a message: %d pass, one more gets 1009",
+    async (maxMessageBytes) => {
+      await using server = startServer({ handlers: echo(), socketLimits: { maxMessageBytes } });
+      await using socket = await server.openUser();
+      socket.socket.send("é".repeat(maxMessageBytes / 2));
+      await socket.next();
+      using raw = await openRawUser(server);
+      raw.write(frame(OPCODE.text, "x".repeat(maxMessageBytes)));
+      await raw.until((frames) => frames.length === 1);
+      raw.write(frame(OPCODE.text, "x".repeat(maxMessageBytes + 1)));
+      expect(await raw.closeCode).toBe(1009);
+      await settled(socket);
+    },
+  );
+
+  test("is text: a binary message gets 1003", async () => {
+    await using server = startServer({ handlers: echo() });
+    const socket = await server.openUser();
+    socket.socket.send(new Uint8Array([1, 2, 3]));
+    expect((await socket.closed).code).toBe(1003);
+  });
+
+  test("of all sockets is bounded: further ones get 429, a ticket isn't spent, and there is room again when somebody leaves", async () => {
+    await using server = startServer({ handlers: echo(), socketLimits: { maxSockets: 2 } });
+    await using first = await server.openUser();
+    const second = await server.openVisitor();
+    const ticket = await server.ticket("bob");
+    const knock = () => sendRaw(server.port, handshake(`/ws/chat?ticket=${ticket}`));
+    for (let attempt = 0; attempt < 3; attempt++) {
+      const { status, headers } = await knock();
+      expect(status).toBe(429);
+      expect(Number(headers.get("retry-after"))).toBeGreaterThan(0);
+    }
+    await settled(first);
+    second.socket.close();
+    await second.closed;
+    while (server.server.socketCount > 1) await new Promise((resolve) => setImmediate(resolve));
+    expect((await knock()).status).toBe(101);
+  });
+
+  test("of handshakes under way is bounded, and free again when they are through", async () => {
+    const store = watchStore(memoryTicketStore());
+    await using server = startServer({ store, handlers: echo() });
+    const held = store.hold();
+    const strange = handshake(`/ws/chat?ticket=${"A".repeat(43)}`);
+    const waiting = Array.from({ length: 1_000 }, () => sendRaw(server.port, strange));
+    while (store.takes.length < 1_000) await new Promise((resolve) => setImmediate(resolve));
+    const ticket = await server.ticket();
+    const knock = () => sendRaw(server.port, handshake(`/ws/chat?ticket=${ticket}`));
+    expect((await knock()).status).toBe(429);
+    expect(store.takes).toHaveLength(1_000);
+    held.release();
+    const statuses = (await Promise.all(waiting)).map(({ status }) => status);
+    expect(new Set(statuses)).toEqual(new Set([401]));
+    expect((await knock()).status).toBe(101);
+  });
+
+  test.each([
+    ["sockets", { maxSockets: 5 }],
+    ["sockets, half of them still on their way in", { maxSockets: 5, hold: true }],
+  ] as const)(
+    "holds when more come at once than there is room: %s",
+    async (_, { maxSockets, ...rest }) => {
+      const store = watchStore(memoryTicketStore());
+      await using server = startServer({ store, handlers: echo(), socketLimits: { maxSockets } });
+      const tickets = await Promise.all(Array.from({ length: 20 }, () => server.ticket()));
+      const held = "hold" in rest ? store.hold() : undefined;
+      const knocks = tickets.map((ticket) =>
+        sendRaw(server.port, handshake(`/ws/chat?ticket=${ticket}`)),
+      );
+      await held?.asked;
+      held?.release();
+      const statuses = (await Promise.all(knocks)).map(({ status }) => status);
+      expect(statuses.filter((status) => status === 101).length).toBeLessThanOrEqual(maxSockets);
+      expect(statuses.filter((status) => status === 101).length).toBeGreaterThan(0);
+      expect(statuses.filter((status) => status !== 101 && status !== 429)).toEqual([]);
+    },
+  );
+});
+
+describe("handlers", () => {
+  test("get the messages of a socket one after the other, however long each takes", async () => {
+    const gates = new Map(["1", "2", "3"].map((text) => [text, Promise.withResolvers<void>()]));
+    const events: string[] = [];
+    await using server = startServer({
+      handlers: {
+        async message(_, { id }, text) {
+          events.push(`${id} begins ${text}`);
+          if (id === "alice") await gates.get(text)?.promise;
+          events.push(`${id} ends ${text}`);
+        },
+      },
+    });
+    using slow = await openRawUser(server, "alice");
+    using quick = await openRawUser(server, "bob");
+    for (const text of gates.keys()) slow.write(frame(OPCODE.text, text));
+    await slow.flushed();
+    quick.write(frame(OPCODE.text, "1"));
+    await quick.flushed();
+    expect(events).toEqual(["alice begins 1", "bob begins 1", "bob ends 1"]);
+    // The last ones are free long before their turn.
+    for (const text of ["3", "2", "1"]) gates.get(text)?.resolve();
+    await slow.flushed();
+    expect(events.filter((event) => event.startsWith("alice"))).toEqual(
+      ["1", "2", "3"].flatMap((text) => [`alice begins ${text}`, `alice ends ${text}`]),
+    );
+  });
+
+  test("may return anything where nothing is expected", async () => {
+    const handlers = {
+      open: (socket: Socket) => socket.send(JSON.stringify({ hello: true })),
+      message: (socket: Socket, _: unknown, text: string) =>
+        socket.send(JSON.stringify({ echo: text })),
+      expiring: (socket: Socket) => socket.send(JSON.stringify({ expiring: true })),
+      close: () => 1,
+    } as unknown as SocketHandlers;
+    await using server = startServer({ handlers });
+    const socket = await server.openUser();
+    expect(await socket.next()).toEqual({ hello: true });
+    await settled(socket);
+    expect(server.server.socketCount).toBe(1);
+    expect(logged(server, "socket_failed")).toEqual([]);
+  });
+
+  test("that throw when a credential ends soon cost that socket alone", async () => {
+    await using server = startServer({
+      handlers: {
+        ...echo(),
+        expiring(_, { id }) {
+          if (id === "alice") throw new Error("canary");
+        },
+      },
+    });
+    const [first, second] = [await server.openUser("alice"), await server.openUser("bob")];
+    for (let elapsedMs = 0; elapsedMs < 3_570_000; elapsedMs += BEAT_MS) {
+      server.clock.advance(BEAT_MS);
+      if (first.socket.readyState === WebSocket.OPEN) first.send("here");
+      await settled(second);
+    }
+    expect((await first.closed).code).toBe(1011);
+    expect(server.server.socketCount).toBe(1);
+  });
+
+  test("hear of a socket that left while its messages were being handled, and of each exactly once", async () => {
+    const gate = Promise.withResolvers<void>();
+    const events: string[] = [];
+    await using server = startServer({
+      handlers: {
+        open: () => void events.push("open"),
+        async message(_, __, text) {
+          await gate.promise;
+          events.push(text);
+        },
+        close: () => void events.push("close"),
+      },
+    });
+    const socket = await server.openUser();
+    socket.send("1");
+    socket.send("2");
+    socket.socket.close();
+    await socket.closed;
+    while (server.server.socketCount > 0) await new Promise((resolve) => setImmediate(resolve));
+    gate.resolve();
+    await new Promise((resolve) => setImmediate(resolve));
+    // What was sent before the goodbye counts.
+    expect(events).toEqual(["open", "close", "1", "2"]);
+  });
+});
+
+describe("a stop", () => {
+  test.each<[string, () => Promise<void>, string]>([
+    ["never finish it", () => new Promise(() => {}), "DeadlineError"],
+    ["fail at it", () => Promise.reject(new TypeError("canary")), "TypeError"],
+  ])("says so, and in time, when the handlers %s", async (_, stop, name) => {
+    const server = startServer({ handlers: { ...echo(), stop } });
+    const socket = await server.openUser();
+    const startedAtMs = performance.now();
+    const error = await server.server.stop({ withinMs: 100 }).catch((reason) => reason);
+    expect(error).toMatchObject({ name });
+    expect(performance.now() - startedAtMs).toBeLessThan(2_500);
+    expect((await socket.closed).code).toBe(1012);
+    expect(server.server.socketCount).toBe(0);
+  });
+});
+
+describe("what a socket leaves behind", () => {
+  test("is nothing: after 1,000 of them no socket, no timer and no memory of one", async () => {
+    await using server = startServer({ socketLimits: { maxPerIdentity: 0 } });
+    const timers = server.clock.timers;
+    const sets = heapStats().objectTypeCounts.Set ?? 0;
+    for (let round = 0; round < 20; round++) {
+      const sockets = await Promise.all(
+        Array.from({ length: 50 }, async (_, at) => {
+          const ticket = await server.ticket(`user ${round}-${at}`);
+          const socket = openSocket(
+            `${server.origin.replace("http", "ws")}/ws/chat?ticket=${ticket}`,
+          );
+          await socket.opened;
+          socket.send({ type: "?" });
+          await socket.next();
+          return socket;
+        }),
+      );
+      expect(server.clock.timers).toBe(timers);
+      expect(server.server.socketCount).toBe(50);
+      for (const { socket } of sockets) socket.close();
+      await Promise.all(sockets.map(({ closed }) => closed));
+      while (server.server.socketCount > 0) await new Promise((resolve) => setImmediate(resolve));
+    }
+    Bun.gc(true);
+    await new Promise((resolve) => setImmediate(resolve));
+    Bun.gc(true);
+    const { ServerWebSocket = 0, Set = 0 } = heapStats().objectTypeCounts;
+    expect(Set - sets).toBeLessThan(100);
+    expect(ServerWebSocket).toBeLessThan(20);
+    expect(server.clock.timers).toBe(timers);
+  });
+});
