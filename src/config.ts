@@ -1,10 +1,9 @@
 import { DEFAULT_RETENTION, type Retention } from "./chat/history.ts";
-import { MIN_SECRET_BYTES } from "./gate/gate.ts";
+import { secretFault, urlFault } from "./gate/options.ts";
+import type { TokenKeys } from "./gate/token.ts";
 import { utf8 } from "./lib/encoding.ts";
 import { LOG_LEVELS, type LogLevel } from "./lib/log.ts";
-import { isLoopback } from "./request/origin.ts";
-import type { RedisSettings } from "./open.ts";
-import type { TokenKeys } from "./gate/token.ts";
+import { isExactOrigin, isLoopback } from "./request/origin.ts";
 
 const DAY_MS = 86_400_000;
 
@@ -17,7 +16,7 @@ export interface Fault {
 }
 
 export interface Config {
-  /** Nothing is configured: secrets made at start, everything in memory, loopback only. */
+  /** Nothing is configured: random secrets, everything in memory, loopback only. */
   readonly demo: boolean;
   readonly host: string;
   readonly port: number;
@@ -29,7 +28,7 @@ export interface Config {
   readonly userClaim: string;
   readonly allowedOrigins?: readonly string[];
   readonly publicUrl?: URL;
-  readonly redis?: RedisSettings;
+  readonly redis?: { readonly url: string; readonly token?: string };
   readonly chatDatabase: string;
   readonly retention: Retention;
   readonly ticketTtlMs: number;
@@ -44,7 +43,7 @@ export interface Config {
   readonly logLevel: LogLevel;
 }
 
-/** With any of these set, somebody means to run a server of their own: the demo's random secrets won't do. */
+/** With any of these set, the server is meant to be a real one, and needs real secrets. */
 const LEAVES_DEMO = [
   ...["JWT_SECRET", "JWT_JWKS_URL", "JWT_ISSUER", "JWT_AUDIENCE", "SESSION_SECRET"],
   ...["PUBLIC_URL", "UPSTASH_REDIS_REST_URL", "UPSTASH_REDIS_REST_TOKEN", "REDIS_URL"],
@@ -76,26 +75,16 @@ export function readConfig(
     const value = text(variable);
     if (value === undefined) return undefined;
     const bytes = utf8(value);
-    if (bytes.length < MIN_SECRET_BYTES) {
-      return fault(variable, `must be at least ${MIN_SECRET_BYTES} bytes long`);
-    }
-    if (new Set(bytes).size === 1)
-      return fault(variable, "must be random, not one character repeated");
-    return bytes;
+    const note = secretFault(bytes);
+    return note === undefined ? bytes : fault(variable, note);
   }
 
-  /** An https URL, or http on loopback, with nothing in it that doesn't belong there. */
   function url(variable: string): URL | undefined {
     const value = text(variable);
     if (value === undefined) return undefined;
     const parsed = URL.parse(value);
-    if (!parsed || !/^https?:$/.test(parsed.protocol))
-      return fault(variable, "must be an https URL");
-    if (parsed.username || parsed.password) return fault(variable, "must not contain credentials");
-    if (parsed.protocol === "http:" && !isLoopback(parsed.hostname)) {
-      return fault(variable, "must be https; plain http is for loopback only");
-    }
-    return parsed;
+    const note = urlFault(parsed);
+    return note === undefined ? (parsed as URL) : fault(variable, note);
   }
 
   const demo = LEAVES_DEMO.every((variable) => text(variable) === undefined);
@@ -111,19 +100,19 @@ export function readConfig(
       "NODE_ENV",
       "is production, where the demo mode doesn't start; set JWT_SECRET or JWT_JWKS_URL",
     );
-    fault("SESSION_SECRET", "is needed");
+    fault("SESSION_SECRET", "is required");
   }
 
   const jwtSecret = secret("JWT_SECRET");
   const jwksUrl = url("JWT_JWKS_URL");
   const hasSecret = text("JWT_SECRET") !== undefined;
   const hasJwks = text("JWT_JWKS_URL") !== undefined;
-  if (hasSecret && hasJwks) fault("JWT_JWKS_URL", "and JWT_SECRET exclude each other");
-  if (!demo && !hasSecret && !hasJwks) fault("JWT_SECRET", "is needed, or JWT_JWKS_URL");
+  if (hasSecret && hasJwks) fault("JWT_JWKS_URL", "and JWT_SECRET are mutually exclusive");
+  if (!demo && !hasSecret && !hasJwks) fault("JWT_SECRET", "is required, or JWT_JWKS_URL");
   const keys = jwtSecret ? { secret: jwtSecret } : jwksUrl ? { jwksUrl } : undefined;
 
   const sessionSecret = secret("SESSION_SECRET");
-  if (!demo && text("SESSION_SECRET") === undefined) fault("SESSION_SECRET", "is needed");
+  if (!demo && text("SESSION_SECRET") === undefined) fault("SESSION_SECRET", "is required");
 
   const publicUrl = url("PUBLIC_URL");
   if (publicUrl && (publicUrl.pathname !== "/" || publicUrl.search || publicUrl.hash)) {
@@ -133,15 +122,8 @@ export function readConfig(
   const allowedOrigins = text("ALLOWED_ORIGINS")
     ?.split(",")
     .map((origin) => origin.trim());
-  for (const origin of allowedOrigins ?? []) {
-    // An asterisk is a letter like any other to the parser.
-    if (URL.parse(origin)?.origin !== origin || !/^https?:[^*]+$/.test(origin)) {
-      fault(
-        "ALLOWED_ORIGINS",
-        "must be exact origins such as https://example.com, with no pattern",
-      );
-      break;
-    }
+  if (allowedOrigins && !allowedOrigins.every(isExactOrigin)) {
+    fault("ALLOWED_ORIGINS", "must be exact origins such as https://example.com, with no pattern");
   }
 
   const issuer = text("JWT_ISSUER");
@@ -155,18 +137,18 @@ export function readConfig(
       fault("REDIS_URL", "must be a redis:// or rediss:// URL");
     }
     if (text("UPSTASH_REDIS_REST_URL") && !token) {
-      fault("UPSTASH_REDIS_REST_TOKEN", "is needed with UPSTASH_REDIS_REST_URL");
+      fault("UPSTASH_REDIS_REST_TOKEN", "is required with UPSTASH_REDIS_REST_URL");
     }
     if (token && !text("UPSTASH_REDIS_REST_URL")) {
-      fault("UPSTASH_REDIS_REST_URL", "is needed with UPSTASH_REDIS_REST_TOKEN");
+      fault("UPSTASH_REDIS_REST_URL", "is required with UPSTASH_REDIS_REST_TOKEN");
     }
     if (token && /\s/.test(token))
       fault("UPSTASH_REDIS_REST_TOKEN", "must not contain white space");
     if (native && (token || upstashUrl)) {
-      fault("REDIS_URL", "and UPSTASH_REDIS_REST_URL exclude each other");
+      fault("REDIS_URL", "and UPSTASH_REDIS_REST_URL are mutually exclusive");
     }
-    if (native) return { kind: "native", url: native };
-    return upstashUrl && token ? { kind: "upstash", url: upstashUrl.href, token } : undefined;
+    if (native) return { url: native };
+    return upstashUrl && token ? { url: upstashUrl.href, token } : undefined;
   }
 
   const logLevel = (text("LOG_LEVEL") ?? "info") as LogLevel;

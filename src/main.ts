@@ -1,23 +1,23 @@
-import { createChat } from "./chat/hub.ts";
-import type { ChatLog } from "./chat/history.ts";
-import { sqliteChatLog } from "./chat/sqlite.ts";
-import { systemClock } from "./lib/clock.ts";
+import { createChat } from "./chat/chat.ts";
 import { readConfig } from "./config.ts";
-import { createDeps } from "./gate/gate.ts";
-import { createLog, faultCode } from "./lib/log.ts";
-import { createPages } from "./page/pages.ts";
-import { serve, serveMetrics } from "./sockets/serve.ts";
-import { memoryTicketStore } from "./gate/memory.ts";
-import type { TicketStore } from "./gate/store.ts";
+import { createGate } from "./gate/gate.ts";
 import { signToken } from "./gate/token.ts";
+import { systemClock } from "./lib/clock.ts";
+import { withinDeadline } from "./lib/deadline.ts";
+import { createLog, faultCode } from "./lib/log.ts";
+import { openStores, type SharedRedis } from "./open.ts";
+import { createPages } from "./page/pages.ts";
+import { createServerRoutes } from "./routes.ts";
+import { serve } from "./sockets/serve.ts";
 
 /** Exit code for a configuration that can't be used (sysexits.h, EX_CONFIG). */
 const EXIT_CONFIG = 78;
-/** How long a demo token lives, in milliseconds. */
+/** Lifetime of a demo token, in milliseconds. */
 const DEMO_TOKEN_TTL_MS = 3_600_000;
-
-/** Over how long clients are sent away at a restart, so that they don't all come back at once, in milliseconds. */
+/** How long the goodbyes at a restart are spread over, so that clients don't all come back at once, in milliseconds. */
 const DRAIN_SPREAD_MS = 3_000;
+/** Longest time to close the store after the last socket, in milliseconds. */
+const CLOSE_MS = 2_000;
 
 const clock = systemClock;
 const read = readConfig(process.env);
@@ -31,72 +31,70 @@ if (!read.ok) {
   process.exit(EXIT_CONFIG);
 }
 const { config } = read;
-// Loaded only where it is wanted: it would make up half of the time to start.
-const metrics =
-  config.metricsPort === undefined
-    ? undefined
-    : (await import("./metrics.ts")).createMetrics(clock);
-const log = metrics ? metrics.observe(writeLog) : writeLog;
-const measured = metrics ? metrics.measure : (store: TicketStore) => store;
+// Loaded only when they are served: they would double the time to start.
+const metricsModule = config.metricsPort === undefined ? undefined : await import("./metrics.ts");
+const metrics = metricsModule?.createMetrics(clock);
+const log = metrics?.observe(writeLog) ?? writeLog;
 
 process.on("uncaughtException", (error) => log("error", "uncaught", { code: faultCode(error) }));
 process.on("unhandledRejection", (error) => log("error", "uncaught", { code: faultCode(error) }));
 
 const demoSecret = crypto.getRandomValues(new Uint8Array(32));
-// Loaded only where it is used, like the metrics: nobody else waits for it.
-const redis =
-  config.redis &&
-  (await (await import("./open.ts")).openRedis(config.redis, { ...config, clock, log }));
-const chat = redis?.chat ?? openChat();
-const deps = createDeps({
-  ...config,
-  keys: config.keys ?? { secret: demoSecret },
-  sessionSecret: config.sessionSecret ?? crypto.getRandomValues(new Uint8Array(32)),
-  store: measured(redis?.store ?? memoryTicketStore({ clock })),
+const { store, chat: history } = await open();
+const { issuer, audience, userClaim, publicUrl, ticketTtlMs, ticketsPerMinute, trustProxy } =
+  config;
+const gate = createGate({
+  users: { ...(config.keys ?? { secret: demoSecret }), issuer, audience, userClaim },
+  visitors: { secret: config.sessionSecret ?? crypto.getRandomValues(new Uint8Array(32)) },
+  store: metrics?.measure(store) ?? store,
+  origins: config.allowedOrigins,
+  ...{ publicUrl, ticketTtlMs, ticketsPerMinute, trustProxy, clock, log },
+});
+const chat = createChat(gate, history);
+const fetch = createServerRoutes({
+  gate,
   chat,
-  feed: redis?.feed,
-  clock,
-  log,
+  pages: createPages(config),
+  adminToken: config.adminToken,
   signDemoToken: config.demo ? signDemoToken : undefined,
+  isStopping: () => server.isStopping,
 });
 const server = listen("PORT", () =>
-  serve({
-    ...deps,
+  serve(gate, chat.handlers, {
     hostname: config.host,
     port: config.port,
-    handlers: createChat(chat, deps),
-    pages: createPages(config),
-    socketLimits: {
+    fetch,
+    limits: {
       maxPerIdentity: config.maxSocketsPerIdentity,
       messagesPerSecond: config.messagesPerSecond,
       maxMessageBytes: config.maxMessageBytes,
     },
   }),
 );
-let draining: Promise<void> | undefined;
+let stopping: Promise<void> | undefined;
 for (const signal of ["SIGTERM", "SIGINT"] as const) {
-  process.on(signal, () => (draining ??= drain()));
+  process.on(signal, () => (stopping ??= stop()));
 }
 
 log("info", "listening", { url: server.url.href });
-if (metrics && config.metricsPort !== undefined) {
-  const { host: hostname, metricsPort: port } = config;
-  const { url } = listen("METRICS_PORT", () =>
-    serveMetrics({ hostname, port, read: metrics.read }),
-  );
+if (metricsModule && metrics && config.metricsPort !== undefined) {
+  const options = { hostname: config.host, port: config.metricsPort, metrics };
+  const { url } = listen("METRICS_PORT", () => metricsModule.serveMetrics(options));
   log("info", "metrics_listening", { url: url.href });
 }
 if (config.demo) {
   log("warn", "demo_mode", {
     url: server.url.href,
-    note: "Nothing is configured: random secrets made at start, tickets and chat in memory, anybody on this machine signs in under any name. Not for production.",
+    note: "Nothing is configured: random secrets, tickets and chat in memory, anybody on this machine can sign in under any name. Not for production.",
   });
 }
 
-async function drain(): Promise<void> {
+async function stop(): Promise<void> {
   log("info", "draining");
   try {
     await server.stop({ spreadMs: DRAIN_SPREAD_MS });
+
+    await withinDeadline(gate.close(), CLOSE_MS, clock);
     log("info", "stopped");
     process.exit(0);
   } catch (error) {
@@ -111,7 +109,7 @@ function signDemoToken(user: string): Promise<string> {
   return signToken({ secret: demoSecret, user, expiresAtMs: nowMs + DEMO_TOKEN_TTL_MS, claims });
 }
 
-/** An address that is taken ends the process, with a line that says which. */
+/** Ends the process when the address is taken, and logs which one. */
 function listen<Server>(variable: string, start: () => Server): Server {
   try {
     return start();
@@ -121,15 +119,14 @@ function listen<Server>(variable: string, start: () => Server): Server {
   }
 }
 
-function openChat(): ChatLog {
-  const { retention } = config;
+async function open(): Promise<SharedRedis> {
   try {
-    return sqliteChatLog({ path: config.chatDatabase, clock, retention });
+    return await openStores(config, { clock, log });
   } catch (error) {
     log("error", "config_fault", {
-      variable: "CHAT_DATABASE",
+      variable: config.redis ? "REDIS_URL" : "CHAT_DATABASE",
       code: faultCode(error),
-      note: "can't be used: locked, broken, not writable, somebody else's, or of a newer version",
+      note: "can't be used: locked, damaged, not writable, another program's, or of a newer version",
     });
     process.exit(EXIT_CONFIG);
   }

@@ -1,23 +1,25 @@
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
 import type { Clock } from "./lib/clock.ts";
 import type { Log } from "./lib/log.ts";
-import { CLOSE } from "./sockets/sockets.ts";
+import { RESPONSE_HEADERS } from "./request/headers.ts";
+import { refusalResponse, refuse } from "./request/refusal.ts";
+import { CLOSE } from "./wire/close.ts";
 import type { TicketStore } from "./gate/store.ts";
 
 /** What an operator sees from outside: counts, and nothing that names a person. */
 export interface Metrics {
-  /** A log whose events are counted on their way. */
+  /** The same log, with its events counted. */
   observe(log: Log): Log;
-  /** A store whose answers are timed. */
+  /** The same store, with its operations timed. */
   measure(store: TicketStore): TicketStore;
-  /** All of it in Prometheus' text format. */
+  /** All metrics in Prometheus' text format. */
   read(): Promise<string>;
 }
 
 /** Codes that a peer can't make up at will (RFC 6455 section 7.4.1), and those of this server. */
 const KNOWN_CLOSES = new Set<unknown>([
   ...[1000, 1001, 1002, 1005, 1006, 1007, 1009],
-  ...Object.values(CLOSE),
+  ...Object.values(CLOSE).map(({ code }) => code),
 ]);
 
 export function createMetrics(clock: Clock): Metrics {
@@ -39,7 +41,7 @@ export function createMetrics(clock: Clock): Metrics {
   for (const kind of ["user", "visitor"]) sockets.set({ kind }, 0);
   const store = new Histogram({
     name: "ws_ticket_store_seconds",
-    help: "Time until the ticket store answered, by operation and outcome",
+    help: "Duration of ticket store operations, by operation and outcome",
     labelNames: ["operation", "outcome"],
     buckets: [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2],
     registers,
@@ -85,4 +87,23 @@ export function createMetrics(clock: Clock): Metrics {
     },
     read: () => registry.metrics(),
   };
+}
+
+/** Serves the metrics under `/metrics`, and nothing else, on a port of their own. */
+export function serveMetrics(options: {
+  hostname: string;
+  port: number;
+  metrics: Metrics;
+}): Bun.Server<undefined> {
+  const { hostname, port, metrics } = options;
+  const headers = { ...RESPONSE_HEADERS, "Content-Type": "text/plain; version=0.0.4" };
+  return Bun.serve({
+    hostname,
+    port,
+    reusePort: false,
+    development: false,
+    routes: { "/metrics": { GET: async () => new Response(await metrics.read(), { headers }) } },
+    fetch: () => refusalResponse(refuse("not_found")),
+    error: () => refusalResponse(refuse("internal_error")),
+  });
 }

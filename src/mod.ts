@@ -1,28 +1,22 @@
-export { admit, type Admission, type Identity } from "./gate/admit.ts";
-export { createApp } from "./gate/routes.ts";
-export { createChat } from "./chat/hub.ts";
-export type { ChatLog, Retention } from "./chat/history.ts";
-export { redisChatLog } from "./chat/redis.ts";
-export { sqliteChatLog } from "./chat/sqlite.ts";
-export { type Clock, systemClock } from "./lib/clock.ts";
-export { createDeps, type Deps, type DepsOptions } from "./gate/gate.ts";
-export type { AppEnv } from "./gate/http.ts";
-export { createLog, type Log, type LogFields, type LogLevel } from "./lib/log.ts";
-export { createFeed, type Feed } from "./redis/feed.ts";
-export { nativeRedisTransport } from "./redis/native.ts";
-export type { RedisReply, RedisTransport } from "./redis/transport.ts";
-export { upstashTransport } from "./redis/upstash.ts";
-export { type Refusal, type RefusalCode, refusalResponse } from "./request/refusal.ts";
-export { type RunningServer, serve, type ServeOptions } from "./sockets/serve.ts";
+export type { Admission } from "./gate/admit.ts";
+export type { ProveUser } from "./gate/authenticate.ts";
 export {
-  CLOSE,
-  type Socket,
-  type SocketData,
-  type SocketHandlers,
-  type SocketLimits,
-} from "./sockets/sockets.ts";
+  createGate,
+  type Gate,
+  type GateOptions,
+  type TokenOptions,
+  type UserOptions,
+} from "./gate/gate.ts";
+export type { Identity, UserCredential } from "./gate/identity.ts";
 export { memoryTicketStore } from "./gate/memory.ts";
 export { redisTicketStore } from "./gate/redis.ts";
-export { kick, signOut } from "./gate/revocation.ts";
-export type { Credential, Revocation, TicketRecord, TicketStore } from "./gate/store.ts";
-export { signToken, type TokenKeys } from "./gate/token.ts";
+export type { Revocation, RevocationFeed, TicketRecord, TicketStore } from "./gate/store.ts";
+export type { Identified, IssuedTicket } from "./gate/ticket.ts";
+export { signToken } from "./gate/token.ts";
+export { type Clock, systemClock } from "./lib/clock.ts";
+export { createLog, type Log, type LogEvent, type LogFields, type LogLevel } from "./lib/log.ts";
+export type { RedisReply, RedisTransport } from "./redis/transport.ts";
+export { upstashTransport } from "./redis/upstash.ts";
+export type { ConnectionInfo } from "./request/incoming.ts";
+export { type Refusal, type RefusalCode, refusalResponse } from "./request/refusal.ts";
+export { CLOSE, type Close } from "./wire/close.ts";

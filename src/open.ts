@@ -1,38 +1,90 @@
-import type { ChatLog, Retention } from "./chat/history.ts";
-import { redisChatLog } from "./chat/redis.ts";
-import type { Clock } from "./lib/clock.ts";
-import type { Log } from "./lib/log.ts";
-import { redisTicketStore } from "./gate/redis.ts";
+import type { ChatHistory, Retention } from "./chat/history.ts";
+import type { Config } from "./config.ts";
 import type { TicketStore } from "./gate/store.ts";
-import { createFeed, type Feed } from "./redis/feed.ts";
-import { nativeRedisTransport } from "./redis/native.ts";
+import { type Clock, systemClock } from "./lib/clock.ts";
+import { createLog, type Log } from "./lib/log.ts";
 import type { RedisTransport } from "./redis/transport.ts";
 
-/** Where a Redis is, and how to reach it. */
-export type RedisSettings =
-  | { readonly kind: "upstash"; readonly url: string; readonly token: string }
-  | { readonly kind: "native"; readonly url: string };
+/** Where a Redis is: `redis://…` or `rediss://…`, or Upstash's REST URL with its token. */
+export interface RedisSettings {
+  readonly url: string;
+  /** Only for Upstash. */
+  readonly token?: string | undefined;
+}
 
-/** Everything that several servers share, in one Redis. */
+/** What several servers share in one Redis. The two belong together. */
+export interface SharedRedis {
+  /** For `createGate`, which then owns it and closes it. Receives the sign-outs of other processes. */
+  readonly store: TicketStore;
+  /** For `createChat`, whose handlers then own it. Needs the store to be open. */
+  readonly chat: ChatHistory;
+}
+
+/**
+ * Opens a Redis that several servers share. Connects with the first command, and again after every failure.
+ * Throws a `TypeError` for settings that can't be used.
+ *
+ * @example
+ * const redis = await openRedis({ url: "redis://127.0.0.1:6379" });
+ * await using gate = createGate({ users: { secret }, store: redis.store });
+ * const chat = createChat(gate, redis.chat);
+ */
 export async function openRedis(
   settings: RedisSettings,
-  options: { clock: Clock; log: Log; retention?: Partial<Retention> },
-): Promise<{ store: TicketStore; chat: ChatLog; feed: Feed }> {
-  const { clock, log, retention } = options;
-  const open = await openerOf(settings);
+  options: {
+    clock?: Clock | undefined;
+    /** Default: warnings and errors to the console. */
+    log?: Log | undefined;
+    retention?: Partial<Retention> | undefined;
+  } = {},
+): Promise<SharedRedis> {
+  const { clock = systemClock, retention } = options;
+  const log =
+    options.log ??
+    createLog({ level: "warn", clock, write: (line) => console.log(line.trimEnd()) });
+  const open = await openerOf(settings, clock);
+  const { createFeed } = await import("./redis/feed.ts");
+  const { sharedTicketStore } = await import("./gate/redis.ts");
+  const { redisChatHistory } = await import("./chat/redis.ts");
   // Connections of their own: what waits in one must not hold up the others.
-  const blocking = settings.kind === "native" ? open() : undefined;
+  const blocking = settings.token === undefined ? open() : undefined;
   const feed = createFeed({ transport: open(), blocking, clock, log });
   return {
-    feed,
-    store: redisTicketStore(open(), feed),
-    chat: redisChatLog({ transport: open(), feed, clock, retention }),
+    store: sharedTicketStore({ transport: open(), feed }),
+    chat: redisChatHistory({ transport: open(), feed, clock, retention }),
   };
 }
 
-/** How to open a connection. Upstash's client takes as long to load as all the rest: only who uses it waits. */
-async function openerOf(settings: RedisSettings): Promise<() => RedisTransport> {
-  if (settings.kind === "native") return () => nativeRedisTransport(settings);
+/** How to open one more connection. Only what is used is loaded: Upstash's client doubles the time to start. */
+async function openerOf(
+  { url, token }: RedisSettings,
+  clock: Clock,
+): Promise<() => RedisTransport> {
+  const protocol = URL.canParse(url) ? new URL(url).protocol : "";
+  if (token === undefined) {
+    if (!/^(?:redis|valkey)s?:$/.test(protocol)) {
+      throw new TypeError("Option url must be a redis:// or rediss:// URL");
+    }
+    const { nativeRedisTransport } = await import("./redis/native.ts");
+    return () => nativeRedisTransport({ url, clock });
+  }
+  if (!/^https?:$/.test(protocol)) throw new TypeError("Option url must be an https URL");
   const { upstashTransport } = await import("./redis/upstash.ts");
-  return () => upstashTransport(settings);
+  return () => upstashTransport({ url, token, clock });
+}
+
+/** Opens what the configuration names. Throws when the chat's database can't be used. */
+export async function openStores(
+  config: Pick<Config, "redis" | "chatDatabase" | "retention">,
+  options: { clock: Clock; log: Log },
+): Promise<SharedRedis> {
+  const { retention } = config;
+  if (config.redis) return openRedis(config.redis, { ...options, retention });
+  const { clock } = options;
+  const { memoryTicketStore } = await import("./gate/memory.ts");
+  const { sqliteChatHistory } = await import("./chat/sqlite.ts");
+  return {
+    store: memoryTicketStore({ clock }),
+    chat: sqliteChatHistory({ path: config.chatDatabase, clock, retention }),
+  };
 }

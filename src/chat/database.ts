@@ -1,13 +1,20 @@
 import { Database } from "bun:sqlite";
 
 /** Version of the tables below, kept in the file. */
-const SCHEMA_VERSION = 1;
-/** Longest wait for another process that holds the file, in milliseconds: the whole server waits with it. */
+const SCHEMA_VERSION = 2;
+/** Longest wait for another process that holds the file, in milliseconds: it blocks the whole server. */
 const BUSY_TIMEOUT_MS = 250;
-/** Pages of 4 KB that wait in the write-ahead log before they move to the file. */
+/** Pages of 4 KB in the write-ahead log at which they move to the file. */
 const CHECKPOINT_PAGES = 2_000;
 /** Memory for the file's pages, in KB. */
 const CACHE_KB = 16_384;
+
+/** Users to whom a visitor has written and who have never answered. */
+const UNANSWERED = `
+  CREATE TABLE unanswered (
+    visitor TEXT, user TEXT, at_ms INTEGER NOT NULL, PRIMARY KEY (visitor, user)
+  ) WITHOUT ROWID;
+`;
 
 const SCHEMA = `
   CREATE TABLE chats (
@@ -21,6 +28,7 @@ const SCHEMA = `
     visitor_read INTEGER NOT NULL DEFAULT 0,
     user_unread INTEGER NOT NULL DEFAULT 0,
     visitor_unread INTEGER NOT NULL DEFAULT 0,
+    answered INTEGER NOT NULL DEFAULT 0,
     UNIQUE (user, visitor)
   );
   CREATE INDEX chats_of_user ON chats (user, last_id);
@@ -44,10 +52,22 @@ const SCHEMA = `
   ) WITHOUT ROWID;
   CREATE INDEX refs_by_age ON refs (at_ms);
   CREATE TABLE blocks (user TEXT, visitor TEXT, PRIMARY KEY (user, visitor)) WITHOUT ROWID;
-  CREATE TABLE users (id TEXT PRIMARY KEY) WITHOUT ROWID;
+  ${UNANSWERED}
 `;
 
-/** Opens or makes the file. Throws for one that is locked, broken, somebody else's, or of a newer version. */
+/** From version 1, which counted users who had never signed in. */
+const MIGRATION = `
+  ALTER TABLE chats ADD COLUMN answered INTEGER NOT NULL DEFAULT 0;
+  UPDATE chats SET answered = 1
+  WHERE EXISTS (SELECT 1 FROM messages WHERE chat = chats.key AND side = 'user');
+  ${UNANSWERED}
+  INSERT INTO unanswered
+  SELECT visitor, user, (SELECT max(at_ms) FROM messages WHERE chat = chats.key) FROM chats
+  WHERE answered = 0 AND messages > 0;
+  DROP TABLE users;
+`;
+
+/** Opens or creates the file. Throws when it is locked, damaged, another program's, or of a newer version. */
 export function openDatabase(path: string): Database {
   const db = new Database(path, { create: true, strict: true });
   try {
@@ -61,11 +81,13 @@ export function openDatabase(path: string): Database {
           throw new Error("Chat database belongs to something else");
         }
         db.run(SCHEMA);
+      } else if (found < SCHEMA_VERSION) {
+        db.run(MIGRATION);
       }
-      // Written every time: a file that can't be written to is found now, not at the first message.
+      // Written every time, so that a read-only file is noticed now and not at the first message.
       db.run(`PRAGMA user_version = ${SCHEMA_VERSION}`);
     }).immediate();
-    // Kept in the file, and so not before it is known whose it is.
+    // This changes the file, so only after its ownership is verified.
     db.run("PRAGMA journal_mode = WAL");
     db.run("PRAGMA synchronous = FULL");
     db.run(`PRAGMA cache_size = -${CACHE_KB}`);

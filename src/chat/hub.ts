@@ -1,67 +1,66 @@
-import type { Identity } from "../gate/admit.ts";
-import type { Deps } from "../gate/gate.ts";
+import type { GateParts } from "../gate/gate.ts";
+import { identityFields, identityKey, type Identity } from "../gate/identity.ts";
 import { faultCode } from "../lib/log.ts";
-import { CLOSE, keyOf, type Socket, type SocketHandlers, who } from "../sockets/sockets.ts";
-import { type ChatEvent, type ChatLog, MAX_PAGE } from "./history.ts";
-import { ackFrame, type ClientFrame, errorFrame, readFrame, readReceipt } from "../wire/frames.ts";
+import { toTimestamp } from "../lib/text.ts";
+import type { Socket, SocketHandlers } from "../sockets/socket.ts";
+import { CLOSE } from "../wire/close.ts";
+import { FRAME_ERRORS, MAX_PAGE, type ServerFrame } from "../wire/frames.ts";
+import { type CheckedFrame, type FrameError, readFrame } from "./frame.ts";
+import type { ChatEvent, ChatHistory } from "./history.ts";
 
-/** Frames in a row that make no sense, after which a socket is closed. */
+/** Bad frames in a row after which a socket is closed. */
 const MAX_BAD_FRAMES = 10;
 
-/**
- * The chat as socket handlers: keeps what people write in `chat`, and hands what the log tells to every
- * socket of both sides.
- */
-export function createChat(
-  chat: ChatLog,
-  { clock, log }: Pick<Deps, "clock" | "log">,
-): SocketHandlers {
-  /** How many frames in a row made no sense. Weak: frames of a socket are handled after its end, too. */
-  const badFrames = new WeakMap<Socket, number>();
+type Mark = Extract<CheckedFrame, { type: "MARK_AS_READ" }>;
 
-  /** Answers that wait for the end of this turn. */
-  const answers = new Map<Socket, string[]>();
+/**
+ * The chat as socket handlers: stores what people write, and sends what was stored to every socket of both
+ * sides.
+ */
+export function createHub(
+  history: ChatHistory,
+  { clock, log }: Pick<GateParts, "clock" | "log">,
+): SocketHandlers {
+  /** Bad frames in a row. Weak: frames of a socket are handled after its end, too. */
+  const badFrames = new WeakMap<Socket, number>();
+  /** Responses that wait for the end of this turn. */
+  const responses = new Map<Socket, string[]>();
 
   async function append(
     socket: Socket,
     identity: Identity,
-    frame: Exclude<ClientFrame, { type: "MARK_AS_READ" }>,
+    frame: Exclude<CheckedFrame, Mark>,
   ): Promise<void> {
-    const { chat: where, content, nickname, ref } = frame;
+    const { chat, content, nickname, ref } = frame;
+    const from = identity.kind;
     const atMs = clock.nowMs();
-    const kept = await chat.append({
-      chat: where,
-      from: identity.kind,
-      content,
-      nickname,
-      ref,
-      atMs,
-    });
-    if (kept.ok) log("debug", "message_kept", who(identity));
-    answer(
-      socket,
-      kept.ok ? ackFrame({ ...kept, ...echoOf(frame) }) : errorFrame({ ...kept, ...echoOf(frame) }),
-    );
+    const appended = await history.append({ chat, from, content, nickname, ref, atMs });
+    if (appended.ok) {
+      log("debug", "message_kept", identityFields(identity));
+      respond(socket, ackFrame(appended, ref));
+    } else {
+      respond(socket, errorFrame({ error: appended.error, ...refOf(frame) }));
+    }
   }
 
-  /** Answers to what was kept together go out together: one write for each socket, not one for each answer. */
-  function answer(socket: Socket, text: string): void {
-    const waiting = answers.get(socket);
+  /** Responses to what was stored together leave together: one write for each socket, not one for each response. */
+  function respond(socket: Socket, text: string): void {
+    const waiting = responses.get(socket);
     if (waiting) {
       waiting.push(text);
       return;
     }
-    if (answers.size === 0) queueMicrotask(sendAnswers);
-    answers.set(socket, [text]);
+    if (responses.size === 0) queueMicrotask(sendResponses);
+    responses.set(socket, [text]);
   }
 
-  function sendAnswers(): void {
-    for (const [socket, texts] of answers) {
+  function sendResponses(): void {
+    for (const [socket, texts] of responses) {
       socket.cork(() => {
         for (const text of texts) socket.send(text);
       });
     }
-    answers.clear();
+    responses.clear();
   }
 
   async function markRead(socket: Socket, { kind, id }: Identity, mark: Mark): Promise<void> {
@@ -69,32 +68,27 @@ export function createChat(
     const of = { side: kind, id };
     const users =
       user === undefined
-        ? (await chat.chats(of, { limit: MAX_PAGE })).map(({ peer }) => peer)
+        ? (await history.chats(of, { limit: MAX_PAGE })).map(({ peer }) => peer)
         : [user];
     const marked = await Promise.all(
-      users.map((one) => chat.markRead({ user: one, visitor }, kind)),
+      users.map((one) => history.markRead({ user: one, visitor }, kind)),
     );
     if (marked.some((upTo) => upTo !== undefined)) return;
-    socket.send(errorFrame({ error: "not_found", ...echoOf(mark) }));
+    socket.send(errorFrame({ error: "not_found", ...refOf(mark) }));
   }
 
   return {
     start(publish) {
-      chat.start((event) => {
-        // The sender has its ACK before anybody has the message.
-        sendAnswers();
+      history.start((event) => {
+        // The sender gets its ACK before anybody gets the message.
+        sendResponses();
         const text = frameOf(event);
-        publish(keyOf({ kind: "user", id: event.chat.user }), text);
-        publish(keyOf({ kind: "visitor", id: event.chat.visitor }), text);
+        publish(identityKey({ kind: "user", id: event.chat.user }), text);
+        publish(identityKey({ kind: "visitor", id: event.chat.visitor }), text);
       });
     },
     open(socket, identity) {
-      socket.subscribe(keyOf(identity));
-      if (identity.kind === "user") {
-        chat
-          .meet(identity.id)
-          .catch((error) => log("error", "chat_failed", { code: faultCode(error) }));
-      }
+      socket.subscribe(identityKey(identity));
     },
     message(socket, identity, text) {
       const frame = readFrame(text, identity);
@@ -102,35 +96,46 @@ export function createChat(
         const inARow = (badFrames.get(socket) ?? 0) + 1;
         badFrames.set(socket, inARow);
         socket.send(errorFrame(frame));
-        if (inARow >= MAX_BAD_FRAMES) socket.close(CLOSE.flooding, "Too many bad frames");
+        const { code, reason } = CLOSE.badFrames;
+        if (inARow >= MAX_BAD_FRAMES) socket.close(code, reason);
         return;
       }
       badFrames.delete(socket);
       const isMark = frame.type === "MARK_AS_READ";
       const handled = isMark ? markRead(socket, identity, frame) : append(socket, identity, frame);
       const settled = handled.catch((error) => {
-        log("error", "chat_failed", { ...who(identity), code: faultCode(error) });
-        socket.send(errorFrame({ error: "unavailable", ...echoOf(frame) }));
+        log("error", "chat_failed", { ...identityFields(identity), code: faultCode(error) });
+        socket.send(errorFrame({ error: "unavailable", ...refOf(frame) }));
       });
-      // A message isn't waited for: the log keeps the order, and takes in together what comes together.
+      // A message isn't waited for: the history keeps the order, and stores together what arrives together.
       return isMark ? settled : undefined;
     },
     expiring(socket, _, inSeconds) {
-      socket.send(JSON.stringify({ type: "EXPIRING", inSeconds }));
+      socket.send(toText({ type: "EXPIRING", inSeconds }));
     },
-    stop: () => chat.close(),
+    stop: () => history.close(),
   };
 }
 
-type Mark = Extract<ClientFrame, { type: "MARK_AS_READ" }>;
-
-/** What an answer says of the frame that it answers. */
-function echoOf({ ref }: ClientFrame): { ref?: string } {
+/** What a response says of the frame that it responds to. */
+function refOf({ ref }: CheckedFrame): { ref?: string } {
   return ref === undefined ? {} : { ref };
 }
 
+function toText(frame: ServerFrame): string {
+  return JSON.stringify(frame);
+}
+
+function ackFrame({ id, atMs }: { id: string; atMs: number }, ref: string | undefined): string {
+  return toText({ type: "ACK", ref, id, timestamp: toTimestamp(atMs) });
+}
+
+function errorFrame({ error, ref }: FrameError): string {
+  return toText({ type: "ERROR", ref, code: error, message: FRAME_ERRORS[error] });
+}
+
 function frameOf(event: ChatEvent): string {
-  if (event.kind === "message") return event.frame ?? JSON.stringify(event.message);
+  if (event.kind === "message") return event.frame ?? toText(event.message);
   const { chat, by, upTo } = event;
-  return readReceipt(chat, { by: chat[by], upTo });
+  return toText({ type: "READ", chatId: chat.visitor, by: chat[by], upTo });
 }

@@ -1,156 +1,137 @@
-import { type Context, Hono } from "hono";
-import type { Deps } from "../gate/gate.ts";
+import { type Context, Hono, type MiddlewareHandler } from "hono";
+import type { GateParts } from "../gate/gate.ts";
+import type { Identity } from "../gate/identity.ts";
+import { faultCode } from "../lib/log.ts";
+import { emptyResponse, headersFor, type Incoming, jsonResponse } from "../request/incoming.ts";
+import { refuse } from "../request/refusal.ts";
 import {
   allowMethods,
   allowOrigins,
-  answer,
-  type AppEnv,
-  bearerUser,
-  decline,
-} from "../gate/http.ts";
-import { faultCode } from "../lib/log.ts";
-import { isAllowedOrigin, isSecure } from "../request/origin.ts";
-import { type Refusal, refuse } from "../request/refusal.ts";
-import { isRevoked } from "../gate/revocation.ts";
-import type { Credential } from "../gate/store.ts";
-import { isUserId } from "../gate/token.ts";
-import { urlOf } from "../request/url.ts";
-import { isVisitorId } from "../gate/visitor.ts";
-import { type ChatLog, MAX_PAGE } from "./history.ts";
-import type { Chat } from "../wire/frames.ts";
+  createRoutes,
+  declined,
+  limitBody,
+  refused,
+  type RouteEnv,
+} from "../request/routes.ts";
+import { MAX_PAGE } from "../wire/frames.ts";
+import { isUserId, isVisitorId } from "../wire/ids.ts";
+import { CHATS_PATH } from "../wire/paths.ts";
+import type { Chat, ChatHistory } from "./history.ts";
 
-/** Length of a page when nobody says, in messages or chats. */
+/** Length of a page by default, in messages or chats. */
 const DEFAULT_PAGE = 50;
 const PAGE_PARAMETERS = ["after", "before", "limit"] as const;
+const SHARING = { methods: "GET,POST,PUT,DELETE", credentials: true };
 
-interface ChatEnv extends AppEnv {
-  Variables: { identity: Credential };
+interface ChatEnv extends RouteEnv {
+  Variables: { identity: Identity };
 }
 
+type ChatContext = Context<ChatEnv>;
+
 /**
- * What was written, for those who weren't there: a user's or a visitor's own chats, under `/api/chats`.
- * There is no way to name a chat of somebody else's.
+ * What was written, for those who weren't there: a user's or a visitor's own chats. There is no way to name a
+ * chat of somebody else's.
  */
-export function createChatRoutes(chat: ChatLog, deps: Deps): Hono<ChatEnv> {
+export function createChatRoutes(
+  history: ChatHistory,
+  { authenticator, log }: Pick<GateParts, "authenticator" | "log">,
+): (incoming: Incoming) => Response | Promise<Response> {
+  const app = createRoutes(log);
   const routes = new Hono<ChatEnv>();
-  routes.use(allowOrigins(deps, { credentials: true, methods: ["GET", "POST", "PUT", "DELETE"] }));
-  routes.use(async (c, next) => {
-    const identity = await identify(c, deps);
-    if (!identity.ok) return decline(c, identity, deps);
-    c.set("identity", identity.identity);
+
+  const authenticate: MiddlewareHandler<ChatEnv> = async (c, next) => {
+    const identified = await authenticator.anyone(c.env.incoming);
+    if (!identified.ok) return declined(c, identified, log, SHARING);
+    c.set("identity", identified.identity);
     return next();
-  });
-  routes.onError((error) => {
-    deps.log("error", "chat_failed", { code: faultCode(error) });
-    return answer("store_unavailable");
+  };
+  routes.use(allowOrigins(SHARING), limitBody, authenticate);
+  routes.onError((error, c) => {
+    log("error", "chat_failed", { code: faultCode(error) });
+    return no(c, "store_unavailable");
   });
 
   routes
     .get("/", async (c) => {
       const { kind, id } = c.var.identity;
-      const page = readPage(c);
-      if (!page) return answer("malformed_request");
-      if (kind === "user") await chat.meet(id);
-      const chats = await chat.chats({ side: kind, id }, page);
-      return c.json({ chats, more: chats.length === page.limit });
+      const page = readPage(c.env.incoming.url);
+      if (!page) return no(c, "malformed_request");
+      const chats = await history.chats({ side: kind, id }, page);
+      return yes(c, { chats, more: chats.length === page.limit });
     })
-    .all(allowMethods("GET, HEAD"));
+    .all(allowMethods("GET, HEAD", SHARING));
 
   routes
-    .get("/:peer/messages", async (c) => {
-      const where = chatOf(c);
-      const page = readPage(c);
-      if (!page) return answer("malformed_request");
-      const found = where && (await chat.messages(where, page));
-      if (!found) return answer("not_found");
-      return c.json({ ...found, more: found.messages.length === page.limit });
+    .get("/:partner/messages", async (c) => {
+      const chat = chatOf(c);
+      const page = readPage(c.env.incoming.url);
+      if (!page) return no(c, "malformed_request");
+      const found = chat && (await history.messages(chat, page));
+      if (!found) return no(c, "not_found");
+      return yes(c, { ...found, more: found.messages.length === page.limit });
     })
-    .all(allowMethods("GET, HEAD"));
+    .all(allowMethods("GET, HEAD", SHARING));
 
   routes
-    .post("/:peer/read", async (c) => {
-      const where = chatOf(c);
-      const upTo = where && (await chat.markRead(where, c.var.identity.kind));
-      return upTo === undefined ? answer("not_found") : c.json({ upTo });
+    .post("/:partner/read", async (c) => {
+      const chat = chatOf(c);
+      const upTo = chat && (await history.markRead(chat, c.var.identity.kind));
+      return upTo === undefined ? no(c, "not_found") : yes(c, { upTo });
     })
-    .all(allowMethods("POST"));
+    .all(allowMethods("POST", SHARING));
 
   routes
-    .on(["PUT", "DELETE"], "/:peer/block", async (c) => {
-      const where = chatOf(c);
-      if (c.var.identity.kind !== "user" || !where) return answer("not_found");
-      await chat.setBlocked(where, c.req.method === "PUT");
-      return c.body(null, 204);
+    .on(["PUT", "DELETE"], "/:partner/block", async (c) => {
+      const chat = chatOf(c);
+      if (c.var.identity.kind !== "user" || !chat) return no(c, "not_found");
+      await history.setBlocked(chat, c.req.method === "PUT");
+      return done(c);
     })
-    .all("/:peer/block", allowMethods("PUT, DELETE"));
+    .all("/:partner/block", allowMethods("PUT, DELETE", SHARING));
 
   routes
-    .delete("/:peer", async (c) => {
-      const where = chatOf(c);
-      return where && (await chat.remove(where)) ? c.body(null, 204) : answer("not_found");
+    .delete("/:partner", async (c) => {
+      const chat = chatOf(c);
+      return chat && (await history.remove(chat)) ? done(c) : no(c, "not_found");
     })
-    .all(allowMethods("DELETE"));
+    .all(allowMethods("DELETE", SHARING));
 
-  return routes;
+  app.route(CHATS_PATH, routes);
+  return (incoming) => app.fetch(incoming.request, { incoming });
 }
 
-/**
- * A user by the bearer token, and by nothing else where one is sent; a visitor by the cookie. What changes
- * something by a cookie must come from an allowed page.
- */
-async function identify(
-  c: Context<ChatEnv>,
-  deps: Deps,
-): Promise<{ readonly ok: true; readonly identity: Credential } | Refusal> {
-  const { raw } = c.req;
-  const url = urlOf(raw);
-  if (raw.headers.has("authorization")) {
-    const verified = await bearerUser(c, deps);
-    return verified.ok ? unlessRevoked({ kind: "user", ...verified.user }, deps) : verified;
-  }
-  const visitor = await deps.visitors.read(raw.headers.get("cookie"), {
-    secure: isSecure(url, deps.origins),
-  });
-  if (!visitor) return refuse("session_refused");
-  const safe = raw.method === "GET" || raw.method === "HEAD";
-  const fromOwnPage = raw.headers.get("sec-fetch-site") === "same-origin";
-  const allowed = raw.headers.has("origin")
-    ? isAllowedOrigin(raw, url, deps.origins)
-    : safe || fromOwnPage;
-  return allowed ? unlessRevoked({ kind: "visitor", ...visitor }, deps) : refuse("origin_refused");
+function yes({ env }: ChatContext, body: unknown): Response {
+  return jsonResponse(body, headersFor(env.incoming, SHARING));
 }
 
-async function unlessRevoked(
-  identity: Credential,
-  deps: Deps,
-): Promise<{ readonly ok: true; readonly identity: Credential } | Refusal> {
-  const revoked = await isRevoked(identity, deps);
-  if (revoked === "unknown") return refuse("store_unavailable");
-  if (!revoked) return { ok: true, identity };
-  return refuse(identity.kind === "user" ? "token_invalid" : "session_refused");
+function done({ env }: ChatContext): Response {
+  return emptyResponse(headersFor(env.incoming, SHARING));
+}
+
+function no(c: ChatContext, code: Parameters<typeof refuse>[0]): Response {
+  return refused(c, refuse(code), SHARING);
 }
 
 /** The chat with the one in the path; `undefined` for what can't be anybody's id. */
-function chatOf(c: Context<ChatEnv>): Chat | undefined {
+function chatOf(c: ChatContext): Chat | undefined {
   const { kind, id } = c.var.identity;
-  const peer = c.req.param("peer");
-  if (kind === "user") return isVisitorId(peer) ? { user: id, visitor: peer } : undefined;
-  return isUserId(peer) ? { user: peer, visitor: id } : undefined;
+  const partner = c.req.param("partner");
+  if (kind === "user") return isVisitorId(partner) ? { user: id, visitor: partner } : undefined;
+  return isUserId(partner) ? { user: partner, visitor: id } : undefined;
 }
 
 /** `after`, `before` and `limit` of the query; `undefined` where they make no page. */
-function readPage(
-  c: Context<ChatEnv>,
-): { afterId?: string; beforeId?: string; limit: number } | undefined {
-  const query = new URL(c.req.url).searchParams;
+function readPage({
+  searchParams: query,
+}: URL): { afterId?: string; beforeId?: string; limit: number } | undefined {
   if (PAGE_PARAMETERS.some((name) => query.getAll(name).length > 1)) return undefined;
   const [after, before, limit = String(DEFAULT_PAGE)] = PAGE_PARAMETERS.map(
     (name) => query.get(name) ?? undefined,
   );
   const isId = (value: string | undefined) => value === undefined || /^\d{1,15}$/.test(value);
-  if (!isId(after) || !isId(before) || (after && before) || !/^\d{1,6}$/.test(limit))
-    return undefined;
-  if (Number(limit) < 1) return undefined;
+  if (!isId(after) || !isId(before) || (after && before)) return undefined;
+  if (!/^\d{1,6}$/.test(limit) || Number(limit) < 1) return undefined;
   return {
     ...(after && { afterId: after }),
     ...(before && { beforeId: before }),

@@ -1,25 +1,24 @@
-import type { Clock } from "../lib/clock.ts";
+import { type Clock, systemClock } from "../lib/clock.ts";
 import { createBatcher } from "../lib/batch.ts";
 import { openDatabase } from "./database.ts";
 import {
   type Appended,
+  type Chat,
   type ChatEvent,
-  type ChatLog,
-  type ChatSummary,
+  type ChatHistory,
   DEFAULT_RETENTION,
   type Draft,
-  MAX_UNKNOWN_RECIPIENTS,
-  otherSide,
+  MAX_UNANSWERED,
   REF_TTL_MS,
   type Retention,
-  type Side,
   toMessage,
+  UNANSWERED_TTL_MS,
 } from "./history.ts";
-import type { Chat } from "../wire/frames.ts";
+import { type ChatSummary, otherSide, type Side } from "../wire/frames.ts";
 
-/** Chats whose rows are kept at hand. */
+/** Chats whose rows are cached. */
 const MAX_KNOWN_CHATS = 10_000;
-/** How often what is too old is thrown out, in milliseconds. */
+/** How often old messages are deleted, in milliseconds. */
 const SWEEP_INTERVAL_MS = 600_000;
 
 interface ChatRow {
@@ -33,6 +32,7 @@ interface ChatRow {
   visitor_read: number;
   user_unread: number;
   visitor_unread: number;
+  answered: number;
   blocked: number;
 }
 
@@ -46,14 +46,18 @@ interface MessageRow {
 
 /**
  * Chats in an SQLite file, or in `:memory:`, for one process. What arrives in one turn of the event loop is
- * one transaction, on disk before anybody is told. Throws when the file can't be used.
+ * one transaction, on disk before anything is delivered. Throws when the file can't be used.
+ *
+ * @example
+ * const history = sqliteChatHistory({ path: "chat.sqlite", retention: { maxAgeMs: 30 * 86_400_000 } });
  */
-export function sqliteChatLog(options: {
+export function sqliteChatHistory(options: {
   path: string;
-  clock: Clock;
+  /** Default: the machine's. */
+  clock?: Clock | undefined;
   retention?: Partial<Retention> | undefined;
-}): ChatLog {
-  const { path, clock } = options;
+}): ChatHistory {
+  const { path, clock = systemClock } = options;
   const { maxMessages, maxAgeMs } = { ...DEFAULT_RETENTION, ...options.retention };
   const db = openDatabase(path);
   let deliver: (event: ChatEvent) => void = () => {};
@@ -68,15 +72,16 @@ export function sqliteChatLog(options: {
   );
   const addChat = db.query("INSERT INTO chats (user, visitor) VALUES (?, ?)");
   const isBlocked = db.query("SELECT 1 FROM blocks WHERE user = ? AND visitor = ?");
-  const isKnown = db.query("SELECT 1 FROM users WHERE id = ?");
-  const countUnknown = db.query<{ count: number }, [string]>(
-    "SELECT count(*) AS count FROM chats WHERE visitor = ? AND user NOT IN (SELECT id FROM users)",
+  const countUnanswered = db.query<{ count: number }, [string, string, number]>(
+    "SELECT count(*) AS count FROM unanswered WHERE visitor = ? AND user <> ? AND at_ms >= ?",
   );
+  const addUnanswered = db.query("INSERT OR REPLACE INTO unanswered VALUES (?, ?, ?)");
+  const removeUnanswered = db.query("DELETE FROM unanswered WHERE visitor = ? AND user = ?");
   const addMessage = db.query("INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?)");
   const updateChat = db.query(
     `UPDATE chats SET nickname = $nickname, messages = $messages, last_id = $last_id,
        user_read = $user_read, visitor_read = $visitor_read,
-       user_unread = $user_unread, visitor_unread = $visitor_unread
+       user_unread = $user_unread, visitor_unread = $visitor_unread, answered = $answered
      WHERE key = $key`,
   );
   const dropOldest = db.query(
@@ -92,9 +97,9 @@ export function sqliteChatLog(options: {
   let seenVersion: number | undefined;
   /** Rows as this process last saw them. */
   const known = new Map<string, ChatRow>();
-  /** Rows that the transaction under way has changed, to be written once at its end. */
+  /** Rows that the current transaction has changed, to be written once at its end. */
   const changed = new Set<ChatRow>();
-  /** What it has to tell once it is committed. */
+  /** What it will deliver once it is committed. */
   let events: ChatEvent[] = [];
 
   const writes = createBatcher(commit, {
@@ -105,7 +110,7 @@ export function sqliteChatLog(options: {
   });
 
   function commit(works: readonly (() => unknown)[]): unknown[] {
-    // An earlier batch may still have to tell its own.
+    // An earlier batch may not have delivered its own yet.
     const earlier = events.length;
     try {
       let results: unknown[] = [];
@@ -124,7 +129,7 @@ export function sqliteChatLog(options: {
     }
   }
 
-  /** Nobody else writes here, but in a restart that overlaps another process may. */
+  /** During a restart that overlaps, another process may write, too. */
   function forgetWhatOthersChanged(): void {
     const version = dataVersion.get()?.data_version;
     if (version === seenVersion) return;
@@ -165,7 +170,7 @@ export function sqliteChatLog(options: {
       return found ? { ok: true, id: String(found.id), atMs: found.at_ms } : undefined;
     };
     let row = chatRow(chat);
-    const error = byVisitor && refusal(chat, row);
+    const error = byVisitor ? refusal(chat, row, atMs) : row ? undefined : "not_found";
     if (error) return earlier() ?? { ok: false, error };
     const id = lastId + 1;
     if (ref !== undefined && addRef.run(sender, recipient, ref, id, atMs).changes === 0) {
@@ -173,6 +178,7 @@ export function sqliteChatLog(options: {
     }
     if (!row) {
       addChat.run(chat.user, chat.visitor);
+      addUnanswered.run(chat.visitor, chat.user, atMs);
       row = chatRow(chat) as ChatRow;
     }
     lastId = id;
@@ -181,6 +187,10 @@ export function sqliteChatLog(options: {
     row.messages++;
     row[`${otherSide(from)}_unread`]++;
     if (byVisitor && nickname !== undefined) row.nickname = nickname;
+    if (!byVisitor && !row.answered) {
+      row.answered = 1;
+      removeUnanswered.run(chat.visitor, chat.user);
+    }
     if (maxMessages > 0 && row.messages > maxMessages) {
       dropOldest.run(row.key, row.messages - maxMessages);
       row.messages = maxMessages;
@@ -195,19 +205,21 @@ export function sqliteChatLog(options: {
   function refusal(
     { user, visitor }: Chat,
     row: ChatRow | undefined,
+    atMs: number,
   ): "blocked" | "too_many_recipients" | undefined {
     if (row) return row.blocked ? "blocked" : undefined;
     if (isBlocked.get(user, visitor)) return "blocked";
-    const unknown = isKnown.get(user) ? 0 : (countUnknown.get(visitor)?.count ?? 0);
-    return unknown >= MAX_UNKNOWN_RECIPIENTS ? "too_many_recipients" : undefined;
+    const unanswered = countUnanswered.get(visitor, user, atMs - UNANSWERED_TTL_MS)?.count ?? 0;
+    return unanswered >= MAX_UNANSWERED ? "too_many_recipients" : undefined;
   }
 
-  /** Throws out what is too old, and chats that are empty then. */
+  /** Deletes what is too old, and chats that are empty then. */
   function sweep(): void {
     writeChanged();
     known.clear();
     const nowMs = clock.nowMs();
     db.query("DELETE FROM refs WHERE at_ms < ?").run(nowMs - REF_TTL_MS);
+    db.query("DELETE FROM unanswered WHERE at_ms < ?").run(nowMs - UNANSWERED_TTL_MS);
     if (maxAgeMs === 0) return;
     // Ids rise with time, so that the first young message ends the old ones, and no index by age is needed.
     const young = db
@@ -319,11 +331,6 @@ export function sqliteChatLog(options: {
         const row = chatRow(chat);
         if (row) row.blocked = blocked ? 1 : 0;
       }),
-    async meet(user) {
-      if (!isKnown.get(user)) {
-        await write(() => void db.query("INSERT OR IGNORE INTO users VALUES (?)").run(user));
-      }
-    },
     async close() {
       stopSweep();
       await writes.idle();

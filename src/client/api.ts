@@ -1,3 +1,4 @@
+import { BASE_PATH, SOCKET_PATH, TICKET_PATH, VISITOR_PATH } from "../wire/paths.ts";
 import { ATTEMPT_TIMEOUT_MS } from "./connection.ts";
 import { Failure } from "./failure.ts";
 import type { Runtime } from "./runtime.ts";
@@ -39,17 +40,17 @@ export function createApi(options: {
 
   return {
     async socketUrl({ signal, renewing }) {
-      const socketUrl = new URL("/ws/chat", url);
+      const socketUrl = new URL(SOCKET_PATH, url);
       socketUrl.protocol = socketUrl.protocol.replace("http", "ws");
       if (getToken === undefined) {
-        await ask("POST", "/api/auth/anonymous-session", signal);
+        await ask("POST", `${BASE_PATH}${VISITOR_PATH}`, signal);
         return socketUrl.href;
       }
       const next = await (typeof getToken === "function" ? getToken() : getToken);
       if (signal.aborted) throw signal.reason;
       if (renewing && next === token) throw new Failure(0, "token_unchanged");
       token = next;
-      const response = await ask("POST", "/api/auth/ws-ticket", signal);
+      const response = await ask("POST", `${BASE_PATH}${TICKET_PATH}`, signal);
       const { ticket } = (await response.json()) as { ticket: string };
       socketUrl.searchParams.set("ticket", ticket);
       return socketUrl.href;

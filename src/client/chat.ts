@@ -1,13 +1,13 @@
-import type { FrameErrorCode, Message } from "../wire/frames.ts";
+import { CLOSE } from "../wire/close.ts";
+import type { ChatPage, ClientFrame, ServerFrame, Side } from "../wire/frames.ts";
+import { BASE_PATH, CHATS_PATH, SIGN_OUT_PATH } from "../wire/paths.ts";
 import { createApi, type TokenSource } from "./api.ts";
 import { type ConnectionState, createConnection } from "./connection.ts";
 import {
   CHATS,
-  type ChatPage,
   type Conversation,
   createConversation,
   type Draft,
-  type Side,
   type TrackedConversation,
 } from "./conversation.ts";
 import type { Failure } from "./failure.ts";
@@ -19,27 +19,6 @@ const MESSAGES_PER_SECOND = 10;
 const ACK_TIMEOUT_MS = 10_000;
 /** What the server couldn't keep is sent again after so long. */
 const UNAVAILABLE_RETRY_MS = 2_000;
-
-/** Close code of the server for a frame that is too big for it. */
-const TOO_BIG = 1009;
-
-/** What the server sends. */
-export type ServerFrame =
-  | Message
-  | {
-      readonly type: "ACK";
-      readonly ref?: string;
-      readonly id: string;
-      readonly timestamp: string;
-    }
-  | { readonly type: "READ"; readonly chatId: string; readonly by: string; readonly upTo: string }
-  | { readonly type: "EXPIRING"; readonly inSeconds: number }
-  | {
-      readonly type: "ERROR";
-      readonly ref?: string;
-      readonly code: FrameErrorCode;
-      readonly message: string;
-    };
 
 export interface ChatClientOptions {
   /** Where the server is. Default: where the page comes from. */
@@ -116,7 +95,7 @@ export function createChatClient(options: ChatClientOptions = {}): ChatClient {
       emit("state", state);
     },
     onDown(failure) {
-      if (failure.code === TOO_BIG) refuseBiggest();
+      if (failure.code === CLOSE.messageTooBig.code) refuseBiggest();
       emit("down", failure);
     },
     onOpen() {
@@ -191,7 +170,7 @@ export function createChatClient(options: ChatClientOptions = {}): ChatClient {
 
   function frameOf({ peer, content, nickname, ref }: Draft): string {
     const type = side === "user" ? "USER_TO_ANON" : "ANON_TO_USER";
-    return JSON.stringify({ type, to: peer, content, nickname, ref });
+    return textOf({ type, to: peer, content, nickname, ref });
   }
 
   function awaitAcks(): void {
@@ -257,7 +236,7 @@ export function createChatClient(options: ChatClientOptions = {}): ChatClient {
         },
         onMarkRead(chatId) {
           const to = side === "visitor" ? peer : undefined;
-          connection.send(JSON.stringify({ type: "MARK_AS_READ", chatId, to }));
+          connection.send(textOf({ type: "MARK_AS_READ", chatId, to }));
         },
         onClose: () => conversations.delete(peer),
       });
@@ -268,16 +247,20 @@ export function createChatClient(options: ChatClientOptions = {}): ChatClient {
     chats: async ({ before } = {}) =>
       (await api.call("GET", before ? `${CHATS}&before=${before}` : CHATS)) as ChatPage,
     async remove(peer) {
-      await api.call("DELETE", `/api/chats/${encodeURIComponent(peer)}`);
+      await api.call("DELETE", `${CHATS_PATH}/${encodeURIComponent(peer)}`);
     },
     async setBlocked(peer, blocked) {
-      await api.call(blocked ? "PUT" : "DELETE", `/api/chats/${encodeURIComponent(peer)}/block`);
+      await api.call(blocked ? "PUT" : "DELETE", `${CHATS_PATH}/${encodeURIComponent(peer)}/block`);
     },
     async signOut() {
-      await api.call("POST", "/api/auth/sign-out");
+      await api.call("POST", `${BASE_PATH}${SIGN_OUT_PATH}`);
     },
     retry: connection.retry,
     dispose,
     [Symbol.dispose]: dispose,
   };
+}
+
+function textOf(frame: ClientFrame): string {
+  return JSON.stringify(frame);
 }

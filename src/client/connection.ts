@@ -1,3 +1,4 @@
+import { CLOSE, reconnectsAfter } from "../wire/close.ts";
 import { Failure } from "./failure.ts";
 import type { ClientSocket, Hint, Runtime } from "./runtime.ts";
 
@@ -13,8 +14,8 @@ export const STABLE_AFTER_MS = 5_000;
 /** A socket that was silent for so long may have died unnoticed while nobody looked. */
 export const QUIET_AFTER_MS = 60_000;
 
-const RESTART = 1012;
-const EXPIRED = 4001;
+const RESTART = CLOSE.serviceRestart.code;
+const EXPIRED = CLOSE.credentialExpired.code;
 
 export type ConnectionState =
   | { readonly status: "connecting" }
@@ -218,9 +219,9 @@ export function createConnection(options: ConnectionOptions): Connection {
   };
 }
 
-/** Whether coming back would only bring the same answer: refused, signed out, unwanted. */
+/** Whether reconnecting would only bring the same result: refused, signed out, unwanted. */
 function isFinal({ code }: Failure): boolean {
-  return code === 401 || code === 403 || (code >= 4500 && code < 5000);
+  return code === 401 || code === 403 || !reconnectsAfter(code);
 }
 
 /** Lets go of a socket without hearing of it again. */

@@ -1,5 +1,12 @@
-import type { ChatSummary, MessagePage } from "../chat/history.ts";
-import type { FrameErrorCode, Message } from "../wire/frames.ts";
+import {
+  type ChatPage,
+  type FrameErrorCode,
+  type Message,
+  type MessagePage,
+  otherSide,
+  type Side,
+} from "../wire/frames.ts";
+import { CHATS_PATH } from "../wire/paths.ts";
 import type { Api } from "./api.ts";
 import { FIRST_CEILING_MS, MAX_CEILING_MS } from "./connection.ts";
 import { Failure } from "./failure.ts";
@@ -10,12 +17,9 @@ const PAGE = 50;
 /** Messages asked for at once when some were missed. */
 const MISSED_PAGE = 200;
 /** The newest chats. */
-export const CHATS = "/api/chats?limit=200";
+export const CHATS = `${CHATS_PATH}?limit=200`;
 /** Greater than any id: the page before it is the newest. */
 const END = 999_999_999_999_999;
-
-/** Which of a chat's two people this client is. */
-export type Side = "user" | "visitor";
 
 /** A message as its sender or its reader sees it. */
 export interface ConversationMessage {
@@ -103,8 +107,8 @@ export function createConversation(options: {
   onClose(): void;
 }): TrackedConversation {
   const { peer, side, api, runtime, drafts, onChange } = options;
-  const path = `/api/chats/${encodeURIComponent(peer)}/messages`;
-  const other = side === "user" ? "visitor" : "user";
+  const path = `${CHATS_PATH}/${encodeURIComponent(peer)}/messages`;
+  const other = otherSide(side);
   const stored: Stored[] = [];
   const readUpTo = { user: 0, visitor: 0 };
   /** The chat's name on the wire, once it is known: the visitor's id. */
@@ -158,9 +162,9 @@ export function createConversation(options: {
     return more || chats.some((chat) => chat.peer === peer);
   }
 
-  async function load(query: string): Promise<(MessagePage & { more: boolean }) | undefined> {
+  async function load(query: string): Promise<MessagePage | undefined> {
     try {
-      return (await api.call("GET", `${path}?${query}`)) as MessagePage & { more: boolean };
+      return (await api.call("GET", `${path}?${query}`)) as MessagePage;
     } catch (error) {
       // Nobody has written yet, or the chat was deleted.
       if (error instanceof Failure && error.code === 404) return undefined;
@@ -279,10 +283,4 @@ export function createConversation(options: {
       cancelRetry();
     },
   };
-}
-
-/** A page of a user's or visitor's chats, newest first. */
-export interface ChatPage {
-  readonly chats: readonly ChatSummary[];
-  readonly more: boolean;
 }

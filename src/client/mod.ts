@@ -3,10 +3,19 @@ export {
   type ChatClientEvents,
   type ChatClientOptions,
   createChatClient,
-  type ServerFrame,
 } from "./chat.ts";
 export type { TokenSource } from "./api.ts";
 export { type ConnectionState } from "./connection.ts";
-export type { ChatPage, Conversation, ConversationMessage } from "./conversation.ts";
+export type { Conversation, ConversationMessage } from "./conversation.ts";
 export { Failure } from "./failure.ts";
 export type { ClientSocket, Hint, Runtime } from "./runtime.ts";
+export type {
+  ChatPage,
+  ChatSummary,
+  FrameErrorCode,
+  Message,
+  MessagePage,
+  MessageType,
+  ServerFrame,
+  Side,
+} from "../wire/frames.ts";

@@ -1,139 +1,355 @@
-import type { ChatLog } from "../chat/history.ts";
 import { type Clock, systemClock } from "../lib/clock.ts";
-import { utf8 } from "../lib/encoding.ts";
+import { createRateLimit } from "../lib/limit.ts";
 import { createLog, type Log } from "../lib/log.ts";
-import { createRateLimit, type RateLimit } from "../lib/limit.ts";
-import type { OriginPolicy } from "../request/origin.ts";
-import type { Feed } from "../redis/feed.ts";
+import {
+  type ConnectionInfo,
+  headersFor,
+  type Incoming,
+  readRequest,
+  type RequestPolicy,
+} from "../request/incoming.ts";
+import { isExactOrigin } from "../request/origin.ts";
+import { type Refusal, refusalResponse, refuse } from "../request/refusal.ts";
+import type { Close } from "../wire/close.ts";
+import { isUserId, isVisitorId } from "../wire/ids.ts";
+import { BASE_PATH } from "../wire/paths.ts";
+import { type Admission, admit } from "./admit.ts";
+import { type Authenticator, createAuthenticator, type ProveUser } from "./authenticate.ts";
+import type { Identity, UserCredential } from "./identity.ts";
+import { createLive, type Live } from "./live.ts";
 import { memoryTicketStore } from "./memory.ts";
-import type { Revocation, TicketStore } from "./store.ts";
-import { createTokenVerifier, type TokenKeys, type TokenVerifier } from "./token.ts";
-import { createVisitorSessions, type VisitorSessions } from "./visitor.ts";
+import { requireMethods, requireSecret, requireUrl, requireWhole } from "./options.ts";
+import { createRevocations, type Revocations } from "./revocation.ts";
+import { createGateRoutes } from "./routes.ts";
+import type { TicketStore } from "./store.ts";
+import {
+  createTickets,
+  type Identified,
+  type IssuedTicket,
+  toIdentity,
+  type Tickets,
+} from "./ticket.ts";
+import { createTokenVerifier } from "./token.ts";
+import { createVisitorSessions } from "./visitor.ts";
 
-/** Shortest secret, in bytes: the output of the shortest hash that is used with it (RFC 7518 section 3.2). */
-export const MIN_SECRET_BYTES = 32;
-/** Failed attempts (bad tokens, bad tickets) per address and minute, beyond which it has to wait. */
-const FAILURES_PER_MINUTE = 120;
-/** Visitors' sessions made or renewed per address and minute. */
-const SESSIONS_PER_MINUTE = 60;
-
-/** Everything that the parts of the server share: one plain object, made once. */
-export interface Deps {
-  readonly store: TicketStore;
-  readonly verifyToken: TokenVerifier;
-  readonly visitors: VisitorSessions;
-  readonly origins: OriginPolicy;
-  readonly clock: Clock;
-  readonly randomBytes: (length: number) => Uint8Array;
-  readonly log: Log;
-  readonly ticketTtlMs: number;
-  /** Proxies whose `X-Forwarded-For` counts. */
-  readonly trustProxy: number;
-  readonly limits: {
-    /** Tickets per user. */
-    readonly tickets: RateLimit<string>;
-    /** Failed attempts per address. */
-    readonly failures: RateLimit<string>;
-    /** Visitors' sessions per address. */
-    readonly sessions: RateLimit<string>;
-  };
-  /** Where chats are kept; without it there are no routes for them. */
-  readonly chat?: ChatLog | undefined;
-  /** What instances on one Redis tell each other; without it this one is alone. */
-  readonly feed?: Feed | undefined;
-  /** What an operator shows to end other people's sockets; without it nobody can. */
-  readonly adminToken?: string | undefined;
-  /** Set in the demo mode only: signs a token for any name. */
-  readonly signDemoToken?: ((user: string) => Promise<string>) | undefined;
-  /** Whether this server is on its way out; `serve` sets it. */
-  readonly isDraining: () => boolean;
-  /** Ends the open sockets that a revocation covers; `serve` sets it. */
-  readonly onRevoked: (revocation: Revocation) => void;
-}
-
-/** What is needed to make `Deps`; the rest has defaults. */
-export interface DepsOptions {
-  /** How tokens are verified: the secret of at least 32 bytes (HS256/384/512), or the issuer's key set. */
-  keys: TokenKeys;
-  /** At least 32 bytes; visitors' cookies are signed with a key derived from it. */
-  sessionSecret: Uint8Array;
-  issuer?: string | undefined;
-  audience?: string | undefined;
+/** How users' bearer JWTs are verified, whatever the key. */
+export interface TokenOptions {
+  /** Enforced when given (`iss`). */
+  readonly issuer?: string | undefined;
+  /** Enforced when given (`aud`). */
+  readonly audience?: string | undefined;
   /** The claim that identifies a user. Default `sub`. */
-  userClaim?: string | undefined;
-  /** Exact origins; default the server's own. */
-  allowedOrigins?: readonly string[] | undefined;
-  publicUrl?: URL | undefined;
-  /** Default: in this process. */
-  store?: TicketStore | undefined;
-  /** Default 30,000. */
-  ticketTtlMs?: number | undefined;
-  /** Per user; default 60, 0 for no limit. */
-  ticketsPerMinute?: number | undefined;
-  trustProxy?: number | undefined;
-  clock?: Clock | undefined;
-  randomBytes?: ((length: number) => Uint8Array) | undefined;
-  /** Default: warnings and errors to stdout. */
-  log?: Log | undefined;
-  chat?: ChatLog | undefined;
-  feed?: Feed | undefined;
-  /** At least 32 bytes; the route for operators exists only with it. */
-  adminToken?: string | undefined;
-  signDemoToken?: ((user: string) => Promise<string>) | undefined;
+  readonly userClaim?: string | undefined;
 }
 
-/** Fills in the defaults. Throws for secrets that are too short; web standards only. */
-export function createDeps(options: DepsOptions): Deps {
-  const {
-    keys,
-    sessionSecret,
-    allowedOrigins,
-    publicUrl,
-    ticketTtlMs = 30_000,
-    ticketsPerMinute = 60,
-    trustProxy = 0,
-    clock = systemClock,
-    randomBytes = (length) => crypto.getRandomValues(new Uint8Array(length)),
-    adminToken,
-    signDemoToken,
-  } = options;
-  if (adminToken !== undefined) requireLength("Admin token", utf8(adminToken));
-  requireLength("Session secret", sessionSecret);
-  if ("secret" in keys) requireLength("Token secret", keys.secret);
-  const log =
-    options.log ??
-    createLog({ level: "warn", clock, write: (line) => console.log(line.trimEnd()) });
-  const perMinute = (allowed: number) =>
-    createRateLimit<string>({ allowed, windowMs: 60_000, clock });
-  return {
-    store: options.store ?? memoryTicketStore({ clock }),
-    verifyToken: createTokenVerifier({ ...options, clock, log }),
-    visitors: createVisitorSessions({ secret: sessionSecret, clock, randomBytes }),
-    origins: {
-      ...(allowedOrigins && { allowed: new Set(allowedOrigins) }),
-      ...(publicUrl && { publicUrl }),
-    },
+/** Who users are: an issuer's secret (HS256/384/512), an issuer's key set, or a proof of your own. */
+export type UserOptions<Claims = unknown> =
+  | (TokenOptions & { readonly secret: string | Uint8Array; readonly jwksUrl?: never })
+  | (TokenOptions & { readonly jwksUrl: string | URL; readonly secret?: never })
+  | ProveUser<Claims>;
+
+/** What a gate is made of. Only `users` is required. */
+export interface GateOptions<Claims = unknown> {
+  /**
+   * How users prove who they are. A function receives the request and returns whose it is (a session, an API
+   * key), or `undefined`; if it rejects, the request is refused with 503.
+   */
+  readonly users: UserOptions<Claims>;
+  /** Visitors' cookies are signed with a key derived from `secret`, at least 32 bytes. Left out: no visitors. */
+  readonly visitors?: { readonly secret: string | Uint8Array } | undefined;
+  /** Default: in this process. The gate closes it. */
+  readonly store?: TicketStore | undefined;
+  /** Where its routes are. Default `/api/auth`. */
+  readonly basePath?: string | undefined;
+  /** Exact origins whose pages may use it, your own included. Default: the server's own. */
+  readonly origins?: readonly string[] | undefined;
+  /** The server's URL as browsers see it, when a proxy stands in front. */
+  readonly publicUrl?: string | URL | undefined;
+  /** 1,000 to 300,000. Default 30,000. */
+  readonly ticketTtlMs?: number | undefined;
+  /** Per user. Default 60; 0 for no limit. */
+  readonly ticketsPerMinute?: number | undefined;
+  /** Proxies whose `X-Forwarded-For` counts. Default 0. */
+  readonly trustProxy?: number | undefined;
+  readonly clock?: Clock | undefined;
+  /** Default: warnings and errors to the console. */
+  readonly log?: Log | undefined;
+  readonly randomBytes?: ((length: number) => Uint8Array) | undefined;
+}
+
+/** Decides who gets in. `Claims` is what tickets carry beside the user. */
+export interface Gate<Claims = unknown> extends AsyncDisposable {
+  /** Where its routes are. */
+  readonly basePath: string;
+  /**
+   * Answers the requests below `basePath`: `POST /ws-ticket`, `/anonymous-session` and `/sign-out`; `not_found`
+   * for all others. It never rejects. Limits per address need `socketAddress`, the other end of the connection.
+   *
+   * @example
+   * app.all("/api/auth/*", (c) => gate.fetch(c.req.raw));
+   */
+  fetch(request: Request, connection?: ConnectionInfo): Promise<Response>;
+  /**
+   * Issues a ticket for a user whom you have identified. `purpose` is what it is good for: the socket, unless
+   * you say otherwise. Refusals: `token_invalid` for a credential that ends within a second or was revoked,
+   * `too_many_requests`, `store_unavailable`. Throws a `TypeError` or `RangeError` for a credential that is
+   * no credential, or claims of more than 1 KB.
+   *
+   * @example
+   * const issued = await gate.issue({ user: "alice", expiresAtMs: session.expiresAtMs, purpose: "download" });
+   */
+  issue(
+    credential: UserCredential<Claims> & { readonly purpose?: string | undefined },
+  ): Promise<IssuedTicket | Refusal>;
+  /**
+   * Spends a ticket outside a socket: for a download, or an SSE stream. `ticket_refused` when it is unknown,
+   * used, expired, or was issued for another purpose; it is spent then, too.
+   *
+   * @example
+   * const redeemed = await gate.redeem(ticket, { purpose: "download" });
+   * if (!redeemed.ok) return refusalResponse(redeemed);
+   */
+  redeem(
+    ticket: string,
+    options?: { readonly purpose?: string | undefined },
+  ): Promise<Identified<Claims> | Refusal>;
+  /**
+   * Checks a WebSocket handshake (RFC 6455 section 4.2) and spends its ticket. For a server of your own in
+   * another runtime; `createSockets` of `ws-ticket/bun` does it by itself. Pass the identity to `follow`, or
+   * the socket won't end with its credential.
+   */
+  admit(request: Request, connection?: ConnectionInfo): Promise<Admission<Claims> | Refusal>;
+  /**
+   * Calls `onEnd` once when the credential behind a connection expires or is revoked, here or by another
+   * process. Call the returned function when the connection has closed. Throws an `Error` when the store
+   * doesn't receive revocations by other processes.
+   *
+   * @example
+   * const unfollow = gate.follow(identity, ({ code, reason }) => socket.close(code, reason));
+   * socket.on("close", unfollow);
+   */
+  follow(identity: Identity<Claims>, onEnd: (close: Close) => void): () => void;
+  /**
+   * Ends a user's session, everything of a user, or a visitor: open connections, unused tickets, and the right
+   * to new ones. `store_unavailable` when only this process knows. Throws a `TypeError` for what is no id.
+   *
+   * @example
+   * await gate.revoke({ user: session.userId, session: session.id });
+   */
+  revoke(
+    target:
+      | { readonly user: string; readonly session?: string | undefined }
+      | { readonly visitor: string },
+  ): Promise<{ readonly ok: true } | Refusal>;
+  /** Closes the store. */
+  close(): Promise<void>;
+}
+
+/** What the other rooms of the house use of a gate. */
+export interface GateParts {
+  readonly authenticator: Authenticator;
+  readonly tickets: Tickets;
+  readonly revocations: Revocations;
+  readonly live: Live;
+  readonly store: TicketStore;
+  readonly policy: RequestPolicy;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly randomBytes: (length: number) => Uint8Array;
+  admit(incoming: Incoming): Promise<Admission | Refusal>;
+  handle(incoming: Incoming): Response | Promise<Response>;
+}
+
+const parts = new WeakMap<object, GateParts>();
+
+/** The parts of a gate. Throws a `TypeError` for anything that `createGate` didn't make. */
+export function partsOf(gate: Gate<never> | Gate): GateParts {
+  const found = typeof gate === "object" && gate !== null ? parts.get(gate) : undefined;
+  if (!found) throw new TypeError("A gate is required, as createGate returns it");
+  return found;
+}
+
+/**
+ * Makes a gate. Throws a `TypeError` or `RangeError` that names the option for anything that can't be used.
+ *
+ * @example
+ * const gate = createGate({
+ *   users: { secret: process.env.JWT_SECRET },
+ *   visitors: { secret: process.env.SESSION_SECRET },
+ * });
+ */
+export function createGate<Claims = unknown>(options: GateOptions<Claims>): Gate<Claims> {
+  const clock = requireMethods(options.clock ?? systemClock, "clock", [
+    "nowMs",
+    "monotonicMs",
+    "every",
+    "after",
+  ]);
+  const log = options.log ?? consoleLog(clock);
+  const randomBytes =
+    options.randomBytes ?? ((length) => crypto.getRandomValues(new Uint8Array(length)));
+  const store = requireMethods(options.store ?? memoryTicketStore({ clock }), "store", [
+    "put",
+    "take",
+    "revoke",
+    "isRevoked",
+    "close",
+  ]);
+  const basePath = requireBasePath(options.basePath ?? BASE_PATH);
+  const policy = readPolicy(options);
+  const live = createLive({ clock });
+  const revocations = createRevocations({ store, live, clock, log });
+  const visitors = options.visitors && {
+    ...createVisitorSessions({
+      secret: requireSecret(options.visitors.secret, "visitors.secret"),
+      clock,
+      randomBytes,
+    }),
+  };
+  const users = readUsers(options.users, { clock, log });
+  const authenticator = createAuthenticator({ users, visitors, revocations, clock, log });
+  const tickets = createTickets({
+    store,
+    ttlMs: requireWhole(options.ticketTtlMs ?? 30_000, "ticketTtlMs", {
+      least: 1_000,
+      most: 300_000,
+    }),
+    limit: createRateLimit<string>({
+      allowed: requireWhole(options.ticketsPerMinute ?? 60, "ticketsPerMinute", {
+        least: 0,
+        most: 1_000_000,
+      }),
+      windowMs: 60_000,
+      clock,
+    }),
     clock,
-    randomBytes,
     log,
-    ticketTtlMs,
-    trustProxy,
-    limits: {
-      tickets: perMinute(ticketsPerMinute),
-      failures: perMinute(FAILURES_PER_MINUTE),
-      sessions: perMinute(SESSIONS_PER_MINUTE),
+    randomBytes,
+  });
+  const handle = createGateRoutes({
+    ...{ basePath, authenticator, tickets, visitors, revocations, clock, log },
+    usersHaveCookies: typeof users !== "function",
+  });
+  const admitIncoming = (incoming: Incoming) =>
+    admit(incoming, { authenticator, tickets, revocations });
+
+  const gate: Gate<Claims> = {
+    basePath,
+    async fetch(request, connection) {
+      const read = readRequest(request, policy, connection);
+      if (!read.ok) return refusalResponse(read);
+      const { incoming } = read;
+      const isOwn = incoming.url.pathname.startsWith(`${basePath}/`);
+      return isOwn ? handle(incoming) : refusalResponse(refuse("not_found"), headersFor(incoming));
     },
-    chat: options.chat,
-    feed: options.feed,
-    adminToken,
-    signDemoToken,
-    isDraining: () => false,
-    onRevoked: () => {},
+    issue: async ({ purpose, ...credential }) =>
+      tickets.issue(toIdentity(credential, clock.nowMs()), purpose),
+    async redeem(ticket, { purpose } = {}) {
+      const redeemed = (await revocations.areFollowed())
+        ? await tickets.redeem(ticket, purpose)
+        : refuse("store_unavailable");
+      return redeemed.ok ? { ok: true, identity: redeemed.identity as Identity<Claims> } : redeemed;
+    },
+    async admit(request, connection) {
+      const read = readRequest(request, policy, connection);
+      if (!read.ok) return read;
+      return (await admitIncoming(read.incoming)) as Admission<Claims> | Refusal;
+    },
+    follow(identity, onEnd) {
+      requireFeed(store);
+      const connection = {
+        identity,
+        end(close: Close) {
+          live.remove(connection);
+          onEnd(close);
+        },
+      };
+      live.add(connection);
+      return () => live.remove(connection);
+    },
+    async revoke(target) {
+      if ("visitor" in target) {
+        if (!isVisitorId(target.visitor)) throw new TypeError("Option visitor must be an id");
+        return revocations.endAll({ kind: "visitor", id: target.visitor });
+      }
+      const { user, session } = target;
+      if (!isUserId(user)) throw new TypeError("Option user must be an id");
+      return session === undefined
+        ? revocations.endAll({ kind: "user", id: user })
+        : revocations.endSession({ id: user, session });
+    },
+    async close() {
+      live.close();
+      await store.close();
+    },
+    [Symbol.asyncDispose]: () => gate.close(),
+  };
+  parts.set(gate, {
+    ...{ authenticator, tickets, revocations, live, store, policy, clock, log, randomBytes },
+    admit: admitIncoming,
+    handle,
+  });
+  return gate;
+}
+
+/** Throws when sign-outs by other processes would go unnoticed. */
+export function requireFeed(store: TicketStore): void {
+  if (store.revocations !== "unavailable") return;
+  throw new Error(
+    "This gate's store doesn't receive the sign-outs of other processes, so sockets would outlive them: use openRedis of ws-ticket/bun",
+  );
+}
+
+function consoleLog(clock: Clock): Log {
+  return createLog({ level: "warn", clock, write: (line) => console.log(line.trimEnd()) });
+}
+
+function readUsers<Claims>(
+  users: UserOptions<Claims>,
+  { clock, log }: { clock: Clock; log: Log },
+): Parameters<typeof createAuthenticator>[0]["users"] {
+  if (typeof users === "function") return { prove: users };
+  if (typeof users !== "object" || users === null) {
+    throw new TypeError("Option users must be a function, or have a secret or a jwksUrl");
+  }
+  const { secret, jwksUrl, issuer, audience, userClaim } = users;
+  if ((secret === undefined) === (jwksUrl === undefined)) {
+    throw new TypeError("Option users must have either a secret or a jwksUrl");
+  }
+  for (const [name, value] of Object.entries({ issuer, audience, userClaim })) {
+    if (value !== undefined && (typeof value !== "string" || value === "")) {
+      throw new TypeError(`Option users.${name} must be a string`);
+    }
+  }
+  const keys =
+    jwksUrl === undefined
+      ? { secret: requireSecret(secret, "users.secret") }
+      : { jwksUrl: requireUrl(jwksUrl, "users.jwksUrl") };
+  return createTokenVerifier({ keys, issuer, audience, userClaim, clock, log });
+}
+
+function readPolicy({ origins, publicUrl, trustProxy = 0 }: GateOptions): RequestPolicy {
+  if (origins !== undefined && !(Array.isArray(origins) && origins.every(isOrigin))) {
+    throw new TypeError("Option origins must be exact origins such as https://example.com");
+  }
+  return {
+    allowed: origins && new Set(origins),
+    publicUrl: publicUrl === undefined ? undefined : requirePublicUrl(publicUrl),
+    trustProxy: requireWhole(trustProxy, "trustProxy", { least: 0, most: 10 }),
   };
 }
 
-function requireLength(what: string, secret: Uint8Array): void {
-  if (secret.length < MIN_SECRET_BYTES) {
-    throw new RangeError(`${what} is too short: ${MIN_SECRET_BYTES} bytes are the least`);
-  }
+function isOrigin(value: unknown): boolean {
+  return typeof value === "string" && isExactOrigin(value);
+}
+
+function requirePublicUrl(value: string | URL): URL {
+  const url = requireUrl(value, "publicUrl");
+  if (url.pathname === "/" && !url.search && !url.hash) return url;
+  throw new TypeError("Option publicUrl must be an origin, without path, query and fragment");
+}
+
+function requireBasePath(basePath: unknown): string {
+  if (typeof basePath === "string" && /^(?:\/[\w.~-]+)+$/.test(basePath)) return basePath;
+  throw new TypeError("Option basePath must be a path such as /api/auth, without a trailing slash");
 }

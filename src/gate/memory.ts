@@ -1,79 +1,79 @@
 import { type Clock, systemClock } from "../lib/clock.ts";
-import {
-  covers,
-  type Credential,
-  type Revocation,
-  type TicketRecord,
-  type TicketStore,
-} from "./store.ts";
+import { createExpiryQueue } from "../lib/expiry.ts";
+import { type Identity, identityKey } from "./identity.ts";
+import { covers, type Revocation, type TicketRecord, type TicketStore } from "./store.ts";
 
-/** Tickets a process keeps at once: about 50 MB. At the cap issuing is refused, nothing is thrown out. */
+/** Tickets that a process keeps at once: about 50 MB. At the cap issuing fails, and nothing is evicted. */
 const MAX_TICKETS = 100_000;
-/** A full map is walked through at most this often, in milliseconds: it takes a few of them. */
-const WALK_INTERVAL_MS = 1_000;
+/** How exactly expired tickets and revocations are removed, in milliseconds; they are worthless before that. */
+const TICKET_BUCKET_MS = 1_000;
+const REVOCATION_BUCKET_MS = 3_600_000;
 
-/** Tickets in this process: for one server, and for tests. Two processes don't see each other's. */
+/**
+ * Tickets in this process: for a single server, and for tests. Two processes don't see each other's.
+ *
+ * @example
+ * const gate = createGate({ users: { secret }, store: memoryTicketStore() });
+ */
 export function memoryTicketStore(
   options: { clock?: Clock; maxTickets?: number } = {},
 ): TicketStore & { readonly size: number } {
   const { clock = systemClock, maxTickets = MAX_TICKETS } = options;
-  /** In the order of `put`, which is nearly that of expiry. */
   const tickets = new Map<string, { record: TicketRecord; endsAtMs: number }>();
-
-  let walkedAtMs = Number.NEGATIVE_INFINITY;
-
-  /** Drops what has expired, from the front up to the first that hasn't; now and then all through when the map is full. */
-  function sweep(nowMs: number): void {
-    const walks = tickets.size >= maxTickets && nowMs - walkedAtMs >= WALK_INTERVAL_MS;
-    if (walks) walkedAtMs = nowMs;
-    for (const [hash, { endsAtMs }] of tickets) {
-      if (endsAtMs <= nowMs) tickets.delete(hash);
-      else if (!walks) return;
-    }
-  }
-
-  /** One at most for each session, and for each identity as a whole. */
+  /** By the monotonic clock. */
+  const ticketEnds = createExpiryQueue(TICKET_BUCKET_MS);
+  /** At most one for each session, and for each identity as a whole. */
   const revocations = new Map<string, Revocation>();
+  /** By the wall clock. */
+  const revocationEnds = createExpiryQueue(REVOCATION_BUCKET_MS);
 
-  function isRevoked({ kind, id, session, issuedAtMs }: Credential): boolean {
-    const cutoff = revocations.get(revocationKey({ kind, id }));
-    const ofSession = session !== undefined && revocationKey({ kind, id, session });
-    return (ofSession && revocations.has(ofSession)) || (cutoff?.atMs ?? -1) >= issuedAtMs;
+  function isRevoked(identity: Identity): boolean {
+    if (revocations.size === 0) return false;
+    const everything = revocations.get(revocationKey({ ...identity, session: undefined }));
+    if (everything && covers(everything, identity)) return true;
+    return identity.session !== undefined && revocations.has(revocationKey(identity));
   }
 
   return {
     async put(hash, record, ttlMs) {
-      if (isRevoked({ ...record, kind: "user", id: record.user })) return false;
+      if (isRevoked(record.identity)) return false;
       const nowMs = clock.monotonicMs();
-      sweep(nowMs);
-      if (tickets.size >= maxTickets)
+      ticketEnds.drop(nowMs, (expired) => tickets.delete(expired));
+      if (tickets.size >= maxTickets) {
         throw new Error(`Ticket store is full: ${maxTickets} tickets`);
+      }
       tickets.set(hash, { record, endsAtMs: nowMs + ttlMs });
+      ticketEnds.add(hash, nowMs + ttlMs);
       return true;
     },
     async take(hash) {
       const ticket = tickets.get(hash);
+      if (!ticket) return undefined;
       tickets.delete(hash);
-      return ticket && ticket.endsAtMs > clock.monotonicMs() ? ticket.record : undefined;
+      const isGood = ticket.endsAtMs > clock.monotonicMs() && !isRevoked(ticket.record.identity);
+      return isGood ? ticket.record : undefined;
     },
     async revoke(revocation) {
-      const nowMs = clock.nowMs();
-      for (const [key, { untilMs }] of revocations) if (untilMs <= nowMs) revocations.delete(key);
+      revocationEnds.drop(clock.nowMs(), (key) => {
+        const known = revocations.get(key);
+        if (known && known.untilMs <= clock.nowMs()) revocations.delete(key);
+      });
       const key = revocationKey(revocation);
       const { atMs, untilMs } = revocations.get(key) ?? revocation;
-      revocations.set(key, {
+      const merged = {
         ...revocation,
         atMs: Math.max(atMs, revocation.atMs),
         untilMs: Math.max(untilMs, revocation.untilMs),
-      });
-      for (const [hash, { record }] of tickets) {
-        if (covers(revocation, { ...record, kind: "user", id: record.user })) tickets.delete(hash);
-      }
+      };
+      revocations.set(key, merged);
+      revocationEnds.add(key, merged.untilMs);
     },
-    isRevoked: async (credential) => isRevoked(credential),
+    isRevoked: async (identity) => isRevoked(identity),
     async close() {
       tickets.clear();
+      ticketEnds.clear();
       revocations.clear();
+      revocationEnds.clear();
     },
     get size() {
       return tickets.size;
@@ -81,6 +81,6 @@ export function memoryTicketStore(
   };
 }
 
-function revocationKey({ kind, id, session = "" }: Pick<Revocation, "kind" | "id" | "session">) {
-  return `${kind}:${session}:${id}`;
+function revocationKey({ kind, id, session }: Pick<Revocation, "kind" | "id" | "session">): string {
+  return session === undefined ? identityKey({ kind, id }) : JSON.stringify([kind, id, session]);
 }

@@ -1,13 +1,23 @@
+import { sha256Hex } from "../lib/encoding.ts";
 import { type Feed, FEED_LENGTH, FEED_STREAM } from "../redis/feed.ts";
+import { createScriptRunner } from "../redis/script.ts";
 import type { RedisTransport } from "../redis/transport.ts";
-import { parseTicketRecord, type Revocation, type TicketStore } from "./store.ts";
+import { earliestIssueMs, type Identity, identityKey } from "./identity.ts";
+import {
+  parseTicketRecord,
+  type Revocation,
+  type RevocationFeed,
+  type TicketStore,
+} from "./store.ts";
 
 /** Keys in Redis: this and the hash. */
 const PREFIX = "ws-ticket:";
-/** How long a user's list of unused tickets outlives the last one, in milliseconds: the longest that a ticket lives. */
+/** A user's list of unused tickets outlives the last one by this much, in milliseconds: the longest life of a ticket. */
 const UNUSED_TTL_MS = 300_000;
+/** Stands for the session of a credential that has none; no hash is written like this. */
+const NO_SESSION = "-";
 
-/** Keeps a ticket unless its session is revoked, and notes it for a later sign-out: one step, so that none slips between. */
+/** Stores a ticket unless its credential is revoked, and lists it for a later revocation: one step, so that none slips between. */
 const PUT = `
   local ticket, unused, session, everything = unpack(KEYS)
   local record, ttl, id, issuedAt, unusedTtl = unpack(ARGV)
@@ -23,46 +33,62 @@ const PUT = `
   return 1
 `;
 
-/** Revokes, drops the unused tickets that are covered, and tells every instance. */
+/**
+ * Revokes, deletes the unused tickets that are covered, and tells every instance. A repeated one never shortens
+ * the first, and tells nobody where it changes nothing.
+ */
 const REVOKE = `
   local unused, revoked, feed = unpack(KEYS)
-  local kind, id, session, at, untilAt, ttl, feedLength = unpack(ARGV)
+  local kind, id, session, hash, at, untilAt, ttl, feedLength = unpack(ARGV)
   local before = redis.call('GET', revoked)
   local longest = math.max(tonumber(ttl), redis.call('PTTL', revoked))
-  if not before or tonumber(before) <= tonumber(at) then redis.call('SET', revoked, at, 'PX', longest) end
+  if before then at = math.max(tonumber(before), tonumber(at)) end
+  redis.call('SET', revoked, string.format('%.0f', at), 'PX', longest)
   for _, entry in ipairs(redis.call('ZRANGE', unused, 0, -1)) do
     local ticket, of, issuedAt = entry:match('^(%S+) (%S+) (%S+)$')
-    if of == session or session == '' and tonumber(issuedAt) <= tonumber(at) then
+    if of == hash or hash == '${NO_SESSION}' and tonumber(issuedAt) <= tonumber(at) then
       redis.call('DEL', ticket)
       redis.call('ZREM', unused, entry)
     end
   end
+  if before and session ~= '' then return 1 end
   redis.call('XADD', feed, 'MAXLEN', '~', feedLength, '*', 'kind', 'revoked', 'of', kind, 'id', id,
-    'session', session, 'at', at, 'until', untilAt)
+    'session', session, 'at', string.format('%.0f', at), 'until', untilAt)
   return 1
 `;
 
 /**
- * Tickets in a Redis (6.2 or newer, or Valkey) that several servers share, over either transport. `feed`:
- * how this server hears what others revoke; one that opens no sockets needs none.
+ * Tickets in a Redis (6.2 or newer, or Valkey) that several processes share, over a transport that is closed
+ * with the store. For issuing and redeeming, in a function for example: `createSockets` refuses this store,
+ * since it doesn't receive the sign-outs of other processes. `openRedis` of `ws-ticket/bun` makes one that does.
+ *
+ * @example
+ * const store = redisTicketStore(upstashTransport({ url, token }));
+ * const gate = createGate({ users: { secret }, store });
  */
-export function redisTicketStore(transport: RedisTransport, feed?: Feed): TicketStore {
+export function redisTicketStore(transport: RedisTransport): TicketStore {
+  return sharedTicketStore({ transport, feed: undefined });
+}
+
+/** The same with the feed through which other processes' revocations arrive; closed with the store. */
+export function sharedTicketStore(options: {
+  transport: RedisTransport;
+  feed: Feed | undefined;
+}): TicketStore {
+  const { transport, feed } = options;
+  const run = createScriptRunner(transport);
   return {
+    revocations: feed ? revocationsOf(feed) : "unavailable",
     async put(hash, record, ttlMs) {
-      const { user, session, issuedAtMs } = record;
-      const keys = [
-        PREFIX + hash,
-        unusedKey(user),
-        sessionKey(session),
-        everythingKey("user", user),
-      ];
-      const kept = await transport.command([
-        ...["EVAL", PUT, String(keys.length), ...keys],
-        ...[JSON.stringify(record), String(ttlMs), session, String(issuedAtMs)],
-        String(UNUSED_TTL_MS),
-      ]);
+      const { identity } = record;
+      const session = await sessionHash(identity);
+      const kept = await run(
+        PUT,
+        [PREFIX + hash, unusedKey(identity.id), sessionKey(session), everythingKey(identity)],
+        [JSON.stringify(record), ttlMs, session, earliestIssueMs(identity), UNUSED_TTL_MS],
+      );
       if (kept !== 1 && kept !== 0)
-        throw new Error("Redis broke off: no outcome of keeping a ticket");
+        throw new Error("Redis broke off: no outcome of storing a ticket");
       return kept === 1;
     },
     async take(hash) {
@@ -71,39 +97,61 @@ export function redisTicketStore(transport: RedisTransport, feed?: Feed): Ticket
       if (typeof reply !== "string") throw new Error("Redis broke off: reply to GETDEL isn't text");
       return parseTicketRecord(reply);
     },
-    async revoke({ kind, id, session, atMs, untilMs }) {
-      const revoked = session === undefined ? everythingKey(kind, id) : sessionKey(session);
-      const keys = [unusedKey(kind === "user" ? id : ""), revoked, FEED_STREAM];
-      await transport.command([
-        ...["EVAL", REVOKE, String(keys.length), ...keys],
-        ...[kind, id, session ?? "", String(atMs), String(untilMs)],
-        ...[String(Math.max(1, untilMs - atMs)), String(FEED_LENGTH)],
-      ]);
+    async revoke(revocation) {
+      const { kind, id, session, atMs, untilMs } = revocation;
+      const hash = await sessionHash(revocation);
+      const revoked = session === undefined ? everythingKey(revocation) : sessionKey(hash);
+      const ttlMs = Math.max(1, untilMs - atMs);
+      const done = await run(
+        REVOKE,
+        [unusedKey(kind === "user" ? id : ""), revoked, FEED_STREAM],
+        [kind, id, session ?? "", hash, atMs, untilMs, ttlMs, FEED_LENGTH],
+      );
+      if (done !== 1) throw new Error("Redis broke off: no outcome of a revocation");
       feed?.wake();
     },
-    async isRevoked({ kind, id, session = "", issuedAtMs }) {
-      const [ofSession, cutoff] = (await transport.command([
-        ...["MGET", sessionKey(session), everythingKey(kind, id)],
-      ])) as (string | null)[];
-      return ofSession != null || (cutoff != null && issuedAtMs <= Number(cutoff));
+    async isRevoked(identity) {
+      const session = await sessionHash(identity);
+      const reply = await transport.command(["MGET", sessionKey(session), everythingKey(identity)]);
+      if (!Array.isArray(reply)) throw new Error("Redis broke off: reply to MGET is no list");
+      const [ofSession, cutoff] = reply as (string | null)[];
+      return ofSession != null || (cutoff != null && earliestIssueMs(identity) <= Number(cutoff));
     },
-    watch(onRevoked) {
-      feed?.on("revoked", ({ of, id = "", session, at, until }) => {
-        const kind = of as Revocation["kind"];
-        const revocation = { kind, id, atMs: Number(at), untilMs: Number(until) };
-        onRevoked(session ? { ...revocation, session } : revocation);
-      });
+    async close() {
+      await feed?.close();
+      await transport.close();
     },
-    close: () => transport.close(),
   };
 }
 
-function sessionKey(session: string): string {
-  return `${PREFIX}revoked:session:${session}`;
+function revocationsOf(feed: Feed): RevocationFeed {
+  return {
+    subscribe({ onRevoked, onGap, isNeeded }) {
+      feed.on("revoked", ({ of, id = "", session, at, until }) => {
+        const kind = of === "user" ? "user" : "visitor";
+        const revocation = { kind, id, atMs: Number(at), untilMs: Number(until) } as const;
+        onRevoked(session ? { ...revocation, session } : revocation);
+      });
+      feed.start({ isNeeded, onGap });
+    },
+    ready: () => feed.ready(),
+    get isFailing() {
+      return feed.isFailing;
+    },
+  };
 }
 
-function everythingKey(kind: Revocation["kind"], id: string): string {
-  return `${PREFIX}revoked:${kind}:${id}`;
+/** Names a user's session in keys: sessions may be named like anything. */
+function sessionHash({ id, session }: Pick<Identity, "id" | "session">): string | Promise<string> {
+  return session === undefined ? NO_SESSION : sha256Hex(JSON.stringify([id, session]));
+}
+
+function sessionKey(hash: string): string {
+  return `${PREFIX}revoked:session:${hash}`;
+}
+
+function everythingKey(identity: Pick<Revocation, "kind" | "id">): string {
+  return `${PREFIX}revoked:${identityKey(identity)}`;
 }
 
 function unusedKey(user: string): string {

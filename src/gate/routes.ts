@@ -1,141 +1,116 @@
-import { Hono, type MiddlewareHandler } from "hono";
-import { bodyLimit } from "hono/body-limit";
-import { PatternRouter } from "hono/router/pattern-router";
-import { createChatRoutes } from "../chat/routes.ts";
-import type { Deps } from "./gate.ts";
-import { withinDeadline, DEPENDENCY_DEADLINE_MS } from "../lib/deadline.ts";
-import { isSameSecret, sha256Hex, toBase64url } from "../lib/encoding.ts";
-import { ANSWER_HEADERS } from "../request/headers.ts";
-import { faultCode } from "../lib/log.ts";
+import type { Clock } from "../lib/clock.ts";
+import { createRateLimit } from "../lib/limit.ts";
+import type { Log } from "../lib/log.ts";
+import { emptyResponse, headersFor, type Incoming, jsonResponse } from "../request/incoming.ts";
+import { type Refusal, refuse, refuseFor } from "../request/refusal.ts";
 import {
   allowMethods,
   allowOrigins,
-  answer,
-  type AppEnv,
-  bearerUser,
-  decline,
-  isForeign,
-  peerOf,
-} from "./http.ts";
-import { isSecure } from "../request/origin.ts";
-import { type Refusal, refuse, refuseFor } from "../request/refusal.ts";
-import { isRevoked, kick, signOut } from "./revocation.ts";
-import { issueTicket } from "./ticket.ts";
-import { isUserId, readBearer } from "./token.ts";
-import { parseUrl, readTicket, urlOf } from "../request/url.ts";
-import { isVisitorId } from "./visitor.ts";
+  createRoutes,
+  declined,
+  limitBody,
+} from "../request/routes.ts";
+import { SIGN_OUT_PATH, TICKET_PATH, VISITOR_PATH } from "../wire/paths.ts";
+import type { Authenticator } from "./authenticate.ts";
+import type { Identity } from "./identity.ts";
+import type { Revocations } from "./revocation.ts";
+import type { Tickets } from "./ticket.ts";
+import type { VisitorSessions } from "./visitor.ts";
 
-/** Largest body of a request, in bytes: none needs more than a few words. */
-const MAX_BODY_BYTES = 16 * 1024;
-/** One probe of the store answers all readiness requests for so long. */
-const READY_FOR_MS = 1_000;
+/** Visitors' sessions issued or renewed per address and minute. */
+const SESSIONS_PER_MINUTE = 60;
+/** Sign-outs per user and minute. */
+const SIGN_OUTS_PER_MINUTE = 10;
 
-/**
- * The HTTP side as a Hono app: the ticket endpoint, the visitor's session, health. Web standards only, so
- * that it runs unchanged on Bun, Node, Deno and workerd.
- */
-export function createApp(deps: Deps): Hono<AppEnv> {
-  const { limits, log, visitors } = deps;
-  // Hono's usual router compiles all routes at the first request, which takes as long as a third of the start.
-  const app = new Hono<AppEnv>({ getPath, router: new PatternRouter() });
+/** The gate's own routes: the ticket, the visitor's session, sign-out. Web standards only. */
+export function createGateRoutes(options: {
+  basePath: string;
+  authenticator: Authenticator;
+  tickets: Tickets;
+  visitors: VisitorSessions | undefined;
+  revocations: Revocations;
+  /** Whether users are known by something that browsers attach by themselves, such as a cookie. */
+  usersHaveCookies: boolean;
+  clock: Clock;
+  log: Log;
+}): (incoming: Incoming) => Response | Promise<Response> {
+  const { basePath, authenticator, tickets, visitors, revocations, log, clock } = options;
+  const sessions = perMinute(SESSIONS_PER_MINUTE);
+  const signOuts = perMinute(SIGN_OUTS_PER_MINUTE);
+  const forUsers = { methods: "POST", credentials: options.usersHaveCookies };
+  const forVisitors = { methods: "POST", credentials: true };
 
-  app.use(answerHeaders(deps), checkUrl(deps));
-  app.use("/api/*", limitBody);
-  app.onError((error) => {
-    log("error", "request_failed", { code: faultCode(error) });
-    return answer("internal_error");
-  });
-  app.notFound(() => answer("not_found"));
-
-  app
-    .use("/api/auth/ws-ticket", allowOrigins(deps, { credentials: false, methods: ["POST"] }))
-    .post(async (c) => {
-      const user = await bearerUser(c, deps);
-      if (!user.ok) return decline(c, user, deps);
-      const waitMs = limits.tickets.waitMs(user.user.id);
-      if (waitMs > 0) return decline(c, refuseFor(waitMs), deps);
-      limits.tickets.count(user.user.id);
-      const issued = await issueTicket(user.user, deps);
-      if (!issued.ok) return decline(c, issued, deps);
-      return c.json({ ticket: issued.ticket, expiresIn: issued.expiresInSeconds });
-    })
-    .all(allowMethods("POST"));
-
-  app
-    .use(
-      "/api/auth/anonymous-session",
-      allowOrigins(deps, { credentials: true, methods: ["POST"] }),
-    )
-    .post(async (c) => {
-      if (isForeign(c, deps)) return decline(c, refuse("origin_refused"), deps);
-      const peer = peerOf(c, deps);
-      const waitMs = peer ? limits.sessions.waitMs(peer) : 0;
-      if (waitMs > 0) return decline(c, refuseFor(waitMs), deps);
-      if (peer) limits.sessions.count(peer);
-      const secure = isSecure(urlOf(c.req.raw), deps.origins);
-      const known = await visitors.read(c.req.raw.headers.get("cookie"), { secure });
-      const revoked = known && (await isRevoked({ kind: "visitor", ...known }, deps));
-      if (revoked === "unknown") return decline(c, refuse("store_unavailable"), deps);
-      c.header("Set-Cookie", await visitors.issue({ id: revoked ? undefined : known?.id, secure }));
-      return c.body(null, 204);
-    })
-    .all(allowMethods("POST"));
-
-  app
-    .use("/api/auth/sign-out", allowOrigins(deps, { credentials: false, methods: ["POST"] }))
-    .post(async (c) => {
-      const user = await bearerUser(c, deps);
-      if (!user.ok) return decline(c, user, deps);
-      const options = await readSignOut(c.req.raw);
-      if (!options) return decline(c, refuse("malformed_request"), deps);
-      const done = await signOut(user.user, deps, options);
-      return done.ok ? c.body(null, 204) : decline(c, done, deps);
-    })
-    .all(allowMethods("POST"));
-
-  const { adminToken } = deps;
-  if (adminToken !== undefined) {
-    app
-      .delete("/api/admin/identities/:id/sockets", async (c) => {
-        const bearer = readBearer(c.req.raw.headers.get("authorization"));
-        if (!bearer.ok) return decline(c, bearer, deps);
-        if (!(await isSameSecret(bearer.token, adminToken)))
-          return decline(c, refuse("token_invalid"), deps);
-        const id = c.req.param("id");
-        const kinds = isVisitorId(id) ? (["user", "visitor"] as const) : (["user"] as const);
-        const kicked = await Promise.all(kinds.map((kind) => kick({ kind, id }, deps)));
-        const failed = kicked.find((one) => !one.ok);
-        return failed ? decline(c, failed as Refusal, deps) : c.body(null, 204);
-      })
-      .all(allowMethods("DELETE"));
+  function perMinute(allowed: number) {
+    return createRateLimit<string>({ allowed, windowMs: 60_000, clock });
   }
 
-  const { signDemoToken } = deps;
-  if (signDemoToken) {
+  const app = createRoutes(log);
+  app
+    .use(`${basePath}${TICKET_PATH}`, allowOrigins(forUsers), limitBody)
+    .post(async (c) => {
+      const user = await authenticator.user(c.env.incoming);
+      const issued = user.ok ? await tickets.issue(user.identity) : user;
+      if (!issued.ok) return declined(c, issued, log, forUsers);
+      const body = { ticket: issued.ticket, expiresIn: issued.expiresInSeconds };
+      return jsonResponse(body, headersFor(c.env.incoming, forUsers));
+    })
+    .all(allowMethods("POST", forUsers));
+
+  if (visitors) {
     app
-      .post("/api/demo/token", async (c) => {
-        if (isForeign(c, deps)) return decline(c, refuse("origin_refused"), deps);
-        const body: unknown = await c.req.json().catch(() => undefined);
-        const { name } = (body ?? {}) as { name?: unknown };
-        if (!isUserId(name)) return decline(c, refuse("malformed_request"), deps);
-        return c.json({ token: await signDemoToken(name) });
+      .use(`${basePath}${VISITOR_PATH}`, allowOrigins(forVisitors), limitBody)
+      .post(async (c) => {
+        const { incoming } = c.env;
+        if (incoming.origin === "foreign") {
+          return declined(c, refuse("origin_refused"), log, forVisitors);
+        }
+        const { limitKey, isSecure: secure } = incoming;
+        const waitMs = limitKey ? sessions.take(limitKey) : 0;
+        if (waitMs > 0) return declined(c, refuseFor(waitMs), log, forVisitors);
+        const known = await visitors.read(incoming.request.headers.get("cookie"), { secure });
+        const revoked = known ? await revocations.isRevoked(known) : true;
+        if (revoked === "unknown") {
+          return declined(c, refuse("store_unavailable"), log, forVisitors);
+        }
+        const cookie = await visitors.issue({ id: revoked ? undefined : known?.id, secure });
+        return emptyResponse({ ...headersFor(incoming, forVisitors), "Set-Cookie": cookie });
       })
-      .all(allowMethods("POST"));
+      .all(allowMethods("POST", forVisitors));
   }
 
-  if (deps.chat) app.route("/api/chats", createChatRoutes(deps.chat, deps));
-
-  app.get("/healthz", (c) => c.json({ status: "ok" })).all(allowMethods("GET, HEAD"));
-
-  const storeAnswers = createProbe(deps);
   app
-    .get("/readyz", async (c) => {
-      if (deps.isDraining()) return answer("shutting_down");
-      return (await storeAnswers()) ? c.json({ status: "ok" }) : answer("store_unavailable");
+    .use(`${basePath}${SIGN_OUT_PATH}`, allowOrigins(forUsers), limitBody)
+    .post(async (c) => {
+      const user = await authenticator.user(c.env.incoming);
+      if (!user.ok) return declined(c, user, log, forUsers);
+      const body = await readSignOut(c.req.raw);
+      if (!body) return declined(c, refuse("malformed_request"), log, forUsers);
+      const waitMs = signOuts.take(user.identity.id);
+      if (waitMs > 0) return declined(c, refuseFor(waitMs), log, forUsers);
+      const done = await signOut(user.identity, body);
+      return done.ok
+        ? emptyResponse(headersFor(c.env.incoming, forUsers))
+        : declined(c, done, log, forUsers);
     })
-    .all(allowMethods("GET, HEAD"));
+    .all(allowMethods("POST", forUsers));
 
-  return app;
+  async function signOut(
+    identity: Identity,
+    { everywhere }: { everywhere: boolean },
+  ): Promise<{ readonly ok: true } | Refusal> {
+    const { id, session, expiresAtMs } = identity;
+    if (!everywhere && session !== undefined) {
+      return revocations.endSession({ id, session, expiresAtMs });
+    }
+    // A token without `iat` would be refused together with every later one.
+    if (identity.issuedAtMs === 0) return refuse("malformed_request");
+    // Somebody with the token of a session that was ended must not end the others.
+    const revoked = await revocations.isRevoked(identity);
+    if (revoked === "unknown") return refuse("store_unavailable");
+    return revoked ? refuse("token_invalid") : revocations.endAll(identity);
+  }
+
+  return (incoming) => app.fetch(incoming.request, { incoming });
 }
 
 /** The body of a sign-out: none, or `{"everywhere": true}`; `undefined` for anything else. */
@@ -150,66 +125,4 @@ async function readSignOut(request: Request): Promise<{ everywhere: boolean } | 
   } catch {
     return undefined;
   }
-}
-
-/** Refuses what is no URL, and every URL with a credential in it, before anything else looks at the request. */
-function checkUrl(deps: Deps): MiddlewareHandler<AppEnv> {
-  return async (c, next) => {
-    const target = parseUrl(c.req.raw);
-    if (!target.ok) return decline(c, target, deps);
-    // One spelling for each path: to the router a slash behind it would be the same.
-    if (/.\/$/.test(target.url.pathname)) return answer("not_found");
-    const ticket = readTicket(target.url);
-    return ticket.ok ? next() : decline(c, ticket, deps);
-  };
-}
-
-const limitRead = bodyLimit({
-  maxSize: MAX_BODY_BYTES,
-  onError: () => answer("body_too_large"),
-});
-
-/** Refuses a body that is too large. Where there says to be none, nobody looks: that costs more than a ticket. */
-const limitBody: MiddlewareHandler<AppEnv> = (c, next) =>
-  c.req.raw.headers.get("content-length") === "0" ? next() : limitRead(c, next);
-
-/** What every answer carries, unless its route says otherwise; on https also that it stays https. */
-function answerHeaders({ origins }: Deps): MiddlewareHandler<AppEnv> {
-  const fixed = Object.entries(ANSWER_HEADERS);
-  return async (c, next) => {
-    const target = parseUrl(c.req.raw);
-    const secure = target.ok && isSecure(target.url, origins);
-    await next();
-    const { headers } = c.res;
-    for (const [name, value] of fixed) if (!headers.has(name)) headers.set(name, value);
-    if (secure) {
-      headers.set("Strict-Transport-Security", "max-age=31536000; includeSubDomains");
-    }
-  };
-}
-
-function getPath(request: Request): string {
-  const target = parseUrl(request);
-  return target.ok ? target.url.pathname : "/";
-}
-
-/** Whether the store takes tickets: asked for one that was never issued, at most once in `READY_FOR_MS`. */
-function createProbe({ store, clock, randomBytes, log }: Deps): () => Promise<boolean> {
-  let askedAtMs = Number.NEGATIVE_INFINITY;
-  let answer: Promise<boolean> = Promise.resolve(false);
-  return () => {
-    if (clock.monotonicMs() - askedAtMs < READY_FOR_MS) return answer;
-    askedAtMs = clock.monotonicMs();
-    answer = (async () => {
-      try {
-        const hash = await sha256Hex(toBase64url(randomBytes(32)));
-        await withinDeadline(store.take(hash), DEPENDENCY_DEADLINE_MS);
-        return true;
-      } catch (error) {
-        log("error", "store_failed", { code: faultCode(error) });
-        return false;
-      }
-    })();
-    return answer;
-  };
 }

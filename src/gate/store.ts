@@ -1,88 +1,109 @@
-/** What somebody was let in with. */
-export interface Credential {
-  readonly kind: "user" | "visitor";
-  readonly id: string;
-  /** For users: the sign-in that it belongs to. */
-  readonly session?: string;
-  /** Wall clock, in milliseconds. */
-  readonly issuedAtMs: number;
-}
+import { isUserId } from "../wire/ids.ts";
+import { earliestIssueMs, type Identity } from "./identity.ts";
 
-/** The end of credentials before their time: of one session, or without one of all that were issued up to `atMs`. */
+/** Ends credentials before their time: of one session, or without one everything issued up to `atMs`. */
 export interface Revocation {
-  readonly kind: "user" | "visitor";
+  readonly kind: Identity["kind"];
   readonly id: string;
-  readonly session?: string;
+  readonly session?: string | undefined;
   /** Wall clock, in milliseconds. */
   readonly atMs: number;
-  /** Wall clock, in milliseconds: nothing that it covers is valid any longer from then on. */
+  /** Wall clock, in milliseconds: every credential that it covers has expired by then. */
   readonly untilMs: number;
 }
 
 /** Whether a revocation ends a credential. */
-export function covers(revocation: Revocation, credential: Credential): boolean {
-  if (revocation.kind !== credential.kind || revocation.id !== credential.id) return false;
+export function covers(revocation: Revocation, identity: Identity): boolean {
+  if (revocation.kind !== identity.kind || revocation.id !== identity.id) return false;
   return revocation.session === undefined
-    ? credential.issuedAtMs <= revocation.atMs
-    : credential.session === revocation.session;
+    ? earliestIssueMs(identity) <= revocation.atMs
+    : identity.session === revocation.session;
 }
 
-/** What a ticket stands for. Kept under the ticket's hash, never with the ticket. */
+/** What a ticket stands for. Stored under the ticket's hash, never with the ticket. */
 export interface TicketRecord {
-  /** What the ticket is good for, so that no other record can be taken for one. */
-  readonly purpose: "ws";
-  /** The key it was put under, compared on redemption: a reply to somebody else's take is no admission. */
+  /** The key it was stored under, compared on redemption: a reply to another `take` is no admission. */
   readonly hash: string;
-  readonly user: string;
-  /** The sign-in that it was issued to, and when its JWT was issued (wall clock, milliseconds). */
-  readonly session: string;
-  readonly issuedAtMs: number;
-  /** Wall clock, in milliseconds: the record is worthless from then on, whatever the store thinks. */
+  /** What the ticket is good for; redeeming it for anything else is refused. */
+  readonly purpose: string;
+  /** Wall clock, in milliseconds: the record is worthless from then on, whatever the store's own clock says. */
   readonly expiresAtMs: number;
-  /** Wall clock, in milliseconds: the end of the JWT that the ticket was issued for. */
-  readonly tokenExpiresAtMs: number;
+  readonly identity: Identity;
+}
+
+/** How revocations by other processes on the same store arrive. */
+export interface RevocationFeed {
+  /** Once. `onGap`: some may have been missed. Nothing needs to be read while `isNeeded` returns `false`. */
+  subscribe(listener: {
+    onRevoked(revocation: Revocation): void;
+    onGap(): void;
+    isNeeded(): boolean;
+  }): void;
+  /** Resolves when every later revocation will arrive; rejects when that can't be said. */
+  ready(): Promise<void>;
+  /** Whether they can't be read now. */
+  readonly isFailing: boolean;
 }
 
 /**
- * Where tickets wait for their one use. There is no get and no delete, so that no read-then-delete race
- * can be written. Every method rejects when the store can't do it; `put` and `take` are never repeated.
+ * Where tickets wait for their one use. There is no get and no delete, so that no read-then-delete race can
+ * be written. Every method rejects when the store fails; `put` and `take` are never repeated.
  */
 export interface TicketStore {
-  /** Keeps `record` under `hash` (SHA-256 in hex) for `ttlMs` milliseconds; `false`, and nothing kept, when its session is revoked. */
+  /**
+   * Stores `record` under `hash` (SHA-256 in hex) for `ttlMs` milliseconds. `false`, with nothing stored, when
+   * its credential is revoked.
+   */
   put(hash: string, record: TicketRecord, ttlMs: number): Promise<boolean>;
-  /** Removes and returns in one step: of any number of callers one at most gets the record. */
+  /** Removes and returns in one step: of any number of callers, at most one gets the record. */
   take(hash: string): Promise<TicketRecord | undefined>;
-  /** Drops the unused tickets that it covers, refuses further ones, and tells every instance that watches. */
+  /**
+   * Invalidates the unused tickets that it covers, refuses further ones, and tells the other processes. A
+   * repeated revocation never shortens the first.
+   */
   revoke(revocation: Revocation): Promise<void>;
-  isRevoked(credential: Credential): Promise<boolean>;
-  /** Hands on what other instances revoke. A store that isn't shared has nothing to say. */
-  watch?(onRevoked: (revocation: Revocation) => void): void;
+  isRevoked(identity: Identity): Promise<boolean>;
+  /**
+   * Revocations by other processes. Left out by a store of this process alone; `"unavailable"` for a shared
+   * store without them, which can issue and redeem, but not keep the promise that sign-out ends sockets.
+   */
+  readonly revocations?: RevocationFeed | "unavailable" | undefined;
+  /** Closes what the store has opened or was given. */
   close(): Promise<void>;
 }
 
-/** A record as JSON that has exactly the expected shape; `undefined` for everything else. */
-export function parseTicketRecord(text: unknown): TicketRecord | undefined {
-  if (typeof text !== "string") return undefined;
-  let value: unknown;
+/** A record from JSON of exactly the expected shape; `undefined` for everything else. */
+export function parseTicketRecord(text: string): TicketRecord | undefined {
   try {
-    value = JSON.parse(text);
+    const value: unknown = JSON.parse(text);
+    return isTicketRecord(value) ? value : undefined;
   } catch {
     return undefined;
   }
-  return isTicketRecord(value) ? value : undefined;
 }
 
+/** Whether a store returned what was stored there, as far as its shape says. */
 export function isTicketRecord(value: unknown): value is TicketRecord {
-  if (typeof value !== "object" || value === null) return false;
-  const record = value as Partial<Record<keyof TicketRecord, unknown>>;
+  const record = value as Partial<Record<keyof TicketRecord, unknown>> | null | undefined;
   return (
-    record.purpose === "ws" &&
+    typeof record === "object" &&
+    record !== null &&
     typeof record.hash === "string" &&
-    typeof record.user === "string" &&
-    record.user !== "" &&
-    typeof record.session === "string" &&
-    Number.isSafeInteger(record.issuedAtMs) &&
+    typeof record.purpose === "string" &&
     Number.isSafeInteger(record.expiresAtMs) &&
-    Number.isSafeInteger(record.tokenExpiresAtMs)
+    isUserIdentity(record.identity)
+  );
+}
+
+function isUserIdentity(value: unknown): boolean {
+  const identity = value as Partial<Record<keyof Identity, unknown>> | null | undefined;
+  return (
+    typeof identity === "object" &&
+    identity !== null &&
+    identity.kind === "user" &&
+    isUserId(identity.id) &&
+    (identity.session === undefined || typeof identity.session === "string") &&
+    Number.isSafeInteger(identity.issuedAtMs) &&
+    Number.isSafeInteger(identity.expiresAtMs)
   );
 }

@@ -1,94 +1,163 @@
-import type { Deps } from "./gate.ts";
+import type { Clock } from "../lib/clock.ts";
 import { DEPENDENCY_DEADLINE_MS, withinDeadline } from "../lib/deadline.ts";
-import { sha256Hex, toBase64url } from "../lib/encoding.ts";
-import { faultCode } from "../lib/log.ts";
-import { type Refusal, refuse } from "../request/refusal.ts";
-import { isTicketRecord } from "./store.ts";
-import type { TokenUser } from "./token.ts";
+import { sha256Hex, toBase64url, utf8 } from "../lib/encoding.ts";
+import type { RateLimit } from "../lib/limit.ts";
+import { faultCode, type Log } from "../lib/log.ts";
+import { isLine } from "../lib/text.ts";
+import { type Refusal, refuse, refuseFor } from "../request/refusal.ts";
+import { isUserId } from "../wire/ids.ts";
+import { type Identity, MAX_SESSION_LENGTH, type UserCredential } from "./identity.ts";
+import { isTicketRecord, type TicketStore } from "./store.ts";
+import { MAX_TOKEN_LIFETIME_MS } from "./token.ts";
 
 /** Random bytes in a ticket. */
 const TICKET_BYTES = 32;
+/** The purpose of tickets that open sockets. */
+export const SOCKET_PURPOSE = "socket";
+/** Longest purpose, in UTF-16 code units. */
+const MAX_PURPOSE_LENGTH = 64;
+/** Longest claims, in bytes of their JSON. */
+const MAX_CLAIMS_BYTES = 1_024;
 
-/** Whether a string is written like a ticket: 32 bytes in canonical base64url, 43 characters. */
+/** A ticket: what to hand to the client, and for how long it is good. */
+export interface IssuedTicket {
+  readonly ok: true;
+  /** 43 base64url characters. */
+  readonly ticket: string;
+  readonly expiresInSeconds: number;
+}
+
+/** Somebody who proved who they are. */
+export interface Identified<Claims = unknown> {
+  readonly ok: true;
+  readonly identity: Identity<Claims>;
+}
+
+/** Whether a string has the form of a ticket: 32 bytes in canonical base64url, 43 characters. */
 export function isTicket(value: string): boolean {
   return /^[\w-]{42}[AEIMQUYcgkosw048]$/.test(value);
 }
 
-/** The first six characters of a ticket's hash: what a log may say of it. */
+/** The first six characters of a ticket's hash: all that a log may say of it. */
 function tagOf(hash: string): string {
   return hash.slice(0, 6);
 }
 
-type TicketDeps = Pick<Deps, "store" | "clock" | "randomBytes" | "log" | "ticketTtlMs">;
-
-/**
- * Makes a ticket for a verified user and stores its hash. `expiresInSeconds` never outlives the user's
- * token: `token_invalid` when that has less than a second left or its session was signed out,
- * `store_unavailable` when the store failed.
- */
-export async function issueTicket(
-  user: TokenUser,
-  { store, clock, randomBytes, log, ticketTtlMs }: TicketDeps,
-): Promise<
-  { readonly ok: true; readonly ticket: string; readonly expiresInSeconds: number } | Refusal
-> {
-  const nowMs = clock.nowMs();
-  const lifeMs = Math.min(ticketTtlMs, user.tokenExpiresAtMs - nowMs);
-  const expiresInSeconds = Math.floor(lifeMs / 1000);
-  if (expiresInSeconds < 1) return refuse("token_invalid");
-
-  const ticket = toBase64url(randomBytes(TICKET_BYTES));
-  const hash = await sha256Hex(ticket);
-  const ttlMs = expiresInSeconds * 1000;
-  const record = {
-    purpose: "ws",
-    hash,
-    user: user.id,
-    session: user.session,
-    issuedAtMs: user.issuedAtMs,
-    expiresAtMs: nowMs + ttlMs,
-    tokenExpiresAtMs: user.tokenExpiresAtMs,
-  } as const;
-  try {
-    const kept = await withinDeadline(store.put(hash, record, ttlMs), DEPENDENCY_DEADLINE_MS);
-    if (!kept) return refuse("token_invalid");
-  } catch (error) {
-    log("error", "store_failed", { code: faultCode(error), ticketTag: tagOf(hash) });
-    return refuse("store_unavailable");
-  }
-  log("info", "ticket_issued", { user: user.id, ticketTag: tagOf(hash) });
-  return { ok: true, ticket, expiresInSeconds };
+/** The purpose as it is. Throws a `TypeError` for anything that can't be one. */
+function requirePurpose(purpose: unknown): string {
+  if (isLine(purpose, MAX_PURPOSE_LENGTH)) return purpose;
+  throw new TypeError(`Option purpose must be a string of 1 to ${MAX_PURPOSE_LENGTH} characters`);
 }
 
-/**
- * Spends a ticket for the user it stands for: `ticket_refused` for whatever the store doesn't have, or has
- * in any other shape, `store_unavailable` when it gave no answer. The ticket counts as spent either way.
- */
-export async function redeemTicket(
-  ticket: string,
-  { store, clock, log }: TicketDeps,
-): Promise<{ readonly ok: true; readonly user: TokenUser; readonly ticketTag: string } | Refusal> {
-  const hash = await sha256Hex(ticket);
-  const ticketTag = tagOf(hash);
-  let record: unknown;
-  try {
-    record = await withinDeadline(store.take(hash), DEPENDENCY_DEADLINE_MS);
-  } catch (error) {
-    log("error", "store_failed", { code: faultCode(error), ticketTag });
-    return refuse("store_unavailable");
+/** A credential of a caller's own as an identity. Throws a `TypeError` or `RangeError` that names what is wrong. */
+export function toIdentity(credential: UserCredential, nowMs: number): Identity {
+  const { user, session, issuedAtMs = nowMs, expiresAtMs, claims } = credential;
+  if (!isUserId(user)) throw new TypeError("Option user must be a string of 1 to 255 characters");
+  if (session !== undefined && !isLine(session, MAX_SESSION_LENGTH)) {
+    throw new TypeError(`Option session must be a string of 1 to ${MAX_SESSION_LENGTH} characters`);
   }
-  if (!isTicketRecord(record) || record.hash !== hash || record.expiresAtMs <= clock.nowMs()) {
-    log("info", "ticket_refused", { ticketTag });
-    return refuse("ticket_refused");
+  for (const [option, ms] of Object.entries({ issuedAtMs, expiresAtMs })) {
+    if (typeof ms !== "number" || !Number.isFinite(ms)) {
+      throw new TypeError(`Option ${option} must be a time in milliseconds`);
+    }
   }
   return {
-    ok: true,
-    ticketTag,
-    user: {
-      id: record.user,
-      session: record.session,
-      issuedAtMs: record.issuedAtMs,
-      tokenExpiresAtMs: record.tokenExpiresAtMs,
+    kind: "user",
+    id: user,
+    ...(session !== undefined && { session }),
+    issuedAtMs: Math.floor(issuedAtMs),
+    expiresAtMs: Math.floor(Math.min(expiresAtMs, nowMs + MAX_TOKEN_LIFETIME_MS)),
+    ...(claims !== undefined && { claims: requireClaims(claims) }),
+  };
+}
+
+/** Claims as their JSON makes them. */
+function requireClaims(claims: unknown): unknown {
+  const json: string | undefined = JSON.stringify(claims);
+  if (json === undefined) throw new TypeError("Option claims must be JSON");
+  if (utf8(json).length > MAX_CLAIMS_BYTES) {
+    throw new RangeError(`Option claims must be at most ${MAX_CLAIMS_BYTES} bytes of JSON`);
+  }
+  return JSON.parse(json);
+}
+
+/** Issues and redeems tickets. */
+export interface Tickets {
+  /**
+   * Makes a ticket and stores its hash. `token_invalid` when the credential has less than a second left or
+   * is revoked, `too_many_requests`, or `store_unavailable`.
+   */
+  issue(identity: Identity, purpose?: string): Promise<IssuedTicket | Refusal>;
+  /**
+   * Spends a ticket. `ticket_refused` for one that the store doesn't have, or that was issued for something
+   * else; `store_unavailable` when the store failed. The ticket counts as spent either way.
+   */
+  redeem(
+    ticket: string,
+    purpose?: string,
+  ): Promise<(Identified & { readonly ticketTag: string }) | Refusal>;
+}
+
+export function createTickets(options: {
+  store: TicketStore;
+  ttlMs: number;
+  /** Tickets per user. */
+  limit: RateLimit<string>;
+  clock: Clock;
+  log: Log;
+  randomBytes: (length: number) => Uint8Array;
+}): Tickets {
+  const { store, ttlMs: longestTtlMs, limit, clock, log, randomBytes } = options;
+
+  return {
+    async issue(identity, purpose = SOCKET_PURPOSE) {
+      requirePurpose(purpose);
+      const nowMs = clock.nowMs();
+      const lifeMs = Math.min(longestTtlMs, identity.expiresAtMs - nowMs);
+      const expiresInSeconds = Math.floor(lifeMs / 1000);
+      if (expiresInSeconds < 1) return refuse("token_invalid");
+      const waitMs = limit.take(identity.id);
+      if (waitMs > 0) return refuseFor(waitMs);
+
+      const ticket = toBase64url(randomBytes(TICKET_BYTES));
+      const hash = await sha256Hex(ticket);
+      const ttlMs = expiresInSeconds * 1000;
+      const record = { hash, purpose, expiresAtMs: nowMs + ttlMs, identity };
+      try {
+        const put = store.put(hash, record, ttlMs);
+        if (!(await withinDeadline(put, DEPENDENCY_DEADLINE_MS, clock))) {
+          return refuse("token_invalid");
+        }
+      } catch (error) {
+        log("error", "store_failed", { code: faultCode(error), ticketTag: tagOf(hash) });
+        return refuse("store_unavailable");
+      }
+      log("info", "ticket_issued", { user: identity.id, ticketTag: tagOf(hash) });
+      return { ok: true, ticket, expiresInSeconds };
+    },
+
+    async redeem(ticket, purpose = SOCKET_PURPOSE) {
+      requirePurpose(purpose);
+      if (typeof ticket !== "string" || !isTicket(ticket)) return refuse("ticket_refused");
+      const hash = await sha256Hex(ticket);
+      const ticketTag = tagOf(hash);
+      let record: unknown;
+      try {
+        record = await withinDeadline(store.take(hash), DEPENDENCY_DEADLINE_MS, clock);
+      } catch (error) {
+        log("error", "store_failed", { code: faultCode(error), ticketTag });
+        return refuse("store_unavailable");
+      }
+      if (
+        !isTicketRecord(record) ||
+        record.hash !== hash ||
+        record.purpose !== purpose ||
+        record.expiresAtMs <= clock.nowMs()
+      ) {
+        log("info", "ticket_refused", { ticketTag });
+        return refuse("ticket_refused");
+      }
+      return { ok: true, identity: record.identity, ticketTag };
     },
   };
 }

@@ -1,38 +1,26 @@
 import type { Clock } from "../lib/clock.ts";
 import { fromBase64url, toBase64url, utf8 } from "../lib/encoding.ts";
+import { isVisitorId } from "../wire/ids.ts";
+import type { Identity } from "./identity.ts";
 import { CLOCK_TOLERANCE_SECONDS } from "./token.ts";
 
-/** How long a visitor is known, in seconds: 30 days from the last renewal. */
+/** How long a visitor is remembered, in seconds: 30 days from the last renewal. */
 export const VISITOR_MAX_AGE_SECONDS = 30 * 86_400;
 
-/** What the key is derived for and what every MAC covers, so that no other signature fits here. */
+/** The key is derived for it and every MAC covers it, so that no other signature is valid here. */
 const PURPOSE = "ws-ticket visitor session";
 
-/** An anonymous person. The id is public (chat partners see it); what proves it is the cookie's MAC. */
-export interface Visitor {
-  readonly id: string;
-  /** When the cookie was issued or last renewed, wall clock in milliseconds. */
-  readonly issuedAtMs: number;
-  /** End of the cookie, wall clock in milliseconds. */
-  readonly expiresAtMs: number;
-}
-
-/** Makes and reads the one cookie by which visitors are known. Keeps no state. */
+/** Issues and reads the one cookie that identifies a visitor. Keeps no state. The id is public; the MAC is the secret. */
 export interface VisitorSessions {
   /** A `Set-Cookie` value (RFC 6265bis) for `id`, or for a new visitor. */
   issue(options: { id?: string | undefined; secure: boolean }): Promise<string>;
-  /** The visitor of a `Cookie` header; `undefined` without exactly one cookie of that name that this server signed. */
-  read(cookieHeader: string | null, options: { secure: boolean }): Promise<Visitor | undefined>;
+  /** The visitor of a `Cookie` header; `undefined` unless it has exactly one cookie of that name, signed with this secret. */
+  read(cookieHeader: string | null, options: { secure: boolean }): Promise<Identity | undefined>;
 }
 
 /** Name of the cookie; over https with the prefix that ties it to exactly this host. */
 export function visitorCookieName(secure: boolean): string {
   return secure ? "__Host-anonSessionId" : "anonSessionId";
-}
-
-/** Whether a string is written like a visitor's id: 128 bits in base64url. */
-export function isVisitorId(value: unknown): value is string {
-  return typeof value === "string" && /^[\w-]{21}[AQgw]$/.test(value);
 }
 
 export function createVisitorSessions(options: {
@@ -54,7 +42,7 @@ export function createVisitorSessions(options: {
 
     async read(cookieHeader, { secure }) {
       const values = cookieValues(cookieHeader, visitorCookieName(secure));
-      // Two of them: somebody else has set one, and nothing says which (RFC 6265bis section 4.2.2).
+      // With two of them, nothing says which one somebody else has set (RFC 6265bis section 4.2.2).
       if (values.length !== 1) return undefined;
       const [version, id, issuedAt = "", mac = "", ...rest] = (values[0] as string).split(".");
       const macBytes = fromBase64url(mac);
@@ -74,7 +62,9 @@ export function createVisitorSessions(options: {
       );
       if (!genuine) return undefined;
       const issuedAtMs = issuedAtSeconds * 1000;
-      return { id, issuedAtMs, expiresAtMs: issuedAtMs + VISITOR_MAX_AGE_SECONDS * 1000 };
+      const expiresAtMs = issuedAtMs + VISITOR_MAX_AGE_SECONDS * 1000;
+      const toleranceMs = CLOCK_TOLERANCE_SECONDS * 1000;
+      return { kind: "visitor", id, issuedAtMs, toleranceMs, expiresAtMs };
     },
   };
 }
@@ -83,7 +73,7 @@ function signed(id: string, issuedAtSeconds: number): Uint8Array<ArrayBuffer> {
   return utf8(`${PURPOSE}|v1|${id}|${issuedAtSeconds}`);
 }
 
-/** HKDF (RFC 5869): a key for this purpose alone, whatever else the secret may be used for. */
+/** HKDF (RFC 5869): a key for this purpose alone, whatever else the secret is used for. */
 async function deriveKey(secret: Uint8Array): Promise<CryptoKey> {
   const root = await crypto.subtle.importKey("raw", new Uint8Array(secret), "HKDF", false, [
     "deriveKey",
@@ -97,7 +87,7 @@ async function deriveKey(secret: Uint8Array): Promise<CryptoKey> {
   );
 }
 
-/** All values of the cookies with exactly this name. Only space and tab are trimmed: other white space is part of a name. */
+/** All values of the cookies with exactly this name. Only space and tab are trimmed; other white space is part of a name. */
 function cookieValues(header: string | null, name: string): string[] {
   return (header ?? "").split(";").flatMap((pair) => {
     const trimmed = trimBlanks(pair);
@@ -105,7 +95,7 @@ function cookieValues(header: string | null, name: string): string[] {
   });
 }
 
-/** Not a regular expression: those take time in the square of a long run of blanks. */
+/** Not a regular expression: on long runs of blanks those take quadratic time. */
 function trimBlanks(text: string): string {
   const isBlank = (index: number) => text[index] === " " || text[index] === "\t";
   let start = 0;

@@ -1,4 +1,4 @@
-/** What waits at once; beyond it there is no use in promising more. */
+/** Items that may wait at once; further ones are rejected. */
 const MAX_WAITING = 20_000;
 
 interface BatcherOptions<Item> {
@@ -6,14 +6,14 @@ interface BatcherOptions<Item> {
   weigh?: (item: Item) => number;
   /** Of one batch; default no limit. */
   maxWeight?: number;
-  /** Batches under way at once; default 1. */
-  lanes?: number;
-  /** Runs after each batch, when those who wait for its results have had their turn. */
+  /** Batches in progress at once; default 1. */
+  parallel?: number;
+  /** Runs after each batch, once its promises have settled. */
   afterwards?: () => void;
 }
 
 /**
- * Collects what arrives in one turn of the event loop, and while earlier batches are under way, and hands
+ * Collects what arrives in one turn of the event loop, and while earlier batches are in progress, and passes
  * it to `commit` together and in order. Each item's promise settles with its own result, or with the error
  * that stopped its batch.
  */
@@ -25,19 +25,24 @@ export function createBatcher<Item, Result>(
   /** Resolves when nothing waits any more. */
   idle(): Promise<void>;
 } {
-  const { weigh = () => 1, maxWeight = Number.POSITIVE_INFINITY, lanes = 1, afterwards } = options;
+  const {
+    weigh = () => 1,
+    maxWeight = Number.POSITIVE_INFINITY,
+    parallel = 1,
+    afterwards,
+  } = options;
   let waiting: Waiting<Item, Result>[] = [];
   let isScheduled = false;
-  let underWay = 0;
+  let inProgress = 0;
   let onIdle: (() => void)[] = [];
 
   function start(): void {
     isScheduled = false;
-    while (waiting.length > 0 && underWay < lanes) {
-      underWay++;
+    while (waiting.length > 0 && inProgress < parallel) {
+      inProgress++;
       void run(nextBatch());
     }
-    if (underWay > 0) return;
+    if (inProgress > 0) return;
     for (const resolve of onIdle) resolve();
     onIdle = [];
   }
@@ -50,7 +55,7 @@ export function createBatcher<Item, Result>(
     } catch (error) {
       for (const { reject } of batch) reject(error);
     }
-    underWay--;
+    inProgress--;
     start();
   }
 
@@ -69,16 +74,17 @@ export function createBatcher<Item, Result>(
 
   return {
     add(item) {
-      if (waiting.length >= MAX_WAITING) return Promise.reject(new Error("Too much waits already"));
+      if (waiting.length >= MAX_WAITING)
+        return Promise.reject(new Error("Too many items are waiting"));
       return new Promise((resolve, reject) => {
         waiting.push({ item, resolve, reject });
-        if (isScheduled || underWay >= lanes) return;
+        if (isScheduled || inProgress >= parallel) return;
         isScheduled = true;
         setImmediate(start);
       });
     },
     idle() {
-      if (waiting.length === 0 && underWay === 0) return Promise.resolve();
+      if (waiting.length === 0 && inProgress === 0) return Promise.resolve();
       return new Promise((resolve) => onIdle.push(resolve));
     },
   };

@@ -1,21 +1,22 @@
-/** Longest wait for a store or a key server, in milliseconds: short of the 2 s in which a caller has its 503. */
+import type { Clock } from "./clock.ts";
+
+/** Longest wait for a store or a key server, in milliseconds: short of the 2 s within which a caller gets its 503. */
 export const DEPENDENCY_DEADLINE_MS = 1_900;
 
-/** The dependency didn't answer in time. What it was asked may still happen. */
+/** A dependency didn't respond in time. The request may still take effect. */
 export class DeadlineError extends Error {
   override name = "DeadlineError";
 }
 
 /**
- * Settles like `work`, or rejects with a `DeadlineError` after `deadlineMs`. Whatever `work` does later
- * is ignored: an outcome that came too late counts as unknown.
+ * Settles like `work`, or rejects with a `DeadlineError` after `deadlineMs`. A later outcome of `work` is
+ * ignored: it counts as unknown.
  */
-export function withinDeadline<T>(work: Promise<T>, deadlineMs: number): Promise<T> {
+export function withinDeadline<T>(work: Promise<T>, deadlineMs: number, clock: Clock): Promise<T> {
   return new Promise((resolve, reject) => {
-    const timer = setTimeout(
-      () => reject(new DeadlineError(`No answer in time: ${deadlineMs} ms`)),
-      deadlineMs,
+    const cancel = clock.after(deadlineMs, () =>
+      reject(new DeadlineError(`No response in time: ${deadlineMs} ms`)),
     );
-    work.then(resolve, reject).finally(() => clearTimeout(timer));
+    work.then(resolve, reject).finally(cancel);
   });
 }

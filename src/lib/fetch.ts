@@ -1,33 +1,42 @@
-/** A dependency gave an answer that can't be used. The message carries nothing of it. */
-export class AnswerError extends Error {
-  override name = "AnswerError";
+import type { Clock } from "./clock.ts";
+import { DeadlineError } from "./deadline.ts";
+
+/** A dependency sent an unusable response. The message carries nothing of it. */
+export class ResponseError extends Error {
+  override name = "ResponseError";
   readonly code: string;
   constructor(code: string) {
-    super(`Unusable answer: ${code}`);
+    super(`Unusable response: ${code}`);
     this.code = code;
   }
 }
 
 /**
- * One HTTP request to a dependency, for its JSON: sent once, never redirected, done within `deadlineMs`,
- * and never more than `maxBytes` read. Rejects otherwise.
+ * Fetches JSON from a dependency: one request, no redirects, at most `deadlineMs` and `maxBytes`. Rejects
+ * otherwise.
  */
 export async function fetchJson(
   url: string | URL,
-  options: RequestInit & { deadlineMs: number; maxBytes: number },
+  options: RequestInit & { deadlineMs: number; maxBytes: number; clock: Clock },
 ): Promise<{ status: number; body: unknown }> {
-  const { deadlineMs, maxBytes, ...init } = options;
-  const response = await fetch(url, {
-    ...init,
-    redirect: "manual",
-    signal: AbortSignal.timeout(deadlineMs),
-  });
-  const text = await readText(response, maxBytes);
-  if (response.status >= 300 && response.status < 400) throw new AnswerError("redirected");
+  const { deadlineMs, maxBytes, clock, ...init } = options;
+  const abort = new AbortController();
+  const cancel = clock.after(deadlineMs, () =>
+    abort.abort(new DeadlineError(`No response in time: ${deadlineMs} ms`)),
+  );
+  let response: Response;
+  let text: string;
+  try {
+    response = await fetch(url, { ...init, redirect: "manual", signal: abort.signal });
+    text = await readText(response, maxBytes);
+  } finally {
+    cancel();
+  }
+  if (response.status >= 300 && response.status < 400) throw new ResponseError("redirected");
   try {
     return { status: response.status, body: JSON.parse(text) };
   } catch {
-    throw new AnswerError(`status_${response.status}_not_json`);
+    throw new ResponseError(`status_${response.status}_not_json`);
   }
 }
 
@@ -37,7 +46,7 @@ async function readText(response: Response, maxBytes: number): Promise<string> {
   let size = 0;
   for await (const chunk of (response.body ?? []) as AsyncIterable<Uint8Array>) {
     size += chunk.length;
-    if (size > maxBytes) throw new AnswerError("too_large");
+    if (size > maxBytes) throw new ResponseError("too_large");
     text += decoder.decode(chunk, { stream: true });
   }
   return text + decoder.decode();

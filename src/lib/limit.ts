@@ -1,51 +1,75 @@
 import type { Clock } from "./clock.ts";
 
-/** Keys remembered at once by one limit; beyond it the one that has been quiet longest is forgotten. */
+/** Keys remembered at once, about; beyond it the oldest half is forgotten. */
 const MAX_KEYS = 100_000;
 
-/** How often something may happen per key. */
+/** How much may happen per key. */
 export interface RateLimit<Key> {
-  /** Milliseconds until `key` may act again; 0 when it may now. */
+  /** Milliseconds until `key` may act again, at most the window; 0 when it may now. */
   waitMs(key: Key): number;
-  /** Counts one act of `key`. */
-  count(key: Key): void;
-  /** Drops what is known of `key`, which won't come again. */
-  forget(key: Key): void;
-  /** Keys that are remembered now. */
+  /** Counts one act of `key`, or one that costs as much as several. */
+  count(key: Key, cost?: number): void;
+  /** `waitMs`, and when that is 0 also `count`. */
+  take(key: Key, cost?: number): number;
+  /** Keys remembered now. */
   readonly size: number;
 }
 
-/** `allowed` acts in `windowMs`, all at once or spread out (the generic cell rate algorithm); 0 switches it off. */
+/**
+ * Allows `allowed` acts in `windowMs`, all at once or spread out (the generic cell rate algorithm); 0 switches
+ * it off. An act is let through as long as any of its key's share is left, whatever it costs.
+ */
 export function createRateLimit<Key>(options: {
   allowed: number;
   windowMs: number;
   clock: Clock;
+  maxKeys?: number;
 }): RateLimit<Key> {
-  const { allowed, windowMs, clock } = options;
+  const { allowed, windowMs, clock, maxKeys = MAX_KEYS } = options;
   const intervalMs = windowMs / allowed;
-  /** When the key's share will be whole again; the key touched longest ago stands first. */
-  const wholeAtMs = new Map<Key, number>();
+  // When each key's share will be whole again, at most a window from now. In two generations, the older one
+  // dropped as a whole: deleting keys one by one leaves holes in a Map that every later walk steps over.
+  let recent = new Map<Key, number>();
+  let older = new Map<Key, number>();
+  let turnedAtMs = clock.monotonicMs();
+
+  function turn(nowMs: number): void {
+    if (nowMs - turnedAtMs < windowMs && recent.size < maxKeys / 2) return;
+    // After two windows even what is recent has come to its end.
+    older = nowMs - turnedAtMs < 2 * windowMs ? recent : new Map();
+    recent = new Map();
+    turnedAtMs = nowMs;
+  }
+
+  function wholeAtMs(key: Key): number {
+    return recent.get(key) ?? older.get(key) ?? 0;
+  }
+
+  function waitMs(key: Key): number {
+    if (allowed === 0) return 0;
+    const usedMs = wholeAtMs(key) - clock.monotonicMs();
+    // Half an interval of rounding is no reason to wait.
+    return usedMs + intervalMs <= windowMs + 1e-6 ? 0 : usedMs + intervalMs - windowMs;
+  }
+
+  function count(key: Key, cost = 1): void {
+    if (allowed === 0) return;
+    const nowMs = clock.monotonicMs();
+    const nextMs = Math.max(wholeAtMs(key), nowMs) + cost * intervalMs;
+    turn(nowMs);
+    recent.set(key, Math.min(nextMs, nowMs + windowMs));
+  }
 
   return {
-    waitMs(key) {
-      if (allowed === 0) return 0;
-      const usedMs = (wholeAtMs.get(key) ?? 0) - clock.monotonicMs();
-      return Math.max(0, usedMs + intervalMs - windowMs);
+    waitMs,
+    count,
+    take(key, cost) {
+      const wait = waitMs(key);
+      if (wait === 0) count(key, cost);
+      return wait;
     },
-    count(key) {
-      if (allowed === 0) return;
-      const nowMs = clock.monotonicMs();
-      const nextMs = Math.max(wholeAtMs.get(key) ?? 0, nowMs) + intervalMs;
-      wholeAtMs.delete(key);
-      for (const [oldest, whole] of wholeAtMs) {
-        if (whole > nowMs && wholeAtMs.size < MAX_KEYS) break;
-        wholeAtMs.delete(oldest);
-      }
-      wholeAtMs.set(key, nextMs);
-    },
-    forget: (key) => void wholeAtMs.delete(key),
     get size() {
-      return wholeAtMs.size;
+      return recent.size + older.size;
     },
   };
 }

@@ -4,6 +4,40 @@ const LEVELS = ["debug", "info", "warn", "error"] as const;
 export type LogLevel = (typeof LEVELS)[number] | "silent";
 export const LOG_LEVELS: readonly LogLevel[] = [...LEVELS, "silent"];
 
+/** Everything that is logged. */
+export type LogEvent =
+  // The process
+  | "config_fault"
+  | "demo_mode"
+  | "draining"
+  | "listen_failed"
+  | "listening"
+  | "metrics_listening"
+  | "stop_failed"
+  | "stopped"
+  | "uncaught"
+  // Requests and tickets
+  | "refused"
+  | "request_failed"
+  | "revoked"
+  | "ticket_issued"
+  | "ticket_refused"
+  // Sockets
+  | "client_gone"
+  | "socket_closed"
+  | "socket_ended"
+  | "socket_failed"
+  | "socket_opened"
+  | "socket_refused"
+  // Chat
+  | "chat_failed"
+  | "message_kept"
+  // Dependencies
+  | "feed_failed"
+  | "feed_gap"
+  | "keys_unavailable"
+  | "store_failed";
+
 /**
  * Everything a log line can say. A field that isn't in this list has no way into the log, so no token,
  * ticket, cookie, URL, header or message text does.
@@ -15,16 +49,16 @@ export interface LogFields {
   user?: string;
   /** The id of a visitor. */
   visitor?: string;
-  /** The first six characters of the ticket's hash: enough to follow one ticket, no use to redeem it. */
+  /** The first six characters of the ticket's hash: enough to trace a ticket, useless for redeeming it. */
   ticketTag?: string;
-  /** Network address of the other end. */
+  /** Network address of the client. */
   peer?: string;
   durationMs?: number;
   /** Name of a setting. */
   variable?: string;
   /** Where this server listens. */
   url?: string;
-  /** A sentence of this project's own; never anything that came from outside. */
+  /** A fixed sentence; never anything that came from outside. */
   note?: string;
 }
 
@@ -40,9 +74,10 @@ const FIELDS: readonly (keyof LogFields)[] = [
   "note",
 ];
 
-export type Log = (level: (typeof LEVELS)[number], event: string, fields?: LogFields) => void;
+/** Writes one event. A function of your own may take its place. */
+export type Log = (level: (typeof LEVELS)[number], event: LogEvent, fields?: LogFields) => void;
 
-/** A log of one JSON object per line and event, in UTC, from `level` upwards. */
+/** A log of one JSON object per line, in UTC, from `level` upwards. `write` gets each line with its line feed. */
 export function createLog(options: {
   level: LogLevel;
   clock: Clock;
@@ -66,7 +101,7 @@ export function createLog(options: {
   };
 }
 
-/** JSON leaves these unescaped, and some log readers take them for the end of a line. */
+/** JSON leaves these unescaped, and some log readers treat them as line ends. */
 function escapeLineBreaks(json: string): string {
   return json.replace(
     /[\u007f-\u009f\u2028\u2029]/g,
@@ -75,8 +110,8 @@ function escapeLineBreaks(json: string): string {
 }
 
 /**
- * What may be said of a caught error: its code or class, never its message (messages carry commands, keys
- * and addresses).
+ * What the log may say about a caught error: its code or class, never its message (messages carry commands,
+ * keys and addresses).
  */
 export function faultCode(error: unknown): string {
   const { code, name } = (error ?? {}) as { code?: unknown; name?: unknown };

@@ -2,7 +2,7 @@ import { sha256Hex } from "../lib/encoding.ts";
 import icon from "./icon.svg" with { type: "text" };
 import style from "./style.css" with { type: "text" };
 
-/** A file that pages ask for. */
+/** A file that pages load. */
 export interface SiteFile {
   readonly type: string;
   readonly text: string;
@@ -30,6 +30,9 @@ async function readSources(): Promise<Record<string, string>> {
     "client/failure.ts": await import("../client/failure.ts", { with: { type: "text" } }),
     "client/mod.ts": await import("../client/mod.ts", { with: { type: "text" } }),
     "client/runtime.ts": await import("../client/runtime.ts", { with: { type: "text" } }),
+    "wire/close.ts": await import("../wire/close.ts", { with: { type: "text" } }),
+    "wire/frames.ts": await import("../wire/frames.ts", { with: { type: "text" } }),
+    "wire/paths.ts": await import("../wire/paths.ts", { with: { type: "text" } }),
     "page/browser/chat.ts": await import("./browser/chat.ts", { with: { type: "text" } }),
     "page/browser/dom.ts": await import("./browser/dom.ts", { with: { type: "text" } }),
     "page/browser/home.ts": await import("./browser/home.ts", { with: { type: "text" } }),
@@ -65,7 +68,7 @@ async function makeFiles(): Promise<ReadonlyMap<string, SiteFile>> {
 
 let made: Promise<ReadonlyMap<string, SiteFile>> | undefined;
 
-/** Everything that pages load, by path: bundled when the first of it is asked for, and kept. */
+/** Everything that pages load, by path: bundled at the first request, and kept. */
 export function files(): Promise<ReadonlyMap<string, SiteFile>> {
   return (made ??= makeFiles());
 }

@@ -1,15 +1,15 @@
 import { Hono } from "hono";
 import type { Config } from "../config.ts";
-import { ANSWER_HEADERS } from "../request/headers.ts";
-import { allowMethods, answer, type AppEnv } from "../gate/http.ts";
-import { isUserId } from "../gate/token.ts";
+import { headersFor, type Incoming } from "../request/incoming.ts";
+import { refuse } from "../request/refusal.ts";
+import { allowMethods, refused, type RouteEnv } from "../request/routes.ts";
+import { isUserId } from "../wire/ids.ts";
 
-/** What the pages need to know of the configuration. */
+/** What the pages show of the configuration. */
 export type PageOptions = Pick<Config, "demo"> &
   Partial<Pick<Config, "publicUrl" | "allowedOrigins" | "userClaim">>;
 
 const PAGE_HEADERS = {
-  ...ANSWER_HEADERS,
   // Trusted Types: not even our own scripts can turn text into markup.
   "Content-Security-Policy": [
     "default-src 'none'",
@@ -29,32 +29,32 @@ const PAGE_HEADERS = {
 };
 
 /** The pages: what this is, a visitor's chat, a user's inbox; their files, and the client as one of them. */
-export function createPages(options: PageOptions): Hono<AppEnv> {
-  const pages = new Hono<AppEnv>();
-  // Loaded with the first page that somebody asks for: a server that only serves sockets starts without.
+export function createPages(options: PageOptions): Hono<RouteEnv> {
+  const pages = new Hono<RouteEnv>();
+  // Loaded with the first request for a page, so that a server that only serves sockets starts without.
   const site = () => import("./site.ts");
 
   pages
     .get("/", async (c) => {
-      const origin = originOf(options.publicUrl ?? new URL(c.req.url));
+      const origin = originOf(options.publicUrl ?? c.env.incoming.url);
       const { home } = await site();
-      return c.html(home({ ...options, origin }), 200, PAGE_HEADERS);
+      return c.html(home({ ...options, origin }), 200, headersOf(c.env.incoming));
     })
     .all(allowMethods("GET, HEAD"));
 
   pages
     .get("/chat/:user", async (c) => {
       const user = c.req.param("user");
-      if (!isUserId(user)) return answer("not_found");
+      if (!isUserId(user)) return refused(c, refuse("not_found"));
       const { chat } = await site();
-      return c.html(chat({ user }), 200, PAGE_HEADERS);
+      return c.html(chat({ user }), 200, headersOf(c.env.incoming));
     })
     .all(allowMethods("GET, HEAD"));
 
   pages
     .get("/inbox", async (c) => {
       const { inbox } = await site();
-      return c.html(inbox(options), 200, PAGE_HEADERS);
+      return c.html(inbox(options), 200, headersOf(c.env.incoming));
     })
     .all(allowMethods("GET, HEAD"));
 
@@ -63,9 +63,9 @@ export function createPages(options: PageOptions): Hono<AppEnv> {
       .get(path, async (c) => {
         const { files } = await site();
         const file = (await files()).get(c.req.path);
-        if (!file) return answer("not_found");
+        if (!file) return refused(c, refuse("not_found"));
         const headers = {
-          ...PAGE_HEADERS,
+          ...headersOf(c.env.incoming),
           "Cache-Control": "no-cache",
           "Content-Type": file.type,
           ETag: file.etag,
@@ -78,7 +78,11 @@ export function createPages(options: PageOptions): Hono<AppEnv> {
   return pages;
 }
 
-/** The server's origin, to be pasted into a shell; a Host that no server has is not repeated there. */
+function headersOf(incoming: Incoming): Record<string, string> {
+  return { ...headersFor(incoming), ...PAGE_HEADERS };
+}
+
+/** The server's origin, to be pasted into a shell; a Host that no server has isn't repeated there. */
 function originOf({ origin }: URL): string {
   return /^https?:\/\/[\w.:[\]-]+$/.test(origin) ? origin : "http://127.0.0.1:3000";
 }

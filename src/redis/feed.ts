@@ -1,37 +1,43 @@
-import type { Clock } from "../lib/clock.ts";
+import { type Clock, pause } from "../lib/clock.ts";
+import { ResponseError } from "../lib/fetch.ts";
 import { faultCode, type Log } from "../lib/log.ts";
 import type { RedisReply, RedisTransport } from "./transport.ts";
 
 /** One entry of the feed: its id and its fields. */
 type Entry = readonly [id: string, fields: readonly string[]];
 
-/** The cursor before the first entry. */
-const EMPTY = "0-0";
 /** Entries read at once: far fewer than the stream keeps. */
 const BATCH = 50;
+/** Entries read at once by a reader that has fallen behind. */
+const CATCH_UP_BATCH = 500;
 /** How long one blocking read waits, in milliseconds: shorter than any transport's deadline. */
 const BLOCK_MS = 1_000;
-/** Polling: how soon after something happened, and how seldom when nothing does (a sign-out is due within 1 s). */
+/** Interval of polling while something happens, and while nothing does, in milliseconds (a sign-out is due within 1 s). */
 const BUSY_POLL_MS = 250;
 const IDLE_POLL_MS = 800;
-/** Polling stays quick for so long after the last entry. */
+/** Polling slows down this long after the last entry, in milliseconds. */
 const BUSY_FOR_MS = 30_000;
-/** First and longest pause after a failed read. */
+/** First and longest pause after a failed read, in milliseconds. */
 const RETRY_MS = 100;
-const MAX_RETRY_MS = 2_000;
-/** Somebody who asked to be ready is about to listen: reading goes on for so long. */
+const MAX_RETRY_MS = 1_000;
+/** Reading continues this long after `ready`, in milliseconds, since a listener is about to come. */
 const GRACE_MS = 10_000;
+/** After failing to read for this long, in milliseconds, entries count as missed: sign-outs among them are overdue. */
+const MAX_DEAF_MS = 30_000;
 
-/** What instances on one Redis tell each other, each once and in order. */
+/** What instances on one Redis tell each other, each entry once and in order. */
 export interface Feed {
-  /** Hands every entry of a kind to `run`, as an object of its fields. */
+  /** Calls `run` for every entry of a kind, with its fields. */
   on(kind: string, run: (fields: Readonly<Record<string, string>>) => void): void;
-  /** Once. Nothing is read while `hasListeners` says no; `onGap`: entries were missed. */
-  start(options: { hasListeners: () => boolean; onGap: () => void }): void;
-  /** Resolves when whatever is added from now on will be handed on. Rejects when Redis doesn't answer. */
+  /** Once. Nothing is read while `isNeeded` returns `false`; `onGap`: entries were missed. */
+  start(options: { isNeeded: () => boolean; onGap: () => void }): void;
+  /** Resolves when every entry from now on will arrive. Rejects while Redis can't be read. */
   ready(): Promise<void>;
-  /** Something was added just now: read at once where reading is by polling. */
+  /** Whether the last attempt to read failed. */
+  readonly isFailing: boolean;
+  /** An entry was just added: read at once where reading is by polling. */
   wake(): void;
+  /** Closes its connections, too. */
   close(): Promise<void>;
 }
 
@@ -44,7 +50,7 @@ export const FEED_LENGTH = 4_000;
  * Reads the stream by cursor, so that a lost connection or a restarted Redis delays entries and loses none;
  * where the stream was cut past the cursor, `onGap` says so.
  *
- * `blocking`: a further connection that may wait inside Redis, so that entries come at once. Over Upstash
+ * `blocking`: a second connection that may wait inside Redis, so that entries arrive at once. Over Upstash
  * there is none, and the stream is polled.
  */
 export function createFeed(options: {
@@ -55,15 +61,18 @@ export function createFeed(options: {
 }): Feed {
   const { transport, blocking, clock, log } = options;
   const kinds = new Map<string, (fields: Readonly<Record<string, string>>) => void>();
-  let hasListeners = () => false;
+  const closing = new AbortController();
+  let isNeeded = () => false;
   let onGap = () => {};
-  let cursor = EMPTY;
+  /** The last entry that was read; there always is one, so that a cut stream is noticed. */
+  let cursor = "";
   let starting: Promise<void> | undefined;
-  let wantedAtMs = Number.NEGATIVE_INFINITY;
+  let neededAtMs = Number.NEGATIVE_INFINITY;
   let lastEntryAtMs = Number.NEGATIVE_INFINITY;
-  let closed = false;
-  let woken = false;
-  let endPause: () => void = () => {};
+  /** Since when reading has failed. */
+  let failedSinceMs: number | undefined;
+  let isWoken = false;
+  let waking = new AbortController();
 
   async function begin(): Promise<void> {
     await skipToNewest();
@@ -71,13 +80,17 @@ export function createFeed(options: {
   }
 
   async function skipToNewest(): Promise<void> {
-    const [newest] = entriesOf(
-      await transport.command(["XREVRANGE", FEED_STREAM, "+", "-", "COUNT", "1"]),
-    );
-    cursor = newest?.[0] ?? EMPTY;
+    const newest = await transport.command(["XREVRANGE", FEED_STREAM, "+", "-", "COUNT", "1"]);
+    cursor = entriesOf(newest)[0]?.[0] ?? (await addFirst());
   }
 
-  function handOn(list: readonly string[]): void {
+  async function addFirst(): Promise<string> {
+    const id = await transport.command(["XADD", FEED_STREAM, "*", "kind", "start"]);
+    if (typeof id !== "string") throw new Error("Redis broke off: no id of a feed entry");
+    return id;
+  }
+
+  function deliver(list: readonly string[]): void {
     const fields = toFields(list);
     try {
       kinds.get(fields.kind ?? "")?.(fields);
@@ -86,46 +99,71 @@ export function createFeed(options: {
     }
   }
 
-  function isWanted(): boolean {
-    return !closed && (hasListeners() || clock.monotonicMs() - wantedAtMs < GRACE_MS);
+  function continues(): boolean {
+    const isAwaited = clock.monotonicMs() - neededAtMs < GRACE_MS;
+    return !closing.signal.aborted && (isNeeded() || isAwaited);
   }
 
   async function run(): Promise<void> {
     let retryMs = 0;
     let isBehind = false;
-    while (isWanted()) {
+    let largest = CATCH_UP_BATCH;
+    while (continues()) {
+      const batch = Math.min(isBehind ? CATCH_UP_BATCH : BATCH, largest);
       try {
-        woken = false;
-        const entries = await read({ mayWait: retryMs === 0 && !isBehind });
+        isWoken = false;
+        const entries = await read({ batch, mayWait: retryMs === 0 && !isBehind });
         retryMs = 0;
-        isBehind = entries.length >= BATCH;
+        failedSinceMs = undefined;
+        isBehind = entries.length >= batch;
+        if (!isBehind) largest = CATCH_UP_BATCH;
         for (const [id, fields] of entries) {
           cursor = id;
-          handOn(fields);
+          deliver(fields);
         }
         if (entries.length > 0) lastEntryAtMs = clock.monotonicMs();
-        if (!blocking && !isBehind && !woken) await pause(pollMs());
+        if (!blocking && !isBehind && !isWoken) await pauseUntilWoken(pollMs());
       } catch (error) {
-        if (closed) break;
-        if (retryMs === 0) log("error", "feed_failed", { code: faultCode(error) });
+        if (closing.signal.aborted) break;
+        if (error instanceof ResponseError && error.code === "too_large" && batch > 1) {
+          largest = Math.ceil(batch / 2);
+          isBehind = true;
+          continue;
+        }
+        fail(error, { isFirst: retryMs === 0 });
         retryMs = Math.min(Math.max(RETRY_MS, retryMs * 2), MAX_RETRY_MS);
-        await pause(retryMs);
+        await pauseUntilWoken(retryMs);
       }
     }
     starting = undefined;
+    failedSinceMs = undefined;
   }
 
-  async function read({ mayWait }: { mayWait: boolean }): Promise<readonly Entry[]> {
+  function fail(error: unknown, { isFirst }: { isFirst: boolean }): void {
+    if (isFirst) log("error", "feed_failed", { code: faultCode(error) });
+    const nowMs = clock.monotonicMs();
+    failedSinceMs ??= nowMs;
+    if (nowMs - failedSinceMs < MAX_DEAF_MS) return;
+    failedSinceMs = nowMs;
+    log("warn", "feed_gap");
+    onGap();
+  }
+
+  async function read({
+    batch,
+    mayWait,
+  }: {
+    batch: number;
+    mayWait: boolean;
+  }): Promise<readonly Entry[]> {
     if (blocking && mayWait) {
-      const news = await waitForNews(blocking);
+      const entries = await waitForEntries(blocking, batch);
       // Fewer than the stream keeps: nothing was cut between the cursor and them.
-      if (news.length < BATCH) return news;
+      if (entries.length < batch) return entries;
     }
-    const entries = entriesOf(
-      await transport.command(["XRANGE", FEED_STREAM, cursor, "+", "COUNT", String(BATCH + 1)]),
-    );
-    if (cursor === EMPTY) return entries;
-    // The entry at the cursor comes along. Without it the stream was cut, and something may be missing.
+    const range = ["XRANGE", FEED_STREAM, cursor, "+", "COUNT", String(batch + 1)];
+    const entries = entriesOf(await transport.command(range));
+    // The entry at the cursor is included. Without it the stream was cut, and something may be missing.
     if (entries[0]?.[0] === cursor) return entries.slice(1);
     log("warn", "feed_gap");
     await skipToNewest();
@@ -133,12 +171,13 @@ export function createFeed(options: {
     return [];
   }
 
-  async function waitForNews(connection: RedisTransport): Promise<readonly Entry[]> {
-    const reply = await connection.command([
-      ...["XREAD", "COUNT", String(BATCH), "BLOCK", String(BLOCK_MS)],
-      ...["STREAMS", FEED_STREAM, cursor],
-    ]);
-    // One stream with its entries: a pair, or a list of one pair, by the version of the protocol.
+  async function waitForEntries(
+    connection: RedisTransport,
+    batch: number,
+  ): Promise<readonly Entry[]> {
+    const options = ["COUNT", String(batch), "BLOCK", String(BLOCK_MS)];
+    const reply = await connection.command(["XREAD", ...options, "STREAMS", FEED_STREAM, cursor]);
+    // One stream with its entries: a pair, or a list of one pair, depending on the protocol's version.
     const pair = (reply ?? []) as readonly RedisReply[];
     return entriesOf(pair.length === 1 ? (pair[0] as RedisReply[])[1] : pair[1]);
   }
@@ -147,38 +186,37 @@ export function createFeed(options: {
     return clock.monotonicMs() - lastEntryAtMs < BUSY_FOR_MS ? BUSY_POLL_MS : IDLE_POLL_MS;
   }
 
-  function pause(ms: number): Promise<void> {
-    const { promise, resolve } = Promise.withResolvers<void>();
-    const timer = setTimeout(resolve, ms);
-    endPause = () => {
-      clearTimeout(timer);
-      resolve();
-    };
-    return promise;
+  async function pauseUntilWoken(delayMs: number): Promise<void> {
+    waking = new AbortController();
+    await pause(delayMs, clock, waking.signal);
   }
 
   return {
     on: (kind, run) => void kinds.set(kind, run),
     start(listener) {
-      ({ hasListeners, onGap } = listener);
+      ({ isNeeded, onGap } = listener);
     },
-    ready() {
-      wantedAtMs = clock.monotonicMs();
+    async ready() {
+      neededAtMs = clock.monotonicMs();
       if (!starting) {
         starting = begin();
         starting.catch(() => {
           starting = undefined;
         });
       }
-      return starting;
+      await starting;
+      if (failedSinceMs !== undefined) throw new Error("Feed can't be read");
+    },
+    get isFailing() {
+      return failedSinceMs !== undefined;
     },
     wake() {
-      woken = true;
-      endPause();
+      isWoken = true;
+      waking.abort();
     },
     async close() {
-      closed = true;
-      endPause();
+      closing.abort();
+      waking.abort();
       await blocking?.close();
       await transport.close();
     },

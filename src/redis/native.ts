@@ -1,19 +1,24 @@
+import { type Clock, systemClock } from "../lib/clock.ts";
 import { DEPENDENCY_DEADLINE_MS, DeadlineError, withinDeadline } from "../lib/deadline.ts";
 import { RedisError, type RedisReply, type RedisTransport } from "./transport.ts";
 
+/** Errors of a Redis that can't serve now but another one at the same address may: a replica, or one that loads. */
+const WRONG_SERVER = new Set(["READONLY", "LOADING", "MASTERDOWN"]);
+
 /**
  * Redis over Bun's own client. `url` as in `redis://user:password@host:6379/0` or `rediss://`. Rejects when
- * there is no good reply within `deadlineMs`, the time to connect included.
+ * there is no good reply within `deadlineMs` (default 1,900), the time to connect included.
  *
- * It connects when a command needs it, and gives a connection up at the first sign of trouble: Bun's client
- * has no deadline for commands, queues them while it is away, and after its last retry stays away for good.
+ * Connects when a command needs it, and drops a connection at the first sign of trouble: Bun's client has no
+ * deadline for commands, queues them while the server is away, and stays away for good after its last retry.
  */
 export function nativeRedisTransport(options: {
   url: string;
   deadlineMs?: number;
   tls?: Bun.TLSOptions;
+  clock?: Clock;
 }): RedisTransport {
-  const { url, deadlineMs = DEPENDENCY_DEADLINE_MS, tls } = options;
+  const { url, deadlineMs = DEPENDENCY_DEADLINE_MS, tls, clock = systemClock } = options;
   let connection: Promise<Bun.RedisClient> | undefined;
   let closed = false;
 
@@ -26,13 +31,13 @@ export function nativeRedisTransport(options: {
     });
     const opening = client.connect().then(() => client);
     connection = opening;
-    client.onclose = () => giveUp(opening);
-    opening.catch(() => giveUp(opening));
+    client.onclose = () => drop(opening);
+    opening.catch(() => drop(opening));
     return opening;
   }
 
-  /** The next command makes a new connection; whatever still waits on this one rejects, its outcome unknown. */
-  function giveUp(failed: Promise<Bun.RedisClient>): void {
+  /** The next command makes a new connection; commands in flight on this one reject, their outcome unknown. */
+  function drop(failed: Promise<Bun.RedisClient>): void {
     if (connection === failed) connection = undefined;
     failed.then(
       (client) => client.close(),
@@ -46,27 +51,25 @@ export function nativeRedisTransport(options: {
       if (closed) throw new Error("Redis transport is closed");
       const [name = "", ...rest] = args;
       const current = connection ?? connect();
-      let late = false;
+      let isLate = false;
       try {
-        return await withinDeadline(
-          current.then((client) => {
-            // Nobody waits any longer: what hasn't been sent yet never is.
-            if (late) throw new DeadlineError("Connected too late");
-            return client.send(name, rest).then(toResp2);
-          }),
-          deadlineMs,
-        );
+        const sent = current.then((client) => {
+          // Nobody waits any longer, so a command that wasn't sent by now never is.
+          if (isLate) throw new DeadlineError("Connected too late");
+          return client.send(name, rest).then(toResp2);
+        });
+        return await withinDeadline(sent, deadlineMs, clock);
       } catch (error) {
-        late = true;
+        isLate = true;
         const { code, message } = error as { code?: string; message: string };
-        if (code === "ERR_REDIS_SERVER_ERROR") throw new RedisError(message);
-        giveUp(current);
-        throw error;
+        const refused = code === "ERR_REDIS_SERVER_ERROR" ? new RedisError(message) : undefined;
+        if (!refused || WRONG_SERVER.has(refused.code)) drop(current);
+        throw refused ?? error;
       }
     },
     async close() {
       closed = true;
-      if (connection) giveUp(connection);
+      if (connection) drop(connection);
     },
   };
 }

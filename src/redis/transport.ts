@@ -1,14 +1,23 @@
-/** What Redis answers, in RESP2's shapes. */
+/** A reply of Redis, in RESP2's shapes. */
 export type RedisReply = string | number | null | readonly RedisReply[];
 
 /**
- * One Redis, however it is reached. A command goes over the wire once at most: a lost reply is a rejection
- * with an unknown outcome, never a repetition.
+ * A connection to one Redis. A command is sent at most once: a lost reply is a rejection with an unknown
+ * outcome, never a repetition.
+ *
+ * @example
+ * // Over ioredis, whose commands are repeated unless it is told otherwise.
+ * const client = new Redis(url, { maxRetriesPerRequest: 0, autoResendUnfulfilledCommands: false });
+ * const transport: RedisTransport = {
+ *   isOrdered: true,
+ *   command: ([name, ...args]) => client.call(name, ...args) as Promise<RedisReply>,
+ *   close: async () => client.disconnect(),
+ * };
  */
 export interface RedisTransport {
-  /** Whether commands are carried out in the order in which they were sent. */
+  /** Whether commands run in the order in which they were sent. */
   readonly isOrdered: boolean;
-  /** Sends one command; rejects when it failed or no reply came within the transport's deadline. */
+  /** Sends one command. Rejects when it failed or no reply came in time. */
   command(args: readonly string[]): Promise<RedisReply>;
   close(): Promise<void>;
 }

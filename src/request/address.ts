@@ -4,10 +4,10 @@ import { isLoopback } from "./origin.ts";
 const WITH_PORT = /^(?:(\d+(?:\.\d+){3})|\[([\da-f:.]+)\])(?::\d+)?$/i;
 
 /**
- * The address that asks: the socket's, or with `trustProxy` proxies in front what the outermost of them
- * saw. Only that entry of `X-Forwarded-For` counts; what a client wrote before it doesn't.
+ * The client's network address: the socket's, or with `trustProxy` proxies in front what the outermost of
+ * them saw. Only that entry of `X-Forwarded-For` counts; a client can write anything before it.
  */
-export function peerAddress(
+export function clientAddress(
   request: Request,
   socketAddress: string | undefined,
   trustProxy: number,
@@ -19,9 +19,8 @@ export function peerAddress(
 }
 
 /**
- * What limits per address are counted under: an IPv4 address, or the /64 network of an IPv6 address (one
- * household has a whole one). `undefined` for this machine: a loopback peer is a proxy that speaks for
- * many, or the operator.
+ * The key for limits per address: an IPv4 address, or the /64 network of an IPv6 address (one household has
+ * a whole one). `undefined` for loopback: a proxy that speaks for many, or the operator.
  */
 export function limitKey(address: string | undefined): string | undefined {
   if (!address) return undefined;

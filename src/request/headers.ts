@@ -1,5 +1,5 @@
-/** What every answer carries: nothing here is cached, sniffed, framed or sent on as a referrer. */
-export const ANSWER_HEADERS: Readonly<Record<string, string>> = {
+/** Headers of every response of the API: not cached, not sniffed, not framed, no referrer. */
+export const RESPONSE_HEADERS: Readonly<Record<string, string>> = {
   "Cache-Control": "no-store",
   "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
   "Referrer-Policy": "no-referrer",

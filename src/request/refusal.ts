@@ -1,39 +1,39 @@
-import { ANSWER_HEADERS } from "./headers.ts";
+import { RESPONSE_HEADERS } from "./headers.ts";
 
-/** The closed table of refusals: whatever is refused is refused with one of these. */
+/** The closed table of refusals. */
 const REFUSALS = {
   malformed_request: [
     400,
     "The request can't be parsed, or carries two values where one is allowed",
   ],
   handshake_invalid: [400, "The WebSocket handshake is not valid"],
-  credential_in_url: [400, "Credentials don't belong in a URL; only a ticket does"],
-  token_missing: [401, "A bearer token is needed"],
+  credential_in_url: [400, "The URL must not contain credentials other than a ticket"],
+  token_missing: [401, "A bearer token is required"],
   token_invalid: [401, "The bearer token is not valid"],
   ticket_refused: [401, "The ticket is not valid"],
-  session_refused: [401, "A ticket or a visitor's session is needed"],
+  session_refused: [401, "A ticket or a visitor's session is required"],
   origin_refused: [403, "This origin is not allowed"],
   not_found: [404, "There is nothing here"],
   method_not_allowed: [405, "This method is not allowed here"],
   body_too_large: [413, "The body is too large"],
-  upgrade_required: [426, "This address speaks WebSocket, version 13"],
+  upgrade_required: [426, "This address accepts WebSocket handshakes, version 13, only"],
   too_many_requests: [429, "Too many requests"],
   internal_error: [500, "The server failed"],
-  store_unavailable: [503, "The store doesn't answer"],
-  keys_unavailable: [503, "The keys that verify tokens are out of reach"],
+  store_unavailable: [503, "The store is unavailable"],
+  keys_unavailable: [503, "The keys that verify tokens are unavailable"],
   shutting_down: [503, "The server is shutting down"],
 } as const satisfies Record<string, readonly [status: number, detail: string]>;
 
 export type RefusalCode = keyof typeof REFUSALS;
 
-/** Why somebody isn't let in: a value, never thrown. `headers` are those that this refusal needs beside its body. */
+/** Why a request was refused: a value, never thrown. `headers` are what this refusal needs beside its body. */
 export interface Refusal {
   readonly ok: false;
   readonly code: RefusalCode;
   readonly headers?: Readonly<Record<string, string>>;
 }
 
-/** Headers that a refusal always carries. RFC 9110 wants a challenge with 401, `Upgrade` with 426. */
+/** Headers that a refusal always has. RFC 9110 requires a challenge with 401 and `Upgrade` with 426. */
 const FIXED_HEADERS: { readonly [code in RefusalCode]?: Readonly<Record<string, string>> } = {
   token_missing: { "WWW-Authenticate": "Bearer" },
   token_invalid: { "WWW-Authenticate": 'Bearer error="invalid_token"' },
@@ -49,6 +49,7 @@ const FIXED_HEADERS: { readonly [code in RefusalCode]?: Readonly<Record<string, 
   shutting_down: { "Retry-After": "5" },
 };
 
+/** A refusal out of the table. */
 export function refuse(code: RefusalCode, headers?: Record<string, string>): Refusal {
   return headers ? { ok: false, code, headers } : { ok: false, code };
 }
@@ -58,16 +59,23 @@ export function refuseFor(waitMs: number): Refusal {
   return refuse("too_many_requests", { "Retry-After": String(Math.ceil(waitMs / 1000)) });
 }
 
-/** A refusal as an HTTP answer: `application/problem+json` (RFC 9457) with its `code`, and nothing of what was sent. */
-export function refusalResponse({ code, headers }: Refusal): Response {
+/**
+ * A refusal as an HTTP response: `application/problem+json` (RFC 9457) with its `code`, and nothing of what
+ * the client sent. `headers` replaces the headers that every response has.
+ */
+export function refusalResponse(
+  refusal: Refusal,
+  headers: Readonly<Record<string, string>> = RESPONSE_HEADERS,
+): Response {
+  const { code } = refusal;
   const [status, detail] = REFUSALS[code];
   return new Response(JSON.stringify({ type: "about:blank", status, code, detail }), {
     status,
     headers: {
-      ...ANSWER_HEADERS,
+      ...headers,
       "Content-Type": "application/problem+json",
       ...FIXED_HEADERS[code],
-      ...headers,
+      ...refusal.headers,
     },
   });
 }

@@ -1,52 +1,53 @@
 import { type Refusal, refuse } from "./refusal.ts";
 
+/** Longest target that is parsed, in characters: host, path and query together. */
+const MAX_URL_LENGTH = 8_192;
+/** Most parameters in a query. */
+const MAX_PARAMETERS = 64;
+/** Longest parameter name that can mean a credential, in characters, percent-encoded or not. */
+const MAX_CREDENTIAL_NAME_LENGTH = 256;
+/** Percent-encoding is undone at most this many times: a proxy's next hop may decode, too. */
+const MAX_DECODINGS = 3;
+
 /**
- * Parameter names under which credentials are sent elsewhere, without case and punctuation. None of them is
- * a way in here, and a request that carries one has already leaked it to every log on its way.
+ * Parameter names that carry credentials elsewhere, without case and punctuation. None of them is a way in
+ * here, and a request with one has already leaked it to every log on its way.
  */
-const CREDENTIAL_NAMES = new Set([
-  ...["token", "accesstoken", "idtoken", "refreshtoken", "authtoken", "bearertoken", "usertoken"],
-  ...["jwt", "jwttoken", "bearer", "auth", "authorization", "apikey", "password", "secret"],
-  ...["wsticket", "anonsessionid", "anonsession", "hostanonsessionid", "anonid"],
-  ...["session", "sessionid", "sessiontoken", "sid", "cookie"],
-]);
+const CREDENTIAL_NAMES: ReadonlySet<string> = new Set(
+  (
+    "token accesstoken idtoken refreshtoken authtoken bearertoken usertoken jwt jwttoken bearer auth " +
+    "authorization apikey password secret wsticket anonsessionid anonsession hostanonsessionid anonid " +
+    "session sessionid sessiontoken sid cookie"
+  ).split(" "),
+);
 
-/** The last request that was asked about, and its URL: several ask in turn, before another one comes. */
-let last: { readonly request: Request; readonly url: URL } | undefined;
-
-/** The request's URL; `malformed_request` where target and Host make none (Bun hands those on as they came). */
+/** The request's URL; `malformed_request` for a target and `Host` that make none, or one that is too long. */
 export function parseUrl(request: Request): { readonly ok: true; readonly url: URL } | Refusal {
-  if (last?.request !== request) {
-    try {
-      // Not URL.parse, which takes Bun several times as long.
-      last = { request, url: new URL(request.url) };
-    } catch {
-      return refuse("malformed_request");
-    }
-    if (request.headers.get("host")?.includes(",")) {
-      last = undefined;
-      return refuse("malformed_request");
-    }
+  const { url, headers } = request;
+  // Bun joins two Host lines with a comma.
+  if (url.length > MAX_URL_LENGTH || headers.get("host")?.includes(",")) {
+    return refuse("malformed_request");
   }
-  return { ok: true, url: last.url };
-}
-
-/** The URL of a request that has one: `parseUrl` has let it pass. */
-export function urlOf(request: Request): URL {
-  const target = parseUrl(request);
-  return target.ok ? target.url : new URL(request.url);
+  try {
+    // Not URL.parse, which is several times slower in Bun.
+    return { ok: true, url: new URL(url) };
+  } catch {
+    return refuse("malformed_request");
+  }
 }
 
 /**
- * The `ticket` parameter, if there is one. `credential_in_url` for a credential under any other name, in
- * whatever spelling, or a JWT as the ticket; `malformed_request` for two tickets.
+ * The `ticket` parameter, if there is one. `credential_in_url` for a credential under another name, in any
+ * spelling, or a JWT as the ticket; `malformed_request` for two tickets, or too many parameters.
  */
 export function readTicket(
   url: URL,
 ): { readonly ok: true; readonly ticket: string | undefined } | Refusal {
   if (url.search === "") return { ok: true, ticket: undefined };
   const tickets: string[] = [];
+  let parameters = 0;
   for (const [name, value] of url.searchParams) {
+    if (++parameters > MAX_PARAMETERS) return refuse("malformed_request");
     if (name === "ticket") tickets.push(value);
     else if (isCredentialName(name) || isJwt(value)) return refuse("credential_in_url");
   }
@@ -57,11 +58,11 @@ export function readTicket(
   return { ok: true, ticket: tickets[0] };
 }
 
-/** Whether a parameter's name means a credential: `ticket` itself in another spelling, too. */
+/** Whether a parameter's name means a credential, including other spellings of `ticket`. */
 function isCredentialName(name: string): boolean {
+  if (name.length > MAX_CREDENTIAL_NAME_LENGTH) return false;
   let decoded = name;
-  // Encoded more than once: not for us to read, but some proxy's next hop would.
-  for (let round = 0; round < 3 && decoded.includes("%"); round++) {
+  for (let round = 0; round < MAX_DECODINGS && decoded.includes("%"); round++) {
     decoded = new URLSearchParams(`name=${decoded.replaceAll("&", "")}`).get("name") ?? "";
   }
   const plain = decoded
@@ -71,7 +72,7 @@ function isCredentialName(name: string): boolean {
   return plain === "ticket" || CREDENTIAL_NAMES.has(plain);
 }
 
-/** Whether a value is written like a JWT: base64url of an object, twice, and a signature. */
+/** Whether a value has the form of a JWT: base64url of an object, twice, and a signature. */
 function isJwt(value: string): boolean {
   return /^\s*(?:bearer\s+)?e[wy][\w-]+\.[\w-]+\.[\w-]*/i.test(value);
 }

@@ -1,194 +1,208 @@
-import type { Identity } from "../gate/admit.ts";
-import type { Deps } from "../gate/gate.ts";
+import { type Gate, type GateParts, partsOf, requireFeed } from "../gate/gate.ts";
+import { identityFields, identityKey } from "../gate/identity.ts";
+import { type Clock, pause } from "../lib/clock.ts";
+import { withinDeadline } from "../lib/deadline.ts";
 import { createRateLimit } from "../lib/limit.ts";
-import { faultCode, type LogFields } from "../lib/log.ts";
-import { covers, type Revocation } from "../gate/store.ts";
+import { faultCode } from "../lib/log.ts";
+import { type Incoming, readRequest } from "../request/incoming.ts";
+import { refusalResponse, refuse, refuseFor } from "../request/refusal.ts";
+import { CLOSE, type Close } from "../wire/close.ts";
+import { readLimits, type SocketLimits } from "./limits.ts";
+import {
+  BEAT_MS,
+  type Socket,
+  type SocketData,
+  type SocketHandlers,
+  SocketState,
+  stateOf,
+} from "./socket.ts";
 
-/** Codes in the Close frame (RFC 6455 section 7.4). 4000–4499: come back with a new ticket; 4500–4999: don't by yourself. */
-export const CLOSE = {
-  unsupportedData: 1003,
-  internalError: 1011,
-  serviceRestart: 1012,
-  credentialExpired: 4001,
-  noHeartbeat: 4002,
-  slowReader: 4003,
-  signedOut: 4500,
-  flooding: 4501,
-  tooManySockets: 4502,
-} as const;
-
+/** Handshakes in progress at once; further ones are refused. */
+const MAX_HANDSHAKES = 1_000;
 /** Messages of one socket that may wait for an earlier one; beyond it the socket floods. */
-const MAX_WAITING_MESSAGES = 1_024;
+const MAX_PENDING_MESSAGES = 1_024;
 /** Unsent bytes to one socket that make it a slow reader. */
 const SLOW_READER_BYTES = 1024 * 1024;
-/** Unsent bytes at which Bun itself cuts a socket off, before the next sweep finds it. */
+/** Unsent bytes at which Bun itself cuts a socket off, before the next check finds it. */
 const MAX_BACKLOG_BYTES = 4 * 1024 * 1024;
-/** How often all sockets are looked at, in milliseconds. */
-const SWEEP_INTERVAL_MS = 1_000;
-/** Time between two pings, in milliseconds; a peer that leaves two unanswered is gone at the third. */
-export const BEAT_MS = 25_000;
+/** How often all sockets are checked, in milliseconds. */
+const CHECK_INTERVAL_MS = 1_000;
 const MAX_MISSED_BEATS = 2;
-/** How long before its end a socket is told, in milliseconds; half its life if that is shorter. */
-const EXPIRY_NOTICE_MS = 30_000;
-/** How long a revocation is remembered for sockets that were admitted before it and open after it, in milliseconds. */
-const REVOCATION_MEMORY_MS = 60_000;
+/** How long sockets that don't respond to the Close frame hold up a stop, in milliseconds. */
+const GOODBYE_MS = 1_000;
+/** Longest step of a spread-out goodbye, in milliseconds. */
+const SPREAD_STEP_MS = 10;
 
-/** What a socket carries. */
-export interface SocketData {
-  readonly identity: Identity;
-  /** Messages under way, and the last of them: a socket's messages are handled one after the other. */
-  waiting: number;
-  last: Promise<void> | undefined;
-  /** Monotonic clock, in milliseconds. */
-  nextBeatMs: number;
-  missedBeats: number;
-  /** Wall clock, in milliseconds; infinite once it was told. */
-  tellExpiryAtMs: number;
-  /** Whether the handlers have heard of it. */
-  announced: boolean;
-  /** Whether it was closed from here; the runtime cuts a peer off that doesn't answer within some 4 s. */
-  ended: boolean;
+export interface StopOptions {
+  /** Default 10,000. */
+  readonly withinMs?: number | undefined;
+  /** How long the goodbyes are spread over, so that clients don't all come back at once. Default 0. */
+  readonly spreadMs?: number | undefined;
 }
 
-export type Socket = Bun.ServerWebSocket<SocketData>;
-
-/** What to do with admitted sockets. Each call is given the socket and whose it is; a throw closes it with 1011. */
-export interface SocketHandlers {
-  /** Once, before the first socket: how to send to all sockets of a topic. */
-  start?(publish: (topic: string, text: string) => void): void;
-  open?(socket: Socket, identity: Identity): void;
-  /** One text message. The socket's next one waits until a returned promise is settled. */
-  message(socket: Socket, identity: Identity, text: string): void | Promise<void>;
-  /** Its credential ends in so many seconds: time to open the next socket with a new ticket. */
-  expiring?(socket: Socket, identity: Identity, inSeconds: number): void;
-  /** After its end, whoever ended it; not for a socket that `open` was never told of. */
-  close?(socket: Socket, identity: Identity): void;
-  /** Once, after the last socket. */
-  stop?(): Promise<void>;
-}
-
-export interface SocketLimits {
-  /** Open at once, all together. */
-  readonly maxSockets: number;
-  /** Open at once per user or visitor; 0 for no limit. */
-  readonly maxPerIdentity: number;
-  /** Per socket, with a burst of as many; 0 for no limit. */
-  readonly messagesPerSecond: number;
-  readonly maxMessageBytes: number;
-}
-
-/** The open sockets of a server: by identity, within their limits, ended when they should, and never able to bring the process down. */
-export interface Sockets {
-  readonly websocket: Bun.WebSocketHandler<SocketData>;
+/** The open sockets of a gate. `await using` stops them at the end of the block. */
+export interface Sockets<Claims = unknown> extends AsyncDisposable {
+  /** For `Bun.serve`. */
+  readonly websocket: Bun.WebSocketHandler<SocketData<Claims>>;
+  /** Open now. */
   readonly size: number;
-  /** What a new socket carries. */
-  dataFor(identity: Identity): SocketData;
-  /** Ends those that a revocation covers, also those still to open. */
-  revoke(revocation: Revocation): void;
-  /** Closes all of them, evenly spread over `spreadMs` (default: at once). */
-  closeAll(code: number, reason: string, spreadMs?: number): Promise<void>;
-  /** Cuts off whoever is still there, without a word. */
-  terminateAll(): void;
-  stop(): void;
+  /**
+   * Answers a WebSocket handshake: the refusal as a response, or `undefined` once the socket is open. Never
+   * rejects.
+   */
+  upgrade(request: Request, server: Bun.Server<SocketData<Claims>>): Promise<Response | undefined>;
+  /**
+   * Refuses new handshakes, closes every socket with 1012, and then calls the handlers' `stop`. Further calls
+   * return the first one's promise. Rejects when the handlers failed to stop in time.
+   */
+  stop(options?: StopOptions): Promise<void>;
 }
 
-export function createSockets(
-  deps: Pick<Deps, "clock" | "log">,
+/** What `serve` uses of its own sockets, too. */
+export interface SocketRoom extends Omit<Sockets, "upgrade"> {
+  readonly isStopping: boolean;
+  upgrade(incoming: Incoming, server: Bun.Server<SocketData>): Promise<Response | undefined>;
+  /** The first part of `stop`: says goodbye and waits for those that respond. */
+  drain(options?: StopOptions): Promise<void>;
+}
+
+/**
+ * Opens sockets for those whom `gate` admits, and closes them when their credential ends, is revoked here or
+ * by another process, when they flood, read too slowly or go silent. For a `Bun.serve` of your own; `serve`
+ * comes with one. It owns `handlers`, and not the gate. Throws an `Error` for a gate whose store doesn't receive
+ * the sign-outs of other processes, and a `TypeError` or `RangeError` for options that can't be used.
+ *
+ * @example
+ * const sockets = createSockets(gate, { message: (socket, _, text) => socket.send(text) });
+ * Bun.serve({
+ *   fetch: (request, server) => sockets.upgrade(request, server),
+ *   websocket: sockets.websocket,
+ * });
+ */
+export function createSockets<Claims = unknown>(
+  gate: Gate<Claims>,
+  handlers: SocketHandlers<Claims>,
+  limits?: Partial<SocketLimits>,
+): Sockets<Claims> {
+  const parts = partsOf(gate as Gate);
+  const room = openSocketRoom(parts, handlers as SocketHandlers, limits);
+  return {
+    websocket: room.websocket as unknown as Bun.WebSocketHandler<SocketData<Claims>>,
+    get size() {
+      return room.size;
+    },
+    async upgrade(request, server) {
+      const connection = {
+        get socketAddress() {
+          return server.requestIP(request)?.address;
+        },
+      };
+      const read = readRequest(request, parts.policy, connection);
+      return read.ok
+        ? room.upgrade(read.incoming, server as unknown as Bun.Server<SocketData>)
+        : refusalResponse(read);
+    },
+    stop: room.stop,
+    [Symbol.asyncDispose]: () => room.stop(),
+  };
+}
+
+export function openSocketRoom(
+  parts: GateParts,
   handlers: SocketHandlers,
-  limits: SocketLimits,
-): Sockets {
-  const { clock, log } = deps;
-  const byIdentity = new Map<string, Set<Socket>>();
-  /** By whose they are and what of it they end. */
-  const recentRevocations = new Map<string, { revocation: Revocation; atMs: number }>();
-  const messages = createRateLimit<Socket>({
+  limitOptions?: Partial<SocketLimits>,
+): SocketRoom {
+  requireFeed(parts.store);
+  if (typeof handlers?.message !== "function") {
+    throw new TypeError("Socket handlers must have a method message");
+  }
+  const { clock, log, live } = parts;
+  const limits = readLimits(limitOptions);
+  const open = new Set<SocketState>();
+  const perAddress = new Map<string, number>();
+  const messages = createRateLimit<string>({
     allowed: limits.messagesPerSecond,
     windowMs: 1_000,
     clock,
   });
-  let size = 0;
-  const stopSweep = clock.every(SWEEP_INTERVAL_MS, sweep);
+  let server: Bun.Server<SocketData> | undefined;
+  let handshakes = 0;
+  let stopping: Promise<void> | undefined;
+  let isStopping = false;
+  let whenEmpty: (() => void) | undefined;
+  const stopChecks = clock.every(CHECK_INTERVAL_MS, checkAll);
+  handlers.start?.((topic, text) => void server?.publish(topic, text));
 
-  /** More than one identity may have. Those that were told to make room don't count, or nobody could renew at the limit. */
-  function isCrowd(own: Set<Socket>): boolean {
+  /** Whether an identity has too many. Sockets that had notice don't count, or nobody could renew at the limit. */
+  function isCrowded(state: SocketState): boolean {
     const { maxPerIdentity } = limits;
+    const own = live.of(state.identity);
     if (maxPerIdentity === 0 || own.size <= maxPerIdentity) return false;
-    const isTold = ({ data }: Socket) => data.tellExpiryAtMs === Number.POSITIVE_INFINITY;
-    return [...own].filter((socket) => !isTold(socket)).length > maxPerIdentity;
+    const counted = [...own].filter((one) => one instanceof SocketState && !one.hadNotice);
+    return counted.length > maxPerIdentity;
   }
 
-  function end(socket: Socket, code: number, reason: string): void {
-    const { data } = socket;
-    if (data.ended) return;
-    data.ended = true;
-    log("info", "socket_ended", { ...who(data.identity), code });
-    socket.close(code, reason);
+  function fail({ data }: Socket, error: unknown): void {
+    const state = data as unknown as SocketState;
+    log("error", "socket_failed", { ...identityFields(state.identity), code: faultCode(error) });
+    state.end(CLOSE.internalError);
   }
 
-  function isRevoked(identity: Identity): boolean {
-    if (recentRevocations.size === 0) return false;
-    return [...recentRevocations.values()].some(({ revocation }) => covers(revocation, identity));
-  }
-
-  function fail(socket: Socket, error: unknown): void {
-    log("error", "socket_failed", { ...who(socket.data.identity), code: faultCode(error) });
-    end(socket, CLOSE.internalError, "Server error");
-  }
-
-  /** Runs a handler so that neither a throw nor a rejection leaves it (either would end the process). */
-  function guard(socket: Socket, run: () => void | Promise<void>): void | Promise<void> {
+  /** Runs a handler so that neither a throw nor a rejection leaves it: either would end the process. */
+  function guard(socket: Socket, run: () => unknown): Promise<void> | undefined {
     try {
       const handling = run();
-      // What is declared to return nothing may return anything, such as the bytes that `send` wrote.
-      if (handling instanceof Promise) return handling.catch((error) => fail(socket, error));
+      if (!(handling instanceof Promise)) return undefined;
+      return handling.then(
+        () => {},
+        (error) => fail(socket, error),
+      );
     } catch (error) {
       fail(socket, error);
+      return undefined;
     }
   }
 
-  /** A message whose turn comes after its socket was ended from here isn't handled any more. */
-  function inTurn(socket: Socket, run: () => void | Promise<void>): void {
-    const { data } = socket;
-    const handling = data.last
-      ? data.last.then(() => (data.ended ? undefined : guard(socket, run)))
+  /** A message whose turn comes after its socket was closed from here isn't handled any more. */
+  function inTurn(socket: Socket, run: () => unknown): void {
+    const state = stateOf(socket);
+    const handling = state.last
+      ? state.last.then(() => (state.isEnded ? undefined : guard(socket, run)))
       : guard(socket, run);
     if (!handling) return;
-    if (++data.waiting > MAX_WAITING_MESSAGES) end(socket, CLOSE.flooding, "Too many messages");
-    data.last = handling.then(() => {
-      if (--data.waiting === 0) data.last = undefined;
+    if (++state.pending > MAX_PENDING_MESSAGES) state.end(CLOSE.flooding);
+    state.last = handling.then(() => {
+      if (--state.pending === 0) state.last = undefined;
     });
   }
 
-  /** Everything that time does to sockets: one look at each per second, no timer for any. */
-  function sweep(): void {
+  /** Whether the identity may send one more; otherwise the socket is closed. */
+  function mayReceive(state: SocketState): boolean {
+    if (messages.take(identityKey(state.identity)) === 0) return true;
+    state.end(CLOSE.flooding);
+    return false;
+  }
+
+  function checkAll(): void {
     const nowMs = clock.monotonicMs();
     const wallMs = clock.nowMs();
-    for (const [key, { atMs }] of recentRevocations) {
-      if (nowMs - atMs >= REVOCATION_MEMORY_MS) recentRevocations.delete(key);
-    }
-    for (const own of byIdentity.values()) {
-      for (const socket of own) guard(socket, () => check(socket, nowMs, wallMs));
+    for (const state of open) {
+      const { socket } = state;
+      if (socket) guard(socket, () => check(socket, state, nowMs, wallMs));
     }
   }
 
-  function check(socket: Socket, nowMs: number, wallMs: number): void {
-    const { data } = socket;
-    const { identity } = data;
-    if (identity.expiresAtMs <= wallMs) {
-      return end(socket, CLOSE.credentialExpired, "Credential expired");
-    }
-    if (socket.getBufferedAmount() > SLOW_READER_BYTES) {
-      return end(socket, CLOSE.slowReader, "Reads too slowly");
-    }
-    if (nowMs >= data.nextBeatMs) {
-      if (data.missedBeats >= MAX_MISSED_BEATS)
-        return end(socket, CLOSE.noHeartbeat, "No heartbeat");
-      data.missedBeats++;
-      data.nextBeatMs = nowMs + BEAT_MS;
+  function check(socket: Socket, state: SocketState, nowMs: number, wallMs: number): void {
+    if (socket.getBufferedAmount() > SLOW_READER_BYTES) return state.end(CLOSE.slowReader);
+    if (nowMs >= state.nextBeatMs) {
+      if (state.missedBeats >= MAX_MISSED_BEATS) return state.end(CLOSE.noHeartbeat);
+      state.missedBeats++;
+      state.nextBeatMs = nowMs + BEAT_MS;
       socket.ping();
     }
-    if (wallMs >= data.tellExpiryAtMs) {
-      data.tellExpiryAtMs = Number.POSITIVE_INFINITY;
+    const { identity } = state;
+    if (wallMs >= state.noticeAtMs && identity.expiresAtMs > wallMs) {
+      state.noticeAtMs = Number.POSITIVE_INFINITY;
       const inSeconds = Math.round((identity.expiresAtMs - wallMs) / 1000);
       handlers.expiring?.(socket, identity, inSeconds);
     }
@@ -199,95 +213,168 @@ export function createSockets(
     maxPayloadLength: limits.maxMessageBytes,
     backpressureLimit: MAX_BACKLOG_BYTES,
     closeOnBackpressureLimit: true,
-    // Bun's own timeout doesn't see a dead peer that is being sent to; the sweep's heartbeat does.
+    // Bun's own timeout doesn't notice a dead peer that is being sent to; the heartbeat does.
     sendPings: false,
     idleTimeout: 0,
     open(socket) {
-      const { identity } = socket.data;
-      const own = byIdentity.get(keyOf(identity)) ?? new Set();
-      byIdentity.set(keyOf(identity), own.add(socket));
-      size++;
-      if (isRevoked(identity)) {
-        end(socket, CLOSE.signedOut, "Signed out");
-      } else if (isCrowd(own)) {
-        end(socket, CLOSE.tooManySockets, "Too many sockets");
-      } else {
-        socket.data.announced = true;
-        guard(socket, () => handlers.open?.(socket, identity));
+      const state = stateOf(socket);
+      state.socket = socket;
+      open.add(state);
+      if (state.limitKey !== undefined) {
+        perAddress.set(state.limitKey, (perAddress.get(state.limitKey) ?? 0) + 1);
       }
+      live.add(state);
+      if (state.isEnded) return;
+      if (isCrowded(state)) return state.end(CLOSE.tooManySockets);
+      state.isAnnounced = true;
+      guard(socket, () => handlers.open?.(socket, state.identity));
     },
     message(socket, message) {
-      const { data } = socket;
-      data.missedBeats = 0;
-      if (data.ended) return;
-      if (typeof message !== "string") return end(socket, CLOSE.unsupportedData, "Text only");
-      if (messages.waitMs(socket) > 0) return end(socket, CLOSE.flooding, "Too many messages");
-      messages.count(socket);
-      inTurn(socket, () => handlers.message(socket, data.identity, message));
+      const state = stateOf(socket);
+      state.missedBeats = 0;
+      if (state.isEnded) return;
+      if (typeof message !== "string") return state.end(CLOSE.unsupportedData);
+      if (mayReceive(state))
+        inTurn(socket, () => handlers.message(socket, state.identity, message));
+    },
+    ping(socket) {
+      const state = stateOf(socket);
+      state.missedBeats = 0;
+      if (!state.isEnded) mayReceive(state);
     },
     pong(socket) {
-      socket.data.missedBeats = 0;
+      stateOf(socket).missedBeats = 0;
     },
     close(socket, code) {
-      const { identity, announced } = socket.data;
-      const own = byIdentity.get(keyOf(identity));
-      own?.delete(socket);
-      if (own?.size === 0) byIdentity.delete(keyOf(identity));
-      messages.forget(socket);
-      size--;
-      log("info", "socket_closed", { ...who(identity), code });
-      if (announced) guard(socket, () => handlers.close?.(socket, identity));
+      const state = stateOf(socket);
+      open.delete(state);
+      live.remove(state);
+      if (state.limitKey !== undefined) {
+        const left = (perAddress.get(state.limitKey) ?? 1) - 1;
+        if (left === 0) perAddress.delete(state.limitKey);
+        else perAddress.set(state.limitKey, left);
+      }
+      log("info", "socket_closed", { ...identityFields(state.identity), code });
+      if (state.isAnnounced) guard(socket, () => handlers.close?.(socket, state.identity));
+      if (open.size === 0) whenEmpty?.();
     },
   };
 
-  return {
+  async function upgrade(
+    incoming: Incoming,
+    on: Bun.Server<SocketData>,
+  ): Promise<Response | undefined> {
+    server = on;
+    if (isStopping) return refusalResponse(refuse("shutting_down"));
+    if (handshakes >= MAX_HANDSHAKES || open.size + handshakes >= limits.maxSockets) {
+      log("warn", "socket_refused", { code: "too_many_requests", note: "The server is full" });
+      return refusalResponse(refuseFor(1_000));
+    }
+    handshakes++;
+    try {
+      return await shakeHands(incoming, on);
+    } catch (error) {
+      log("error", "request_failed", { code: faultCode(error) });
+      return refusalResponse(refuse("internal_error"));
+    } finally {
+      handshakes--;
+    }
+  }
+
+  async function shakeHands(
+    incoming: Incoming,
+    on: Bun.Server<SocketData>,
+  ): Promise<Response | undefined> {
+    const startedAtMs = clock.monotonicMs();
+    // Read now: once the socket is open, the runtime doesn't know it any more.
+    const { address: peer, limitKey, request, url } = incoming;
+    const admitted = isCrowdedAddress(limitKey) ? refuseFor(1_000) : await parts.admit(incoming);
+    // It may have begun to stop meanwhile.
+    const admission = admitted.ok && isStopping ? refuse("shutting_down") : admitted;
+    const durationMs = Math.round(clock.monotonicMs() - startedAtMs);
+    const fields = { ...(peer && { peer }), durationMs };
+    if (!admission.ok) {
+      log("info", "socket_refused", { ...fields, code: admission.code });
+      return refusalResponse(admission);
+    }
+    const { identity, ticketTag } = admission;
+    const data = new SocketState({ identity, search: url.search, limitKey, clock, log });
+    const isUpgraded =
+      !request.signal.aborted &&
+      on.upgrade(request, {
+        data,
+        // Without it Bun would echo the first subprotocol offered, whatever it is.
+        headers: { "Sec-WebSocket-Protocol": "" },
+      });
+    log("info", isUpgraded ? "socket_opened" : "client_gone", {
+      ...fields,
+      ...identityFields(identity),
+      ...(ticketTag && { ticketTag }),
+    });
+    return isUpgraded ? undefined : refusalResponse(refuse("handshake_invalid"));
+  }
+
+  function isCrowdedAddress(limitKey: string | undefined): boolean {
+    if (limitKey === undefined || limits.maxPerAddress === 0) return false;
+    return (perAddress.get(limitKey) ?? 0) >= limits.maxPerAddress;
+  }
+
+  /** Closes all of them, evenly spread over `spreadMs`. */
+  async function closeAll(close: Close, spreadMs: number): Promise<void> {
+    const all = [...open];
+    const startedAtMs = clock.monotonicMs();
+    for (const [at, state] of all.entries()) {
+      const waitMs = startedAtMs + (spreadMs * at) / all.length - clock.monotonicMs();
+      if (waitMs > SPREAD_STEP_MS) await pause(waitMs, clock);
+      state.end(close);
+    }
+  }
+
+  async function drain({ withinMs = 10_000, spreadMs = 0 }: StopOptions = {}): Promise<void> {
+    isStopping = true;
+    const endMs = clock.monotonicMs() + withinMs;
+    const leftMs = () => Math.max(1, endMs - clock.monotonicMs());
+    await isSettled(closeAll(CLOSE.serviceRestart, spreadMs), leftMs(), clock);
+    const empty = new Promise<void>((resolve) => {
+      whenEmpty = resolve;
+      if (open.size === 0) resolve();
+    });
+    if (!(await isSettled(empty, Math.min(GOODBYE_MS, leftMs()), clock))) {
+      for (const { socket } of open) socket?.terminate();
+    }
+    stopChecks();
+  }
+
+  const room: SocketRoom = {
     websocket,
     get size() {
-      return size;
+      return open.size;
     },
-    dataFor(identity) {
-      const nowMs = clock.nowMs();
-      const lifeMs = identity.expiresAtMs - nowMs;
-      return {
-        identity,
-        waiting: 0,
-        last: undefined,
-        nextBeatMs: clock.monotonicMs() + BEAT_MS,
-        missedBeats: 0,
-        tellExpiryAtMs: identity.expiresAtMs - Math.min(EXPIRY_NOTICE_MS, lifeMs / 2),
-        announced: false,
-        ended: false,
-      };
+    get isStopping() {
+      return isStopping;
     },
-    revoke(revocation) {
-      const key = `${keyOf(revocation)} ${revocation.session ?? ""}`;
-      recentRevocations.set(key, { revocation, atMs: clock.monotonicMs() });
-      for (const socket of byIdentity.get(keyOf(revocation)) ?? []) {
-        if (covers(revocation, socket.data.identity)) end(socket, CLOSE.signedOut, "Signed out");
-      }
+    upgrade,
+    drain,
+    stop(options) {
+      return (stopping ??= (async () => {
+        await drain(options);
+        const stopped = Promise.resolve(handlers.stop?.());
+        await withinDeadline(stopped, options?.withinMs ?? 10_000, clock);
+      })());
     },
-    async closeAll(code, reason, spreadMs = 0) {
-      const all = [...byIdentity.values()].flatMap((own) => [...own]);
-      const startedAtMs = performance.now();
-      for (const [at, socket] of all.entries()) {
-        const dueMs = startedAtMs + (spreadMs * at) / all.length;
-        if (dueMs - performance.now() > 10) await Bun.sleep(dueMs - performance.now());
-        end(socket, code, reason);
-      }
-    },
-    terminateAll() {
-      for (const own of byIdentity.values()) for (const socket of own) socket.terminate();
-    },
-    stop: stopSweep,
+    [Symbol.asyncDispose]: () => room.stop(),
   };
+  return room;
 }
 
-/** One string per identity; a visitor can't be written so that it reads as a user. */
-export function keyOf({ kind, id }: Pick<Identity, "kind" | "id">): string {
-  return `${kind}:${id}`;
-}
-
-/** An identity as log fields. */
-export function who({ kind, id }: Pick<Identity, "kind" | "id">): LogFields {
-  return { [kind]: id };
+/** Whether a promise was fulfilled within the time. */
+export function isSettled(
+  promise: Promise<unknown>,
+  withinMs: number,
+  clock: Clock,
+): Promise<boolean> {
+  return withinDeadline(promise, withinMs, clock).then(
+    () => true,
+    () => false,
+  );
 }

@@ -1,0 +1,157 @@
+import type { Clock } from "../lib/clock.ts";
+import { DEPENDENCY_DEADLINE_MS, withinDeadline } from "../lib/deadline.ts";
+import { createRateLimit } from "../lib/limit.ts";
+import { faultCode, type Log } from "../lib/log.ts";
+import type { Incoming } from "../request/incoming.ts";
+import { type Refusal, refuse, refuseFor } from "../request/refusal.ts";
+import type { UserCredential } from "./identity.ts";
+import type { Revocations } from "./revocation.ts";
+import { type Identified, toIdentity } from "./ticket.ts";
+import { readBearer, type TokenVerifier } from "./token.ts";
+import type { VisitorSessions } from "./visitor.ts";
+
+/** Failed attempts (bad tokens, bad tickets) per address and minute; beyond it attempts are slowed down. */
+const FAILURES_PER_MINUTE = 120;
+/** Attempts per second of an address with too many failures, so that a good credential still gets in. */
+const SLOW_ATTEMPTS_PER_SECOND = 10;
+
+/** Finds out who sent a request. */
+export interface Authenticator {
+  /**
+   * The user that a request proves: `token_missing`, `token_invalid`, `keys_unavailable`, `too_many_requests`,
+   * and `origin_refused` for a proof that browsers attach by themselves.
+   */
+  user(incoming: Incoming): Promise<Identified | Refusal>;
+  /** The visitor of the request's cookie, from an allowed page, and not revoked. */
+  visitor(incoming: Incoming): Promise<Identified | Refusal>;
+  /** The user, or a visitor where the request has no proof of a user; not revoked. */
+  anyone(incoming: Incoming): Promise<Identified | Refusal>;
+  /** How many attempts an address may make. */
+  readonly attempts: Attempts;
+}
+
+/** Slows down an address with many failed attempts. */
+export interface Attempts {
+  /** Milliseconds until the sender may try again; 0 when it may now. */
+  waitMs(incoming: Incoming): number;
+  fail(incoming: Incoming): void;
+}
+
+/** A proof of a caller's own: whose request it is; `undefined` for one without a proof. */
+export type ProveUser<Claims = unknown> = (
+  request: Request,
+) => UserCredential<Claims> | undefined | Promise<UserCredential<Claims> | undefined>;
+
+export function createAuthenticator(options: {
+  /** A bearer JWT, or a proof of the caller's own. */
+  users: TokenVerifier | { prove: ProveUser };
+  /** Left out: there are no visitors. */
+  visitors: VisitorSessions | undefined;
+  revocations: Pick<Revocations, "isRevoked">;
+  clock: Clock;
+  log: Log;
+}): Authenticator {
+  const { users, visitors, revocations, clock, log } = options;
+  const attempts = createAttempts(clock);
+
+  async function bearer(incoming: Incoming, verify: TokenVerifier): Promise<Identified | Refusal> {
+    const read = readBearer(incoming.request.headers.get("authorization"));
+    if (!read.ok) return read;
+    const waitMs = attempts.waitMs(incoming);
+    if (waitMs > 0) return refuseFor(waitMs);
+    const verified = await verify(read.token);
+    if (!verified.ok && verified.code === "token_invalid") attempts.fail(incoming);
+    return verified;
+  }
+
+  async function own(incoming: Incoming, prove: ProveUser): Promise<Identified | Refusal> {
+    // The proof may be a cookie, which browsers attach whoever's page sends the request.
+    if (incoming.origin === "foreign") return refuse("origin_refused");
+    const waitMs = attempts.waitMs(incoming);
+    if (waitMs > 0) return refuseFor(waitMs);
+    let credential: UserCredential | undefined;
+    try {
+      const proving = Promise.resolve(prove(incoming.request));
+      credential = await withinDeadline(proving, DEPENDENCY_DEADLINE_MS, clock);
+    } catch (error) {
+      log("error", "keys_unavailable", { code: faultCode(error) });
+      return refuse("keys_unavailable");
+    }
+    if (!credential) {
+      if (hasAuthorization(incoming)) attempts.fail(incoming);
+      return refuse("token_missing");
+    }
+    const identity = toIdentity(credential, clock.nowMs());
+    return identity.expiresAtMs > clock.nowMs() ? { ok: true, identity } : refuse("token_invalid");
+  }
+
+  function user(incoming: Incoming): Promise<Identified | Refusal> {
+    return typeof users === "function" ? bearer(incoming, users) : own(incoming, users.prove);
+  }
+
+  async function unlessRevoked(identified: Identified): Promise<Identified | Refusal> {
+    const { identity } = identified;
+    const revoked = await revocations.isRevoked(identity);
+    if (revoked === "unknown") return refuse("store_unavailable");
+    if (!revoked) return identified;
+    return refuse(identity.kind === "user" ? "token_invalid" : "session_refused");
+  }
+
+  async function visitor(incoming: Incoming): Promise<Identified | Refusal> {
+    if (!visitors) return refuse("session_refused");
+    const { request, isSecure } = incoming;
+    const cookies = request.headers.get("cookie");
+    if (!mayUseCookie(incoming)) return refuse("origin_refused");
+    const identity = await visitors.read(cookies, { secure: isSecure });
+    return identity ? unlessRevoked({ ok: true, identity }) : refuse("session_refused");
+  }
+
+  return {
+    attempts,
+    user,
+    visitor,
+    async anyone(incoming) {
+      const identified = await user(incoming);
+      if (identified.ok) return unlessRevoked(identified);
+      const hasNoProof = identified.code === "token_missing" && !hasAuthorization(incoming);
+      return hasNoProof ? visitor(incoming) : identified;
+    },
+  };
+}
+
+function hasAuthorization({ request }: Incoming): boolean {
+  return request.headers.has("authorization");
+}
+
+/**
+ * Whether a request may use the visitor's cookie: it comes from an allowed page. Browsers leave `Origin` out
+ * when a page of the server's own reads something.
+ */
+function mayUseCookie({ request, origin }: Incoming): boolean {
+  if (origin !== "none") return origin === "allowed";
+  const { method, headers } = request;
+  const isReading = method === "GET" || method === "HEAD";
+  return isReading || headers.get("sec-fetch-site") === "same-origin";
+}
+
+function createAttempts(clock: Clock): Attempts {
+  const failures = createRateLimit<string>({
+    allowed: FAILURES_PER_MINUTE,
+    windowMs: 60_000,
+    clock,
+  });
+  const slow = createRateLimit<string>({
+    allowed: SLOW_ATTEMPTS_PER_SECOND,
+    windowMs: 1_000,
+    clock,
+  });
+  return {
+    waitMs({ limitKey }) {
+      if (limitKey === undefined || failures.waitMs(limitKey) === 0) return 0;
+      return slow.take(limitKey);
+    },
+    fail({ limitKey }) {
+      if (limitKey !== undefined) failures.count(limitKey);
+    },
+  };
+}

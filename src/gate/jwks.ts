@@ -1,0 +1,81 @@
+import type { JSONWebKeySet, JWTVerifyGetKey } from "jose";
+import type { Clock } from "../lib/clock.ts";
+import { DEPENDENCY_DEADLINE_MS } from "../lib/deadline.ts";
+import { fetchJson } from "../lib/fetch.ts";
+import { faultCode, type Log } from "../lib/log.ts";
+
+/** The key server is unavailable, and what it said before doesn't settle the matter. */
+export class KeysUnavailableError extends Error {
+  override name = "KeysUnavailableError";
+}
+
+/** Keys older than this are fetched again, in milliseconds. */
+const FRESH_MS = 600_000;
+/** Minimum interval between fetches for an unknown `kid`, in milliseconds. */
+const COOLDOWN_MS = 30_000;
+/** Pause after a failed fetch, in milliseconds. */
+const RETRY_MS = 5_000;
+/** While the key server is away its last keys are good for this long, in milliseconds. */
+const STALE_MS = 3_600_000;
+/** Longest key set that is read, in bytes. */
+const MAX_KEYS_BYTES = 256 * 1024;
+
+/**
+ * Keys of a JWKS (RFC 7517) at `url`. Concurrent fetches are shared, and a failure is remembered, so that an
+ * outage costs the key server one request per `RETRY_MS` and not one per token.
+ */
+export function remoteKeys(options: { url: URL; clock: Clock; log: Log }): JWTVerifyGetKey {
+  const { url, clock, log } = options;
+  let known: { find: JWTVerifyGetKey; atMs: number } | undefined;
+  let failedAtMs = Number.NEGATIVE_INFINITY;
+  let fetching: Promise<void> | undefined;
+
+  async function fetchKeys(): Promise<void> {
+    const startedAtMs = clock.monotonicMs();
+    try {
+      const response = await fetchJson(url, {
+        headers: { Accept: "application/jwk-set+json, application/json" },
+        deadlineMs: DEPENDENCY_DEADLINE_MS,
+        maxBytes: MAX_KEYS_BYTES,
+        clock,
+      });
+      if (response.status !== 200) throw new KeysUnavailableError();
+      const { createLocalJWKSet } = await import("jose/jwks/local");
+      const find = createLocalJWKSet(response.body as JSONWebKeySet);
+      known = { find, atMs: clock.monotonicMs() };
+      failedAtMs = Number.NEGATIVE_INFINITY;
+    } catch (error) {
+      failedAtMs = clock.monotonicMs();
+      const durationMs = Math.round(failedAtMs - startedAtMs);
+      log("error", "keys_unavailable", { code: faultCode(error), durationMs });
+    } finally {
+      fetching = undefined;
+    }
+  }
+
+  function ageMs(): number {
+    return known ? clock.monotonicMs() - known.atMs : Number.POSITIVE_INFINITY;
+  }
+
+  /** Makes the keys no older than `maxAgeMs`, unless the key server has just failed. */
+  async function refresh(maxAgeMs: number): Promise<void> {
+    if (ageMs() < maxAgeMs || clock.monotonicMs() - failedAtMs < RETRY_MS) return;
+    fetching ??= fetchKeys();
+    await fetching;
+  }
+
+  return async (header, token) => {
+    await refresh(FRESH_MS);
+    if (!known || ageMs() >= STALE_MS) throw new KeysUnavailableError();
+    try {
+      return await known.find(header, token);
+    } catch (error) {
+      const { JWKSNoMatchingKey } = await import("jose/errors");
+      if (!(error instanceof JWKSNoMatchingKey)) throw error;
+      await refresh(COOLDOWN_MS);
+      // An unknown key while the key server is away may well be a new one.
+      if (failedAtMs !== Number.NEGATIVE_INFINITY) throw new KeysUnavailableError();
+      return known.find(header, token);
+    }
+  };
+}

@@ -1,0 +1,122 @@
+import { clientAddress, limitKey } from "./address.ts";
+import { RESPONSE_HEADERS } from "./headers.ts";
+import { isAllowedOrigin, isSecure, type OriginPolicy } from "./origin.ts";
+import type { Refusal } from "./refusal.ts";
+import { parseUrl } from "./url.ts";
+
+/** How requests are read. */
+export interface RequestPolicy extends OriginPolicy {
+  /** Proxies whose `X-Forwarded-For` counts. */
+  readonly trustProxy: number;
+}
+
+/** What the runtime knows of a request's connection. */
+export interface ConnectionInfo {
+  /** The address of the other end; limits per address need it. A getter is read only when a limit is checked. */
+  readonly socketAddress?: string | undefined;
+}
+
+/** A request, read once. */
+export class Incoming {
+  readonly request: Request;
+  readonly url: URL;
+  readonly policy: RequestPolicy;
+  /** Whether the browser's connection is encrypted. */
+  readonly isSecure: boolean;
+  readonly #connection: ConnectionInfo;
+
+  constructor(request: Request, url: URL, policy: RequestPolicy, connection: ConnectionInfo) {
+    this.request = request;
+    this.url = url;
+    this.policy = policy;
+    this.isSecure = isSecure(url, policy);
+    this.#connection = connection;
+  }
+
+  /** Where the page that sent it comes from. */
+  get origin(): "none" | "allowed" | "foreign" {
+    if (!this.request.headers.has("origin")) return "none";
+    return isAllowedOrigin(this.request, this.url, this.policy) ? "allowed" : "foreign";
+  }
+
+  /** The client's network address, where it is known. */
+  get address(): string | undefined {
+    const { socketAddress } = this.#connection;
+    return clientAddress(this.request, socketAddress, this.policy.trustProxy);
+  }
+
+  /** The key for limits per address; `undefined` where there are none. */
+  get limitKey(): string | undefined {
+    return limitKey(this.address);
+  }
+}
+
+/** Reads a request; `malformed_request` when it has no usable URL. */
+export function readRequest(
+  request: Request,
+  policy: RequestPolicy,
+  connection: ConnectionInfo = {},
+): { readonly ok: true; readonly incoming: Incoming } | Refusal {
+  const target = parseUrl(request);
+  if (!target.ok) return target;
+  return { ok: true, incoming: new Incoming(request, target.url, policy, connection) };
+}
+
+/** Which methods a route lets other allowed origins use (CORS), and whether with cookies. */
+export interface Sharing {
+  readonly methods: string;
+  readonly credentials: boolean;
+}
+
+/** How long a browser may keep the response to a preflight, in seconds. */
+const PREFLIGHT_MAX_AGE_SECONDS = 600;
+/** On https: stay there. */
+const STRICT_TRANSPORT = {
+  "Strict-Transport-Security": "max-age=31536000; includeSubDomains",
+};
+const SECURE_RESPONSE_HEADERS = { ...RESPONSE_HEADERS, ...STRICT_TRANSPORT };
+
+/** The headers of a response: what every response has, and for a shared route what lets allowed origins read it. */
+export function headersFor(
+  incoming: Incoming,
+  sharing?: Sharing,
+): Readonly<Record<string, string>> {
+  const always = incoming.isSecure ? SECURE_RESPONSE_HEADERS : RESPONSE_HEADERS;
+  if (!sharing) return always;
+  if (incoming.origin !== "allowed") return { ...always, Vary: "Origin" };
+  return {
+    ...always,
+    Vary: "Origin",
+    "Access-Control-Allow-Origin": incoming.request.headers.get("origin") as string,
+    "Access-Control-Expose-Headers": "Retry-After",
+    ...(sharing.credentials && { "Access-Control-Allow-Credentials": "true" }),
+  };
+}
+
+/** The response to a CORS preflight of an allowed origin; `undefined` for any other request. */
+export function preflightResponse(incoming: Incoming, sharing: Sharing): Response | undefined {
+  const { method, headers } = incoming.request;
+  const isPreflight = method === "OPTIONS" && headers.has("access-control-request-method");
+  if (!isPreflight || incoming.origin !== "allowed") return undefined;
+  return new Response(null, {
+    status: 204,
+    headers: {
+      ...headersFor(incoming, sharing),
+      "Access-Control-Allow-Methods": sharing.methods,
+      "Access-Control-Allow-Headers": "Authorization,Content-Type",
+      "Access-Control-Max-Age": String(PREFLIGHT_MAX_AGE_SECONDS),
+    },
+  });
+}
+
+/** A JSON response. */
+export function jsonResponse(body: unknown, headers: Readonly<Record<string, string>>): Response {
+  return new Response(JSON.stringify(body), {
+    headers: { ...headers, "Content-Type": "application/json" },
+  });
+}
+
+/** A response without a body: 204. */
+export function emptyResponse(headers: Readonly<Record<string, string>>): Response {
+  return new Response(null, { status: 204, headers });
+}

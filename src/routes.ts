@@ -1,0 +1,134 @@
+import type { Hono } from "hono";
+import type { ChatService } from "./chat/chat.ts";
+import { type Gate, partsOf } from "./gate/gate.ts";
+import { readBearer } from "./gate/token.ts";
+import { DEPENDENCY_DEADLINE_MS, withinDeadline } from "./lib/deadline.ts";
+import { isSameSecret, sha256Hex, toBase64url } from "./lib/encoding.ts";
+import { faultCode } from "./lib/log.ts";
+import {
+  type ConnectionInfo,
+  emptyResponse,
+  headersFor,
+  jsonResponse,
+  readRequest,
+} from "./request/incoming.ts";
+import { refusalResponse, refuse, refuseFor } from "./request/refusal.ts";
+import {
+  allowMethods,
+  createRoutes,
+  declined,
+  limitBody,
+  refused,
+  type RouteEnv,
+} from "./request/routes.ts";
+import { isUserId, isVisitorId } from "./wire/ids.ts";
+import { CHATS_PATH } from "./wire/paths.ts";
+
+/** One probe of the store serves all readiness requests for this long, in milliseconds. */
+const READY_FOR_MS = 1_000;
+
+/**
+ * Everything that the server answers beside the gate's routes and the sockets: chats, pages, health, and
+ * routes for operators.
+ */
+export function createServerRoutes(options: {
+  gate: Gate;
+  chat: ChatService;
+  pages?: Hono<RouteEnv> | undefined;
+  /** Without it there is no route for operators. */
+  adminToken?: string | undefined;
+  /** Only in the demo mode: signs a token for any name. */
+  signDemoToken?: ((user: string) => Promise<string>) | undefined;
+  isStopping: () => boolean;
+}): (request: Request, connection?: ConnectionInfo) => Promise<Response> {
+  const { gate, chat, pages, adminToken, signDemoToken, isStopping } = options;
+  const { authenticator, revocations, policy, log } = partsOf(gate);
+  const app = createRoutes(log);
+
+  if (adminToken !== undefined) {
+    app
+      .delete("/api/admin/identities/:id/sockets", async (c) => {
+        const { incoming } = c.env;
+        const bearer = readBearer(incoming.request.headers.get("authorization"));
+        if (!bearer.ok) return declined(c, bearer, log);
+        const waitMs = authenticator.attempts.waitMs(incoming);
+        if (waitMs > 0) return declined(c, refuseFor(waitMs), log);
+        if (!(await isSameSecret(bearer.token, adminToken))) {
+          authenticator.attempts.fail(incoming);
+          return declined(c, refuse("token_invalid"), log);
+        }
+        const id = c.req.param("id");
+        const kinds = isVisitorId(id) ? (["user", "visitor"] as const) : (["user"] as const);
+        const ended = await Promise.all(kinds.map((kind) => revocations.endAll({ kind, id })));
+        const failed = ended.find((one) => !one.ok);
+        if (failed && !failed.ok) return declined(c, failed, log);
+        return emptyResponse(headersFor(incoming));
+      })
+      .all(allowMethods("DELETE"));
+  }
+
+  if (signDemoToken) {
+    app
+      .use("/api/demo/token", limitBody)
+      .post(async (c) => {
+        const { incoming } = c.env;
+        if (incoming.origin === "foreign") return declined(c, refuse("origin_refused"), log);
+        const body: unknown = await c.req.json().catch(() => undefined);
+        const { name } = (body ?? {}) as { name?: unknown };
+        if (!isUserId(name)) return declined(c, refuse("malformed_request"), log);
+        return jsonResponse({ token: await signDemoToken(name) }, headersFor(incoming));
+      })
+      .all(allowMethods("POST"));
+  }
+
+  app
+    .get("/healthz", (c) => jsonResponse({ status: "ok" }, headersFor(c.env.incoming)))
+    .all(allowMethods("GET, HEAD"));
+
+  const isStoreReady = createProbe(gate);
+  app
+    .get("/readyz", async (c) => {
+      if (isStopping()) return refused(c, refuse("shutting_down"));
+      if (!(await isStoreReady())) return refused(c, refuse("store_unavailable"));
+      return jsonResponse({ status: "ok" }, headersFor(c.env.incoming));
+    })
+    .all(allowMethods("GET, HEAD"));
+
+  if (pages) app.route("/", pages);
+
+  return async (request, connection) => {
+    const { pathname } = new URL(request.url);
+    if (pathname === CHATS_PATH || pathname.startsWith(`${CHATS_PATH}/`)) {
+      return chat.fetch(request, connection);
+    }
+    const read = readRequest(request, policy, connection);
+    if (!read.ok) return refusalResponse(read);
+    return app.fetch(request, { incoming: read.incoming });
+  };
+}
+
+/** Whether the store works and its events arrive: probed with a ticket that was never issued. */
+function createProbe(gate: Gate): () => Promise<boolean> {
+  const { store, revocations, clock, log, randomBytes } = partsOf(gate);
+  let probedAtMs = Number.NEGATIVE_INFINITY;
+  let result: Promise<boolean> = Promise.resolve(false);
+
+  async function probe(): Promise<boolean> {
+    try {
+      const hash = await sha256Hex(toBase64url(randomBytes(32)));
+      await withinDeadline(store.take(hash), DEPENDENCY_DEADLINE_MS, clock);
+      return !revocations.areMissed;
+    } catch (error) {
+      log("error", "store_failed", { code: faultCode(error) });
+      return false;
+    }
+  }
+
+  return () => {
+    if (clock.monotonicMs() - probedAtMs >= READY_FOR_MS) {
+      probedAtMs = clock.monotonicMs();
+      result = probe();
+    }
+    return result;
+  };
+}

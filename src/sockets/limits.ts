@@ -1,0 +1,54 @@
+import { readFileSync } from "node:fs";
+import { requireWhole } from "../gate/options.ts";
+
+/** What sockets may do. 0 switches a limit off, except `maxSockets` and `maxMessageBytes`. */
+export interface SocketLimits {
+  /** Open at once, all together. Default: 80 % of the files that the process may have open. */
+  readonly maxSockets: number;
+  /** Open at once per user or visitor. Default 20. */
+  readonly maxPerIdentity: number;
+  /** Open at once per address (IPv6: per /64), loopback excepted. Default: a quarter of `maxSockets`. */
+  readonly maxPerAddress: number;
+  /** Per user or visitor, over all their sockets, with a burst of as many. Default 20. */
+  readonly messagesPerSecond: number;
+  /** Default 16,384. */
+  readonly maxMessageBytes: number;
+}
+
+/** Share of the descriptor limit for sockets: at the limit itself accepting connections would spin. */
+const SOCKET_SHARE = 0.8;
+/** Share of all sockets that one address may have. */
+const ADDRESS_SHARE = 0.25;
+/** Open files that every system allows. */
+const USUAL_OPEN_FILES = 1_024;
+const MANY = 10_000_000;
+
+/** The limits with their defaults. Throws a `TypeError` or `RangeError` that names the limit. */
+export function readLimits(limits: Partial<SocketLimits> = {}): SocketLimits {
+  const maxSockets = limits.maxSockets ?? Math.floor(maxOpenFiles() * SOCKET_SHARE);
+  const whole = (name: keyof SocketLimits, value: number, least: number) =>
+    requireWhole(value, `limits.${name}`, { least, most: MANY });
+  return {
+    maxSockets: whole("maxSockets", maxSockets, 1),
+    maxPerIdentity: whole("maxPerIdentity", limits.maxPerIdentity ?? 20, 0),
+    maxPerAddress: whole(
+      "maxPerAddress",
+      limits.maxPerAddress ?? Math.ceil(maxSockets * ADDRESS_SHARE),
+      0,
+    ),
+    messagesPerSecond: whole("messagesPerSecond", limits.messagesPerSecond ?? 20, 0),
+    maxMessageBytes: requireWhole(limits.maxMessageBytes ?? 16_384, "limits.maxMessageBytes", {
+      least: 128,
+      most: 16 * 1024 * 1024,
+    }),
+  };
+}
+
+function maxOpenFiles(): number {
+  try {
+    const limits = readFileSync("/proc/self/limits", "utf8");
+    return Number(/^Max open files +(\d+)/m.exec(limits)?.[1] ?? USUAL_OPEN_FILES);
+  } catch {
+    return USUAL_OPEN_FILES;
+  }
+}

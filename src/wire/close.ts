@@ -1,0 +1,31 @@
+/** Why a socket ends, as its Close frame says it (RFC 6455 section 7.4). */
+export interface Close {
+  readonly code: number;
+  readonly reason: string;
+  /** Whether a client should reconnect by itself, with a new credential. */
+  readonly reconnects: boolean;
+}
+
+/**
+ * Every reason for which the server ends a socket. 4000–4499: get a new ticket and reconnect; 4500–4999:
+ * don't reconnect by yourself.
+ */
+export const CLOSE = {
+  unsupportedData: { code: 1003, reason: "Text only", reconnects: true },
+  messageTooBig: { code: 1009, reason: "Message too big", reconnects: true },
+  internalError: { code: 1011, reason: "Server error", reconnects: true },
+  serviceRestart: { code: 1012, reason: "Server restarts", reconnects: true },
+  missedEvents: { code: 1012, reason: "Server missed events", reconnects: true },
+  credentialExpired: { code: 4001, reason: "Credential expired", reconnects: true },
+  noHeartbeat: { code: 4002, reason: "No heartbeat", reconnects: true },
+  slowReader: { code: 4003, reason: "Reads too slowly", reconnects: true },
+  signedOut: { code: 4500, reason: "Signed out", reconnects: false },
+  flooding: { code: 4501, reason: "Too many messages", reconnects: false },
+  badFrames: { code: 4501, reason: "Too many bad frames", reconnects: false },
+  tooManySockets: { code: 4502, reason: "Too many sockets", reconnects: false },
+} as const satisfies Record<string, Close>;
+
+/** Whether a client should reconnect by itself after a socket ended with `code`. */
+export function reconnectsAfter(code: number): boolean {
+  return !Object.values<Close>(CLOSE).some((close) => close.code === code && !close.reconnects);
+}
