@@ -2,13 +2,17 @@ import { expect, test } from "bun:test";
 import { FRAME_ERRORS } from "../src/wire/frames.ts";
 import { readConfig } from "../src/config.ts";
 import { REFUSAL_CODES } from "../src/request/refusal.ts";
-import { CLOSE } from "../src/sockets/sockets.ts";
+import { CLOSE } from "../src/wire/close.ts";
 
 const root = new URL("..", import.meta.url).pathname;
 const readme = await Bun.file(`${root}README.md`).text();
 
 test("the README names every refusal, every error frame and every close code", () => {
-  const names = [...REFUSAL_CODES, ...Object.keys(FRAME_ERRORS), ...Object.values(CLOSE)];
+  const names = [
+    ...REFUSAL_CODES,
+    ...Object.keys(FRAME_ERRORS),
+    ...Object.values(CLOSE).map(({ code }) => code),
+  ];
   expect(names.filter((name) => !readme.includes(`${name}`))).toEqual([]);
 });
 

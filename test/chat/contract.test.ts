@@ -5,15 +5,15 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import {
   type ChatEvent,
-  type ChatLog,
-  MAX_UNKNOWN_RECIPIENTS,
+  type ChatHistory,
+  MAX_UNANSWERED,
   REF_TTL_MS,
   type Retention,
   type Side,
 } from "../../src/chat/history.ts";
 import type { Chat } from "../../src/wire/frames.ts";
-import { redisChatLog } from "../../src/chat/redis.ts";
-import { sqliteChatLog } from "../../src/chat/sqlite.ts";
+import { redisChatHistory } from "../../src/chat/redis.ts";
+import { sqliteChatHistory } from "../../src/chat/sqlite.ts";
 import { createFeed } from "../../src/redis/feed.ts";
 import { type FakeClock, fakeClock } from "../support/clock.ts";
 import { type Listener, listenTo, newChat, newVisitorId, write } from "../support/chat.ts";
@@ -24,7 +24,7 @@ import { startWire, type Wire, type WireName, WIRE_NAMES } from "../support/wire
 const DAY_MS = 86_400_000;
 
 interface OpenLog extends AsyncDisposable {
-  readonly chat: ChatLog;
+  readonly chat: ChatHistory;
   readonly clock: FakeClock;
   readonly told: Listener;
   /** How often it was said that events were missed. */
@@ -41,7 +41,7 @@ interface Subject {
 
 async function openSqlite(path: string, retention?: Partial<Retention>): Promise<OpenLog> {
   const clock = fakeClock();
-  const chat = sqliteChatLog({ path, clock, retention });
+  const chat = sqliteChatHistory({ path, clock, retention });
   return { chat, clock, told: listenTo(chat), gaps: 0, [Symbol.asyncDispose]: () => chat.close() };
 }
 
@@ -53,7 +53,7 @@ async function openRedis(
   const clock = fakeClock();
   const blocking = name === "native" ? wire.transport() : undefined;
   const feed = createFeed({ transport: wire.transport(), blocking, clock, log: () => {} });
-  const chat = redisChatLog({ transport: wire.transport(), feed, clock, retention });
+  const chat = redisChatHistory({ transport: wire.transport(), feed, clock, retention });
   const told = listenTo(chat);
   let gaps = 0;
   feed.start({ hasListeners: () => true, onGap: () => void gaps++ });
@@ -154,9 +154,9 @@ function contract(start: () => Promise<Subject>): void {
   afterAll(() => subject.end());
 
   const all = { limit: 200 };
-  const contents = async (chat: ChatLog, where: Chat) =>
+  const contents = async (chat: ChatHistory, where: Chat) =>
     (await chat.messages(where, all))?.messages.map(({ content }) => content);
-  const list = async (chat: ChatLog, side: Side, id: string) => chat.chats({ side, id }, all);
+  const list = async (chat: ChatHistory, side: Side, id: string) => chat.chats({ side, id }, all);
 
   test("keeps a message as it was written, for both sides", async () => {
     await using log = await subject.open();
@@ -480,7 +480,7 @@ function contract(start: () => Promise<Subject>): void {
 
   describe("what a visitor may write to users whom nobody has seen", () => {
     const tooMany = { ok: false, error: "too_many_recipients" } as const;
-    const writeTo = (chat: ChatLog, visitor: string, user: string) =>
+    const writeTo = (chat: ChatHistory, visitor: string, user: string) =>
       chat.append({
         chat: { user, visitor },
         from: "visitor",
@@ -491,7 +491,7 @@ function contract(start: () => Promise<Subject>): void {
     test("a few of them, and to those as often as wanted", async () => {
       await using log = await subject.open();
       const visitor = newVisitorId();
-      const users = Array.from({ length: MAX_UNKNOWN_RECIPIENTS }, () => newChat().user);
+      const users = Array.from({ length: MAX_UNANSWERED }, () => newChat().user);
       for (const user of users) await write(log.chat, { user, visitor }, "x");
       expect(await writeTo(log.chat, visitor, newChat().user)).toEqual(tooMany);
       for (const user of users) await write(log.chat, { user, visitor }, "y");
@@ -501,7 +501,7 @@ function contract(start: () => Promise<Subject>): void {
     test("a user who was seen doesn't count, and one who comes makes room for another", async () => {
       await using log = await subject.open();
       const visitor = newVisitorId();
-      const users = Array.from({ length: MAX_UNKNOWN_RECIPIENTS }, () => newChat().user);
+      const users = Array.from({ length: MAX_UNANSWERED }, () => newChat().user);
       const known = newChat().user;
       await log.chat.meet(known);
       await log.chat.meet(known);
@@ -516,22 +516,22 @@ function contract(start: () => Promise<Subject>): void {
     test("a user may write to as many visitors as there are", async () => {
       await using log = await subject.open();
       const { user } = newChat();
-      for (let n = 0; n <= MAX_UNKNOWN_RECIPIENTS; n++) {
+      for (let n = 0; n <= MAX_UNANSWERED; n++) {
         await write(log.chat, { user, visitor: newVisitorId() }, "x", { from: "user" });
       }
-      expect(await list(log.chat, "user", user)).toHaveLength(MAX_UNKNOWN_RECIPIENTS + 1);
+      expect(await list(log.chat, "user", user)).toHaveLength(MAX_UNANSWERED + 1);
     });
 
     test("what comes too much is not kept, also when all of it comes at once", async () => {
       await using log = await subject.open();
       const visitor = newVisitorId();
       const outcomes = await Promise.all(
-        Array.from({ length: 3 * MAX_UNKNOWN_RECIPIENTS }, () =>
+        Array.from({ length: 3 * MAX_UNANSWERED }, () =>
           writeTo(log.chat, visitor, newChat().user),
         ),
       );
-      expect(outcomes.filter(({ ok }) => ok)).toHaveLength(MAX_UNKNOWN_RECIPIENTS);
-      expect(await list(log.chat, "visitor", visitor)).toHaveLength(MAX_UNKNOWN_RECIPIENTS);
+      expect(outcomes.filter(({ ok }) => ok)).toHaveLength(MAX_UNANSWERED);
+      expect(await list(log.chat, "visitor", visitor)).toHaveLength(MAX_UNANSWERED);
     });
   });
 
@@ -807,14 +807,14 @@ describe("SQLite in a file", () => {
     test.each(SPOILED)("%s", async (_, spoil) => {
       await withFile(async (path) => {
         using _held = (await spoil(path)) ?? undefined;
-        expect(() => sqliteChatLog({ path, clock: fakeClock() })).toThrow();
+        expect(() => sqliteChatHistory({ path, clock: fakeClock() })).toThrow();
       });
     });
 
     test("in a folder that isn't there", () =>
       withFile(async (path) => {
         expect(() =>
-          sqliteChatLog({ path: join(path, "chat.sqlite"), clock: fakeClock() }),
+          sqliteChatHistory({ path: join(path, "chat.sqlite"), clock: fakeClock() }),
         ).toThrow();
       }));
 
@@ -825,7 +825,7 @@ describe("SQLite in a file", () => {
           file.run("CREATE TABLE invoices (id INTEGER)");
         }
         const before = await Bun.file(path).bytes();
-        expect(() => sqliteChatLog({ path, clock: fakeClock() })).toThrow();
+        expect(() => sqliteChatHistory({ path, clock: fakeClock() })).toThrow();
         expect(await Bun.file(path).bytes()).toEqual(before);
       }));
 
@@ -835,7 +835,7 @@ describe("SQLite in a file", () => {
         file.run("CREATE TABLE messages (id INTEGER)");
         file.run("PRAGMA user_version = 1");
         const clock = fakeClock();
-        expect(() => sqliteChatLog({ path, clock })).toThrow();
+        expect(() => sqliteChatHistory({ path, clock })).toThrow();
         expect(clock.timers).toBe(0);
       }));
   });

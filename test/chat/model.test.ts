@@ -1,6 +1,6 @@
 import { expect, test } from "bun:test";
 import fc from "fast-check";
-import { sqliteChatLog } from "../../src/chat/sqlite.ts";
+import { sqliteChatHistory } from "../../src/chat/sqlite.ts";
 import { fakeClock } from "../support/clock.ts";
 import { startServer, type TestServer } from "../support/server.ts";
 import type { Frame, TestSocket } from "../support/socket.ts";
@@ -363,8 +363,8 @@ test("whatever people do and in whatever order, lists, pages and tabs are what a
     fc.asyncProperty(steps, async (all) => {
       const clock = fakeClock();
       await using server = startServer({
-        ...{ clock, chat: sqliteChatLog({ path: ":memory:", clock }) },
-        socketLimits: { messagesPerSecond: 0 },
+        ...{ clock, history: sqliteChatHistory({ path: ":memory:", clock }) },
+        limits: { messagesPerSecond: 0 },
       });
       const world = new World(server);
       await world.begin();

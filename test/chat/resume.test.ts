@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import type { ChatLog, MessagePage } from "../../src/chat/history.ts";
-import { redisChatLog } from "../../src/chat/redis.ts";
-import { sqliteChatLog } from "../../src/chat/sqlite.ts";
+import type { ChatHistory, MessagePage } from "../../src/chat/history.ts";
+import { redisChatHistory } from "../../src/chat/redis.ts";
+import { sqliteChatHistory } from "../../src/chat/sqlite.ts";
 import { createFeed } from "../../src/redis/feed.ts";
 import { nativeRedisTransport } from "../../src/redis/native.ts";
 import { redisTicketStore } from "../../src/gate/redis.ts";
@@ -16,13 +16,13 @@ import { createTab, idOf, type Tab } from "../support/tab.ts";
 const USER = "alice";
 
 /** A log whose pages can be held back once they have been read. */
-function withHeldPages(inner: ChatLog): {
-  chat: ChatLog;
+function withHeldPages(inner: ChatHistory): {
+  chat: ChatHistory;
   /** Holds back the next page; resolves when it has been read. */
   hold(): { read: Promise<void>; release(): void };
 } {
   let held: ((page: MessagePage | undefined) => Promise<void>) | undefined;
-  const chat: ChatLog = {
+  const chat: ChatHistory = {
     ...inner,
     async messages(where, page) {
       const found = await inner.messages(where, page);
@@ -56,10 +56,10 @@ function overSocket({ socket }: Tab): string[] {
 
 describe("a client that opens its socket first and then asks for what it has missed", () => {
   const clock: FakeClock = fakeClock();
-  const held = withHeldPages(sqliteChatLog({ path: ":memory:", clock }));
+  const held = withHeldPages(sqliteChatHistory({ path: ":memory:", clock }));
   let server: TestServer;
   beforeAll(() => {
-    server = startServer({ chat: held.chat, clock, socketLimits: { messagesPerSecond: 0 } });
+    server = startServer({ chat: held.chat, clock, limits: { messagesPerSecond: 0 } });
   });
   afterAll(() => server[Symbol.asyncDispose]());
 
@@ -154,10 +154,10 @@ describeWith("redis-server")("on a server that hears late of what others keep", 
       ...{ transport: nativeRedisTransport({ url: redis.url }), clock, log: () => {} },
       blocking: nativeRedisTransport({ url: feedProxy.url }),
     });
-    const chat = redisChatLog({ transport: nativeRedisTransport(redis), feed, clock });
+    const chat = redisChatHistory({ transport: nativeRedisTransport(redis), feed, clock });
     const store = redisTicketStore(nativeRedisTransport(redis), feed);
     const server = startServer({
-      ...{ chat, store, feed, clock, socketLimits: { messagesPerSecond: 0 } },
+      ...{ chat, store, feed, clock, limits: { messagesPerSecond: 0 } },
     });
     return {
       server,

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import type { ChatLog } from "../../src/chat/history.ts";
-import { sqliteChatLog } from "../../src/chat/sqlite.ts";
+import type { ChatHistory } from "../../src/chat/history.ts";
+import { sqliteChatHistory } from "../../src/chat/sqlite.ts";
 import { newVisitorId, write } from "../support/chat.ts";
 import { fakeClock } from "../support/clock.ts";
 import { forge } from "../support/keys.ts";
@@ -11,11 +11,11 @@ const clock = fakeClock();
 const FRIEND = "https://friend.example";
 
 let server: TestServer;
-let chat: ChatLog;
+let chat: ChatHistory;
 let users = 0;
 
 beforeAll(() => {
-  chat = sqliteChatLog({ path: ":memory:", clock });
+  chat = sqliteChatHistory({ path: ":memory:", clock });
   server = startServer({ chat, clock });
 });
 afterAll(() => server[Symbol.asyncDispose]());
@@ -444,7 +444,7 @@ describe("methods", () => {
 
 describe("pages of other origins", () => {
   async function withFriend(run: (friendly: TestServer) => Promise<void>): Promise<void> {
-    await using friendly = startServer({ allowedOrigins: [FRIEND] });
+    await using friendly = startServer({ origins: [FRIEND] });
     await run(friendly);
   }
   const cors = ({ headers }: Answer) =>
@@ -497,10 +497,10 @@ describe("pages of other origins", () => {
 
 describe("when the log can't be asked", () => {
   test("every route answers 503 and says when to come back; afterwards all is well", async () => {
-    const inner = sqliteChatLog({ path: ":memory:", clock });
+    const inner = sqliteChatHistory({ path: ":memory:", clock });
     let isDown = true;
     const failing = new Proxy(inner, {
-      get(target, name: keyof ChatLog) {
+      get(target, name: keyof ChatHistory) {
         if (!isDown || name === "start" || name === "close") return target[name];
         return async () => {
           throw new Error("disk on fire: c4nary");

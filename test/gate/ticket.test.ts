@@ -360,7 +360,7 @@ describe("a ticket over the wire", () => {
   });
 
   test("of 16 clients at once exactly one gets in, 200 times", async () => {
-    await using gate = startGate({ socketLimits: { maxPerIdentity: 0 } });
+    await using gate = startGate({ limits: { maxPerIdentity: 0 } });
     for (let round = 0; round < 200; round++) {
       const ticket = await gate.ticket();
       const answers = await Promise.all(Array.from({ length: 16 }, () => gate.knock(ticket)));

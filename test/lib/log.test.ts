@@ -22,7 +22,7 @@ function linesOf(
 test("an event is one line of JSON with time, level, event and its fields, in this order", () => {
   const fields = { user: "alice", code: "token_invalid", durationMs: 3 } satisfies LogFields;
   expect(linesOf((log) => log("info", "socket_opened", fields))).toEqual([
-    '{"time":"2026-01-01T00:00:00.000Z","level":"info","event":"socket_opened","code":"token_invalid","user":"alice","durationMs":3}\n',
+    '{"time":"2026-01-01T00:00:00.000Z","level":"info","refused":"socket_opened","code":"token_invalid","user":"alice","durationMs":3}\n',
   ]);
 });
 
@@ -42,7 +42,7 @@ describe("levels", () => {
     ["silent", []],
   ])("%s lets through what is as grave or graver", (level, expected) => {
     const lines = linesOf((log) => {
-      for (const each of ["debug", "info", "warn", "error"] as const) log(each, "event");
+      for (const each of ["debug", "info", "warn", "error"] as const) log(each, "refused");
     }, level);
     expect(lines.map((line) => JSON.parse(line).level)).toEqual(expected);
   });
@@ -62,14 +62,14 @@ describe("fields", () => {
       ...{ constructor: canary, hasOwnProperty: canary, user: "alice" },
     } as LogFields;
     Object.setPrototypeOf(smuggled, { password: canary });
-    const [line = ""] = linesOf((log) => log("info", "event", smuggled));
+    const [line = ""] = linesOf((log) => log("info", "refused", smuggled));
     expect(line).not.toContain(canary);
-    expect(Object.keys(JSON.parse(line))).toEqual(["time", "level", "event", "user"]);
+    expect(Object.keys(JSON.parse(line))).toEqual(["time", "level", "refused", "user"]);
   });
 
   test("those without a value are left out, falsy ones aren't", () => {
     const [line = ""] = linesOf((log) =>
-      log("info", "event", {
+      log("info", "refused", {
         code: 0,
         user: "",
         durationMs: 0,
@@ -77,11 +77,11 @@ describe("fields", () => {
       }),
     );
     const { time: _, ...rest } = JSON.parse(line);
-    expect(rest).toEqual({ level: "info", event: "event", code: 0, user: "", durationMs: 0 });
+    expect(rest).toEqual({ level: "info", event: "refused", code: 0, user: "", durationMs: 0 });
   });
 
   test("a long value is cut, so that nobody fills the disk", () => {
-    const [line = ""] = linesOf((log) => log("info", "event", { user: "x".repeat(100_000) }));
+    const [line = ""] = linesOf((log) => log("info", "refused", { user: "x".repeat(100_000) }));
     expect(JSON.parse(line).user).toBe("x".repeat(300));
   });
 });
@@ -89,7 +89,7 @@ describe("fields", () => {
 describe("whatever a value contains, it makes one line", () => {
   test.each([
     ["CR LF", "alice\r\n{}"],
-    ["a forged line", 'alice"}\n{"level":"error","event":"forged"}'],
+    ["a forged line", 'alice"}\n{"level":"error","refused":"forged"}'],
     ["an ANSI escape", "\x1b[2Jalice\x1b[31m"],
     ["a C1 escape", "\x9b31malice"],
     ["NEL", "alice\x85bob"],
@@ -98,24 +98,24 @@ describe("whatever a value contains, it makes one line", () => {
     ["half a surrogate pair", "alice\ud800"],
     ["a pair cut in half at the end", `${"x".repeat(299)}🦊`],
   ])("%s", (_, user) => {
-    const lines = linesOf((log) => log("info", "event", { user }));
+    const lines = linesOf((log) => log("info", "refused", { user }));
     expect(lines).toHaveLength(1);
     const line = lines[0] as string;
     expect(line.slice(0, -1)).not.toMatch(/[\p{Cc}\u2028\u2029]/u);
     expect(line.endsWith("}\n")).toBe(true);
     expect(line.isWellFormed()).toBe(true);
     expect(JSON.parse(line).user).toBe(user.slice(0, 300));
-    expect(JSON.parse(line).event).toBe("event");
+    expect(JSON.parse(line).event).toBe("refused");
   });
 
   test("anything at all", () => {
     const value = fc.string({ unit: "binary", maxLength: 400 });
     fc.assert(
       fc.property(value, value, (user, note) => {
-        const [line = "", ...more] = linesOf((log) => log("warn", "event", { user, note }));
+        const [line = "", ...more] = linesOf((log) => log("warn", "refused", { user, note }));
         expect(more).toEqual([]);
         expect(line.slice(0, -1)).not.toMatch(/[\p{Cc}\u2028\u2029]/u);
-        expect(JSON.parse(line)).toMatchObject({ user: user.slice(0, 300), event: "event" });
+        expect(JSON.parse(line)).toMatchObject({ user: user.slice(0, 300), event: "refused" });
       }),
     );
   });

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import type { SocketHandlers } from "../../src/sockets/sockets.ts";
+import type { SocketHandlers } from "../../src/sockets/socket.ts";
 import { memoryTicketStore } from "../../src/gate/memory.ts";
 import { signToken } from "../../src/gate/token.ts";
 import { startProcess, type TestProcess } from "../support/process.ts";

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { limitKey, peerAddress } from "../../src/request/address.ts";
+import { limitKey, clientAddress } from "../../src/request/address.ts";
 
 function forwarded(value: string | undefined): Request {
   return new Request("http://127.0.0.1/", {
@@ -8,7 +8,7 @@ function forwarded(value: string | undefined): Request {
   });
 }
 
-describe("peerAddress", () => {
+describe("clientAddress", () => {
   const cases: [name: string, header: string | undefined, trustProxy: number, address: string][] = [
     ["no proxy: the connection's, whatever the header says", "192.0.2.1", 0, "10.0.0.1"],
     ["one proxy: what it saw", "192.0.2.1", 1, "192.0.2.1"],
@@ -28,11 +28,11 @@ describe("peerAddress", () => {
     ["longer than any address", "1".repeat(46), 1, "10.0.0.1"],
   ];
   test.each(cases)("%s", (_, header, trustProxy, address) => {
-    expect(peerAddress(forwarded(header), "10.0.0.1", trustProxy)).toBe(address);
+    expect(clientAddress(forwarded(header), "10.0.0.1", trustProxy)).toBe(address);
   });
 
   test("no connection, no header: unknown", () => {
-    expect(peerAddress(forwarded(undefined), undefined, 1)).toBeUndefined();
+    expect(clientAddress(forwarded(undefined), undefined, 1)).toBeUndefined();
   });
 
   test("nothing that a client writes before the proxies' entries counts", () => {
@@ -42,7 +42,7 @@ describe("peerAddress", () => {
         fc.array(fc.ipV4(), { minLength: 1, maxLength: 4 }),
         (forged, seen) => {
           const request = forwarded([...forged, ...seen].join(", "));
-          expect(peerAddress(request, "10.0.0.1", seen.length)).toBe(seen[0] as string);
+          expect(clientAddress(request, "10.0.0.1", seen.length)).toBe(seen[0] as string);
         },
       ),
     );

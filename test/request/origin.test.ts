@@ -79,7 +79,7 @@ function bytes(text: string): string {
 
 describe("a handshake from a page", () => {
   test.each([APP, IPV6])("of the listed origin %s is let in", async (origin) => {
-    await using gate = startGate({ allowedOrigins: [APP, IPV6] });
+    await using gate = startGate({ origins: [APP, IPV6] });
     const answer = await gate.knock(await gate.ticket(), { Origin: origin });
     expect(answer.status).toBe(101);
   });
@@ -87,7 +87,7 @@ describe("a handshake from a page", () => {
   test.each(LOOK_ALIKES)(
     "of a look-alike is refused before the ticket is touched: %s",
     async (_, origin) => {
-      await using gate = startGate({ allowedOrigins: [APP, IPV6] });
+      await using gate = startGate({ origins: [APP, IPV6] });
       const answer = await gate.turnAway((ticket) =>
         handshake(`/ws/chat?ticket=${ticket}`, { Origin: bytes(origin) }),
       );
@@ -96,7 +96,7 @@ describe("a handshake from a page", () => {
   );
 
   test("that sends two origins is refused", async () => {
-    await using gate = startGate({ allowedOrigins: [APP] });
+    await using gate = startGate({ origins: [APP] });
     for (const Origin of [
       [APP, APP],
       [APP, "https://evil.test"],
@@ -113,7 +113,7 @@ describe("a handshake from a page", () => {
     await using gate = startGate();
     const own = { Host: `127.0.0.1:${gate.port}`, Origin: gate.origin };
     expect((await gate.knock(await gate.ticket(), own)).status).toBe(101);
-    await using listed = startGate({ allowedOrigins: [APP] });
+    await using listed = startGate({ origins: [APP] });
     const answer = await listed.turnAway((ticket) =>
       handshake(`/ws/chat?ticket=${ticket}`, {
         Host: `127.0.0.1:${listed.port}`,
@@ -150,7 +150,7 @@ describe("a handshake from a page", () => {
 
 describe("a handshake from no page", () => {
   test("needs no origin with a ticket", async () => {
-    await using gate = startGate({ allowedOrigins: [APP] });
+    await using gate = startGate({ origins: [APP] });
     expect((await gate.knock(await gate.ticket())).status).toBe(101);
   });
 

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import type { SocketHandlers } from "../../src/sockets/sockets.ts";
+import type { SocketHandlers } from "../../src/sockets/socket.ts";
 import { closing, frame, OPCODE, openRawSocket, type RawSocket } from "../support/frame.ts";
 import { startServer, type TestServer } from "../support/server.ts";
 import type { TestSocket } from "../support/socket.ts";
@@ -16,8 +16,8 @@ function start(): TestServer & { readonly events: string[] } {
     },
     close: (_, { id }) => void events.push(`${id} closed`),
   };
-  const socketLimits = { maxMessageBytes: LIMIT, messagesPerSecond: 0, maxPerIdentity: 0 };
-  return Object.assign(startServer({ handlers, socketLimits }), { events });
+  const limits = { maxMessageBytes: LIMIT, messagesPerSecond: 0, maxPerIdentity: 0 };
+  return Object.assign(startServer({ handlers, limits }), { events });
 }
 
 async function openRaw(server: TestServer, user = "mallory"): Promise<RawSocket> {
@@ -290,7 +290,7 @@ describe("many of them", () => {
   test("200 half-finished messages are held in bounded memory, and end with the heartbeat", async () => {
     await using server = startServer({
       handlers: { message() {} },
-      socketLimits: { maxMessageBytes: 65_536, maxPerIdentity: 0 },
+      limits: { maxMessageBytes: 65_536, maxPerIdentity: 0 },
     });
     const sockets = await Promise.all(Array.from({ length: 200 }, () => openRaw(server)));
     Bun.gc(true);

@@ -329,7 +329,7 @@ describe("a share of the server", () => {
       open: (_, { id }) => void told.push(`open ${id}`),
       close: (_, { id }) => void told.push(`close ${id}`),
     };
-    await using server = startServer({ handlers, socketLimits: { maxPerIdentity: 2 } });
+    await using server = startServer({ handlers, limits: { maxPerIdentity: 2 } });
     const first = await server.openUser("alice");
     await using second = await server.openUser("alice");
     const third = await server.openUser("alice");
@@ -347,7 +347,7 @@ describe("a share of the server", () => {
   });
 
   test("has room for the next socket of one that was told to come again, and no more", async () => {
-    await using server = startServer({ handlers: echo(), socketLimits: { maxPerIdentity: 2 } });
+    await using server = startServer({ handlers: echo(), limits: { maxPerIdentity: 2 } });
     const open = async (ttlMs: number) => {
       const answer = await server.mint(await server.token("alice", { ttlMs }));
       const { ticket } = (await answer.json()) as { ticket: string };
@@ -369,7 +369,7 @@ describe("a share of the server", () => {
   });
 
   test("of a visitor is per cookie, on whatever machine it is", async () => {
-    await using server = startServer({ handlers: echo(), socketLimits: { maxPerIdentity: 1 } });
+    await using server = startServer({ handlers: echo(), limits: { maxPerIdentity: 1 } });
     const cookie = await server.visitorCookie();
     await using first = await server.openVisitor(cookie);
     const second = await server.openVisitor(cookie);
@@ -385,7 +385,7 @@ describe("a share of the server", () => {
     async (_, message) => {
       await using server = startServer({
         handlers: echo(),
-        socketLimits: { messagesPerSecond: 5 },
+        limits: { messagesPerSecond: 5 },
       });
       using socket = await openRawUser(server);
       await using other = await server.openUser("alice");
@@ -412,7 +412,7 @@ describe("a share of the server", () => {
           await gate.promise;
         },
       },
-      socketLimits: { messagesPerSecond: 0 },
+      limits: { messagesPerSecond: 0 },
     });
     const socket = await server.openUser();
     for (let message = 0; message < 1_100; message++) socket.send("hello");
@@ -425,7 +425,7 @@ describe("a share of the server", () => {
   test.each([128, 16_384, 70_000])(
     "is so many bytes a message: %d pass, one more gets 1009",
     async (maxMessageBytes) => {
-      await using server = startServer({ handlers: echo(), socketLimits: { maxMessageBytes } });
+      await using server = startServer({ handlers: echo(), limits: { maxMessageBytes } });
       await using socket = await server.openUser();
       socket.socket.send("é".repeat(maxMessageBytes / 2));
       await socket.next();
@@ -446,7 +446,7 @@ describe("a share of the server", () => {
   });
 
   test("of all sockets is bounded: further ones get 429, a ticket isn't spent, and there is room again when somebody leaves", async () => {
-    await using server = startServer({ handlers: echo(), socketLimits: { maxSockets: 2 } });
+    await using server = startServer({ handlers: echo(), limits: { maxSockets: 2 } });
     await using first = await server.openUser();
     const second = await server.openVisitor();
     const ticket = await server.ticket("bob");
@@ -487,7 +487,7 @@ describe("a share of the server", () => {
     "holds when more come at once than there is room: %s",
     async (_, { maxSockets, ...rest }) => {
       const store = watchStore(memoryTicketStore());
-      await using server = startServer({ store, handlers: echo(), socketLimits: { maxSockets } });
+      await using server = startServer({ store, handlers: echo(), limits: { maxSockets } });
       const tickets = await Promise.all(Array.from({ length: 20 }, () => server.ticket()));
       const held = "hold" in rest ? store.hold() : undefined;
       const knocks = tickets.map((ticket) =>
@@ -610,7 +610,7 @@ describe("a stop", () => {
 
 describe("what a socket leaves behind", () => {
   test("is nothing: after 1,000 of them no socket, no timer and no memory of one", async () => {
-    await using server = startServer({ socketLimits: { maxPerIdentity: 0 } });
+    await using server = startServer({ limits: { maxPerIdentity: 0 } });
     const timers = server.clock.timers;
     const sets = heapStats().objectTypeCounts.Set ?? 0;
     for (let round = 0; round < 20; round++) {

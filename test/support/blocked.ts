@@ -2,30 +2,29 @@
  * A server of its own whose clock runs 25 times as fast, so that a beat takes a second. A message `block`
  * keeps the whole process busy for 2 s: nearly a minute of its time.
  */
-import { createDeps } from "../../src/gate/gate.ts";
+import { createGate } from "../../src/gate/gate.ts";
+import { systemClock } from "../../src/lib/clock.ts";
 import { serve } from "../../src/sockets/serve.ts";
 import { SESSION_SECRET, TOKEN_SECRET } from "./people.ts";
 
 const SPEED = 25;
 const startedAtMs = Date.now();
 
-const deps = createDeps({
-  keys: { secret: TOKEN_SECRET },
-  sessionSecret: SESSION_SECRET,
+const gate = createGate({
+  users: { secret: TOKEN_SECRET },
+  visitors: { secret: SESSION_SECRET },
   ticketsPerMinute: 0,
   log: () => {},
   clock: {
     nowMs: () => startedAtMs,
     monotonicMs: () => performance.now() * SPEED,
-    every(intervalMs, run) {
-      const timer = setInterval(run, intervalMs / SPEED);
-      return () => clearInterval(timer);
-    },
+    every: (intervalMs, run) => systemClock.every(intervalMs / SPEED, run),
+    after: (delayMs, run) => systemClock.after(delayMs / SPEED, run),
   },
 });
-const server = serve({
-  ...deps,
-  handlers: {
+const server = serve(
+  gate,
+  {
     message(socket, _, text) {
       if (text === "block") {
         const endMs = performance.now() + 2_000;
@@ -34,6 +33,6 @@ const server = serve({
       socket.send(JSON.stringify({ echo: text }));
     },
   },
-  socketLimits: { maxPerIdentity: 0 },
-});
+  { limits: { maxPerIdentity: 0 } },
+);
 process.stdout.write(`${server.url.origin}\n`);

@@ -1,5 +1,5 @@
-import type { ChatEvent, ChatLog, Side } from "../../src/chat/history.ts";
-import type { Chat } from "../../src/wire/frames.ts";
+import type { Chat, ChatEvent, ChatHistory } from "../../src/chat/history.ts";
+import type { Side } from "../../src/wire/frames.ts";
 import { toBase64url } from "../../src/lib/encoding.ts";
 
 /** An id as visitors have it. */
@@ -23,7 +23,7 @@ export interface Listener {
 }
 
 /** Starts the log and keeps what it tells. */
-export function listenTo(chat: ChatLog): Listener {
+export function listenTo(chat: ChatHistory): Listener {
   const events: ChatEvent[] = [];
   const waiting = new Set<() => void>();
   chat.start((event) => {
@@ -61,7 +61,7 @@ interface WriteOptions {
 
 /** Keeps a message, which nothing forbids; its id comes back. */
 export async function write(
-  log: ChatLog,
+  log: ChatHistory,
   chat: Chat,
   content: string,
   { from = "visitor", atMs = 1_800_000_000_000, ...rest }: WriteOptions = {},

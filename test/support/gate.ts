@@ -41,7 +41,7 @@ export function startGate({
       expect(server.logLines.join("")).not.toContain(ticket);
       const next = await knock(
         ticket,
-        options.allowedOrigins ? { Origin: options.allowedOrigins[0] as string } : {},
+        options.origins ? { Origin: options.origins[0] as string } : {},
       );
       expect(next.status).toBe(101);
       return answer;

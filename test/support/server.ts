@@ -1,9 +1,22 @@
-import { createDeps, type Deps, type DepsOptions } from "../../src/gate/gate.ts";
+import type { Hono } from "hono";
+import { createChat } from "../../src/chat/chat.ts";
+import type { ChatHistory } from "../../src/chat/history.ts";
+import { sqliteChatHistory } from "../../src/chat/sqlite.ts";
+import {
+  createGate,
+  type Gate,
+  type GateOptions,
+  type GateParts,
+  partsOf,
+} from "../../src/gate/gate.ts";
+import type { TokenKeys } from "../../src/gate/token.ts";
 import { createLog } from "../../src/lib/log.ts";
-import { type RunningServer, serve, type ServeOptions } from "../../src/sockets/serve.ts";
-import { createChat } from "../../src/chat/hub.ts";
-import { sqliteChatLog } from "../../src/chat/sqlite.ts";
-import { fakeClock, type FakeClock } from "./clock.ts";
+import type { RouteEnv } from "../../src/request/routes.ts";
+import { createServerRoutes } from "../../src/routes.ts";
+import type { SocketLimits } from "../../src/sockets/limits.ts";
+import { type RunningServer, serve } from "../../src/sockets/serve.ts";
+import type { SocketHandlers } from "../../src/sockets/socket.ts";
+import { fakeClock, type FakeClock, underClock } from "./clock.ts";
 import { type People, peopleOf, SESSION_SECRET, TOKEN_SECRET } from "./people.ts";
 
 export { SESSION_SECRET, TOKEN_SECRET };
@@ -11,7 +24,8 @@ export { SESSION_SECRET, TOKEN_SECRET };
 /** A server in this process, on a port of its own, with a clock that stands still and a log that is kept. */
 export interface TestServer extends People, AsyncDisposable {
   readonly server: RunningServer;
-  readonly deps: Deps;
+  readonly gate: Gate;
+  readonly parts: GateParts;
   readonly clock: FakeClock;
   readonly port: number;
   /** `http://127.0.0.1:<port>`: the server's own origin, too. */
@@ -20,39 +34,62 @@ export interface TestServer extends People, AsyncDisposable {
   readonly logLines: readonly string[];
 }
 
-export function startServer(
-  options: Partial<DepsOptions> &
-    Partial<Pick<ServeOptions, "handlers" | "socketLimits" | "pages" | "port">> = {},
-): TestServer {
-  const clock = (options.clock as FakeClock | undefined) ?? fakeClock();
+export interface TestServerOptions extends Partial<Omit<GateOptions, "clock" | "visitors">> {
+  /** In place of `users`: how bearer tokens are verified. */
+  keys?: TokenKeys;
+  issuer?: string;
+  audience?: string;
+  userClaim?: string;
+  sessionSecret?: Uint8Array;
+  clock?: FakeClock;
+  history?: ChatHistory;
+  /** In place of the chat's. */
+  handlers?: SocketHandlers;
+  limits?: Partial<SocketLimits>;
+  pages?: Hono<RouteEnv>;
+  port?: number;
+  adminToken?: string;
+  signDemoToken?: (user: string) => Promise<string>;
+}
+
+export function startServer(options: TestServerOptions = {}): TestServer {
+  const { clock = fakeClock(), keys = { secret: TOKEN_SECRET }, sessionSecret } = options;
+  const { issuer, audience, userClaim, handlers, limits, pages, port, adminToken } = options;
   const logLines: string[] = [];
   const log = createLog({ level: "debug", clock, write: (line) => void logLines.push(line) });
-  const chat = options.chat ?? sqliteChatLog({ path: ":memory:", clock });
-  const deps = createDeps({
-    chat,
-    keys: { secret: TOKEN_SECRET },
-    sessionSecret: SESSION_SECRET,
-    clock,
+  const gate = createGate({
+    users: { ...keys, issuer, audience, userClaim },
+    visitors: { secret: sessionSecret ?? SESSION_SECRET },
     log,
     ticketsPerMinute: 0,
     ...options,
+    clock,
   });
-  const { handlers = createChat(chat, deps), socketLimits, pages, port } = options;
-  const server = serve({
-    ...{ ...deps, handlers },
-    ...(socketLimits && { socketLimits }),
-    ...(pages && { pages }),
-    ...(port && { port }),
+  const history = options.history ?? sqliteChatHistory({ path: ":memory:", clock });
+  const chat = createChat(gate, history);
+  const server: RunningServer = serve(gate, handlers ?? chat.handlers, {
+    limits,
+    port,
+    fetch: createServerRoutes({
+      ...{ gate, chat, pages, adminToken },
+      signDemoToken: options.signDemoToken,
+      isStopping: () => server.isStopping,
+    }),
   });
   const origin = server.url.origin;
   return {
     ...peopleOf(origin, { nowMs: clock.nowMs }),
     server,
-    deps,
+    gate,
+    parts: partsOf(gate),
     clock,
     port: Number(server.url.port),
     origin,
     logLines,
-    [Symbol.asyncDispose]: () => server.stop(),
+    async [Symbol.asyncDispose]() {
+      await underClock(clock, server.stop());
+      if (handlers) await history.close();
+      await gate.close();
+    },
   };
 }

@@ -1,11 +1,10 @@
 import { createPages } from "../../src/page/pages.ts";
-import type { DepsOptions } from "../../src/gate/gate.ts";
-import { sqliteChatLog } from "../../src/chat/sqlite.ts";
+import { sqliteChatHistory } from "../../src/chat/sqlite.ts";
 import { signToken } from "../../src/gate/token.ts";
 import type { Browser, BrowserContext, Page } from "./browser.ts";
 import { collectComplaints } from "./browser.ts";
 import { fakeClock } from "./clock.ts";
-import { startServer, type TestServer, TOKEN_SECRET } from "./server.ts";
+import { startServer, type TestServer, type TestServerOptions, TOKEN_SECRET } from "./server.ts";
 
 /** A server with its pages, in the demo mode unless said otherwise. With a `path`, chats outlive it. */
 export function startSite(
@@ -15,14 +14,14 @@ export function startSite(
     path?: string;
     /** How long a demo token lives. Default: an hour. */
     tokenTtlMs?: number;
-  } & Partial<DepsOptions> = {},
+  } & TestServerOptions = {},
 ): TestServer {
   const { demo = true, path = ":memory:", tokenTtlMs = 3_600_000 } = options;
   const clock = fakeClock();
   return startServer({
     ...options,
     clock,
-    chat: sqliteChatLog({ path, clock }),
+    history: sqliteChatHistory({ path, clock }),
     pages: createPages({ demo }),
     ...(demo && {
       signDemoToken: (user: string) =>

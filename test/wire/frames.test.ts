@@ -21,7 +21,7 @@ let user: TestSocket;
 let probes = 0;
 
 beforeAll(async () => {
-  server = startServer({ socketLimits: { messagesPerSecond: 0 } });
+  server = startServer({ limits: { messagesPerSecond: 0 } });
   cookie = await server.visitorCookie();
   visitorId = visitorIdOf(cookie);
 });
