@@ -33,12 +33,23 @@ export function isCanonicalBase64url(text: string): boolean {
   return spare === 2 ? /[AQgw]$/.test(text) : /[AEIMQUYcgkosw048]$/.test(text);
 }
 
+/** The hash of Bun, where that is the runtime. */
+const bun: { CryptoHasher: new (algorithm: "sha256") => SyncHash } | undefined = Reflect.get(
+  globalThis,
+  "Bun",
+);
+
+interface SyncHash {
+  update(text: string): SyncHash;
+  digest(encoding: "hex"): string;
+}
+
 /**
- * SHA-256 of a string in lower-case hex. Synchronous where the runtime can (a hop to WebCrypto's thread
+ * SHA-256 of a string in lower-case hex. Synchronous where the runtime allows it (a hop to WebCrypto's thread
  * costs more than the hash), else through WebCrypto.
  */
 export function sha256Hex(text: string): string | Promise<string> {
-  if (typeof Bun !== "undefined") return new Bun.CryptoHasher("sha256").update(text).digest("hex");
+  if (bun) return new bun.CryptoHasher("sha256").update(text).digest("hex");
   return crypto.subtle
     .digest("SHA-256", utf8(text))
     .then((digest) =>
@@ -46,7 +57,7 @@ export function sha256Hex(text: string): string | Promise<string> {
     );
 }
 
-/** Whether two secrets are equal, in a time that says nothing about where they differ. */
+/** Whether two secrets are equal, in constant time. */
 export async function isSameSecret(one: string, other: string): Promise<boolean> {
   const [a, b] = await Promise.all([sha256Hex(one), sha256Hex(other)]);
   let difference = 0;

@@ -1,13 +1,9 @@
 import { Hono } from "hono";
-import type { Config } from "../config.ts";
 import { headersFor, type Incoming } from "../request/incoming.ts";
 import { refuse } from "../request/refusal.ts";
 import { allowMethods, refused, type RouteEnv } from "../request/routes.ts";
 import { isUserId } from "../wire/ids.ts";
-
-/** What the pages show of the configuration. */
-export type PageOptions = Pick<Config, "demo"> &
-  Partial<Pick<Config, "publicUrl" | "allowedOrigins" | "userClaim">>;
+import type { PageOptions } from "./views.tsx";
 
 const PAGE_HEADERS = {
   // Trusted Types: not even our own scripts can turn text into markup.

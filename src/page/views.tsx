@@ -1,7 +1,11 @@
 /** @jsxImportSource hono/jsx */
 import { raw } from "hono/html";
 import type { Child } from "hono/jsx";
-import type { PageOptions } from "./pages.ts";
+import type { Config } from "../config.ts";
+
+/** What the pages show of the configuration. */
+export type PageOptions = Pick<Config, "demo"> &
+  Partial<Pick<Config, "publicUrl" | "allowedOrigins" | "userClaim">>;
 
 type Html = ReturnType<typeof Page>;
 
