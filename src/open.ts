@@ -7,6 +7,7 @@ import type { RedisTransport } from "./redis/transport.ts";
 
 /** Where a Redis is: `redis://…` or `rediss://…`, or Upstash's REST URL with its token. */
 export interface RedisSettings {
+  /** Of the server, with the credentials of a native connection. */
   readonly url: string;
   /** Only for Upstash. */
   readonly token?: string | undefined;

@@ -3,15 +3,21 @@ import type { ChatSummary, Message, MessagePage, MessageType, Side } from "../wi
 
 /** Two people who write to each other: one user and one visitor. Its `chatId` on the wire is the visitor's id. */
 export interface Chat {
+  /** The user's id. */
   readonly user: string;
+  /** The visitor's id. */
   readonly visitor: string;
 }
 
 /** A message to be stored. */
 export interface Draft {
+  /** Between whom. */
   readonly chat: Chat;
+  /** By whom. */
   readonly from: Side;
+  /** 1 to 4,000 characters. */
   readonly content: string;
+  /** What the visitor calls himself. */
   readonly nickname?: string | undefined;
   /** The sender's own id for the message: the same one again is the same message again. */
   readonly ref?: string | undefined;

@@ -20,14 +20,17 @@ const ACK_TIMEOUT_MS = 10_000;
 /** What the server couldn't keep is sent again after so long. */
 const UNAVAILABLE_RETRY_MS = 2_000;
 
+/** How to reach the server, and as whom. */
 export interface ChatClientOptions {
   /** Where the server is. Default: where the page comes from. */
   url?: string | URL | undefined;
   /** A user's JWT; a function is asked before every attempt. Without it: a visitor, known by the cookie. */
   getToken?: TokenSource | undefined;
+  /** Default: the browser's. */
   runtime?: Runtime | undefined;
 }
 
+/** What `on` listens to. */
 export interface ChatClientEvents {
   /** The connection is in another state. */
   state: ConnectionState;
@@ -41,6 +44,7 @@ export interface ChatClientEvents {
 
 /** One connection to the server, and the conversations over it. Connects by itself until it is disposed of. */
 export interface ChatClient extends Disposable {
+  /** Of the connection. */
   readonly state: ConnectionState;
   /** Listens until the returned function is called. */
   on<Name extends keyof ChatClientEvents>(
@@ -59,6 +63,7 @@ export interface ChatClient extends Disposable {
   signOut(): Promise<void>;
   /** Tries to connect now, also after `closed`. */
   retry(): void;
+  /** Closes the connection for good. */
   dispose(): void;
 }
 

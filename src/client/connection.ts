@@ -17,6 +17,7 @@ export const QUIET_AFTER_MS = 60_000;
 const RESTART = CLOSE.serviceRestart.code;
 const EXPIRED = CLOSE.credentialExpired.code;
 
+/** How a connection is doing. */
 export type ConnectionState =
   | { readonly status: "connecting" }
   | { readonly status: "open" }

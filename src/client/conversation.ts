@@ -27,10 +27,13 @@ export interface ConversationMessage {
   readonly key: string;
   /** Whether this side wrote it. */
   readonly isMine: boolean;
+  /** 1 to 4,000 characters. */
   readonly content: string;
+  /** What the visitor calls himself. */
   readonly nickname?: string | undefined;
   /** Wall clock of the server; of this machine while it is pending. */
   readonly atMs: number;
+  /** What became of it. */
   readonly status: "received" | "pending" | "sent" | "read" | "failed";
   /** Why it failed. */
   readonly error?: FrameErrorCode | "too_big";
@@ -68,6 +71,7 @@ export interface Conversation {
   retry(key: string): void;
   /** Marks everything received as read. */
   markRead(): void;
+  /** Loads the page before the oldest message. */
   loadOlder(): Promise<void>;
   /** Stops following it. What is on its way stays so. */
   close(): void;

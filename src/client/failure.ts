@@ -6,13 +6,16 @@ const MAX_RETRY_AFTER_MS = 3_600_000;
  * (1000–4999), the status of an answer (100–599), or 0 where nothing answered.
  */
 export class Failure extends Error {
+  /** The name of the class. */
   override readonly name = "Failure";
+  /** A close code, a status, or 0. */
   readonly code: number;
   /** The server's word for it, such as `token_invalid`; never shown to anybody as it is. */
   readonly reason: string;
   /** How long the server wants to be left alone. */
   readonly retryAfterMs: number;
 
+  /** A failure with its code and reason. */
   constructor(
     code: number,
     reason: string,

@@ -9,13 +9,14 @@ export { type ConnectionState } from "./connection.ts";
 export type { Conversation, ConversationMessage } from "./conversation.ts";
 export { Failure } from "./failure.ts";
 export type { ClientSocket, Hint, Runtime } from "./runtime.ts";
-export type {
-  ChatPage,
-  ChatSummary,
-  FrameErrorCode,
-  Message,
-  MessagePage,
-  MessageType,
-  ServerFrame,
-  Side,
+export {
+  type ChatPage,
+  type ChatSummary,
+  FRAME_ERRORS,
+  type FrameErrorCode,
+  type Message,
+  type MessagePage,
+  type MessageType,
+  type ServerFrame,
+  type Side,
 } from "../wire/frames.ts";

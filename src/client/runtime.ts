@@ -3,10 +3,15 @@ export type Hint = "online" | "offline" | "visible";
 
 /** As much of a `WebSocket` as is needed. */
 export interface ClientSocket {
+  /** The socket is open. */
   onopen: (() => void) | null;
+  /** A frame. */
   onmessage: ((event: { data: unknown }) => void) | null;
+  /** The socket has closed. */
   onclose: ((event: { code: number; reason: string }) => void) | null;
+  /** Sends a text frame. */
   send(text: string): void;
+  /** Closes the socket. */
   close(code?: number): void;
 }
 
@@ -18,7 +23,9 @@ export interface Runtime {
   random(): number;
   /** Runs once, later; the returned function prevents it. */
   after(delayMs: number, run: () => void): () => void;
+  /** As the global `fetch`. */
   fetch(url: string, init: RequestInit): Promise<Response>;
+  /** Opens a WebSocket. */
   openSocket(url: string): ClientSocket;
   /** A new id for a message, never the same twice. */
   newRef(): string;

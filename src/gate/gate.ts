@@ -71,9 +71,11 @@ export interface GateOptions<Claims = unknown> {
   readonly ticketsPerMinute?: number | undefined;
   /** Proxies whose `X-Forwarded-For` counts. Default 0. */
   readonly trustProxy?: number | undefined;
+  /** Default: the machine's. */
   readonly clock?: Clock | undefined;
   /** Default: warnings and errors to the console. */
   readonly log?: Log | undefined;
+  /** Default: the runtime's. */
   readonly randomBytes?: ((length: number) => Uint8Array) | undefined;
 }
 

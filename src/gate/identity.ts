@@ -3,7 +3,9 @@ export const MAX_SESSION_LENGTH = 255;
 
 /** Who somebody is, however they proved it. Times are wall clock, in milliseconds. */
 export interface Identity<Claims = unknown> {
+  /** A user has signed in; a visitor is anonymous. */
   readonly kind: "user" | "visitor";
+  /** The user's id, or the visitor's: 22 base64url characters. */
   readonly id: string;
   /** For users: the name of the sign-in that the proof belongs to, where it has one. */
   readonly session?: string | undefined;

@@ -3,8 +3,11 @@ import { earliestIssueMs, type Identity } from "./identity.ts";
 
 /** Ends credentials before their time: of one session, or without one everything issued up to `atMs`. */
 export interface Revocation {
+  /** Whose credentials. */
   readonly kind: Identity["kind"];
+  /** Their id. */
   readonly id: string;
+  /** Only those of this session. */
   readonly session?: string | undefined;
   /** Wall clock, in milliseconds. */
   readonly atMs: number;
@@ -28,6 +31,7 @@ export interface TicketRecord {
   readonly purpose: string;
   /** Wall clock, in milliseconds: the record is worthless from then on, whatever the store's own clock says. */
   readonly expiresAtMs: number;
+  /** Who redeems it. */
   readonly identity: Identity;
 }
 
@@ -62,6 +66,7 @@ export interface TicketStore {
    * repeated revocation never shortens the first.
    */
   revoke(revocation: Revocation): Promise<void>;
+  /** Whether a credential was revoked. */
   isRevoked(identity: Identity): Promise<boolean>;
   /**
    * Revocations by other processes. Left out by a store of this process alone; `"unavailable"` for a shared

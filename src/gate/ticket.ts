@@ -21,15 +21,19 @@ const MAX_CLAIMS_BYTES = 1_024;
 
 /** A ticket: what to hand to the client, and for how long it is good. */
 export interface IssuedTicket {
+  /** Tells a ticket from a refusal. */
   readonly ok: true;
   /** 43 base64url characters. */
   readonly ticket: string;
+  /** Relative, so that clocks don't matter; never longer than the credential's own life. */
   readonly expiresInSeconds: number;
 }
 
 /** Somebody who proved who they are. */
 export interface Identified<Claims = unknown> {
+  /** Tells an identity from a refusal. */
   readonly ok: true;
+  /** Who it is. */
   readonly identity: Identity<Claims>;
 }
 

@@ -1,8 +1,8 @@
 import type { Clock } from "./clock.ts";
 
-const LEVELS = ["debug", "info", "warn", "error"] as const;
-export type LogLevel = (typeof LEVELS)[number] | "silent";
-export const LOG_LEVELS: readonly LogLevel[] = [...LEVELS, "silent"];
+/** How much is logged; `silent`: nothing. */
+export type LogLevel = "debug" | "info" | "warn" | "error" | "silent";
+export const LOG_LEVELS: readonly LogLevel[] = ["debug", "info", "warn", "error", "silent"];
 
 /** Everything that is logged. */
 export type LogEvent =
@@ -53,6 +53,7 @@ export interface LogFields {
   ticketTag?: string;
   /** Network address of the client. */
   peer?: string;
+  /** How long it took. */
   durationMs?: number;
   /** Name of a setting. */
   variable?: string;
@@ -75,9 +76,18 @@ const FIELDS: readonly (keyof LogFields)[] = [
 ];
 
 /** Writes one event. A function of your own may take its place. */
-export type Log = (level: (typeof LEVELS)[number], event: LogEvent, fields?: LogFields) => void;
+export type Log = (level: Exclude<LogLevel, "silent">, event: LogEvent, fields?: LogFields) => void;
 
-/** A log of one JSON object per line, in UTC, from `level` upwards. `write` gets each line with its line feed. */
+/**
+ * A log of one JSON object per line, in UTC, from `level` upwards. `write` gets each line with its line feed.
+ *
+ * @example
+ * const log = createLog({
+ *   level: "info",
+ *   clock: systemClock,
+ *   write: (line) => process.stdout.write(line),
+ * });
+ */
 export function createLog(options: {
   level: LogLevel;
   clock: Clock;
@@ -86,7 +96,7 @@ export function createLog(options: {
   const { clock, write } = options;
   const threshold = LOG_LEVELS.indexOf(options.level);
   return (level, event, fields = {}) => {
-    if (LEVELS.indexOf(level) < threshold) return;
+    if (LOG_LEVELS.indexOf(level) < threshold) return;
     const line: Record<string, string | number> = {
       time: new Date(clock.nowMs()).toISOString(),
       level,

@@ -11,6 +11,9 @@ const WRONG_SERVER = new Set(["READONLY", "LOADING", "MASTERDOWN"]);
  *
  * Connects when a command needs it, and drops a connection at the first sign of trouble: Bun's client has no
  * deadline for commands, queues them while the server is away, and stays away for good after its last retry.
+ *
+ * @example
+ * const store = redisTicketStore(nativeRedisTransport({ url: "redis://127.0.0.1:6379" }));
  */
 export function nativeRedisTransport(options: {
   url: string;

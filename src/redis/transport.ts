@@ -19,6 +19,7 @@ export interface RedisTransport {
   readonly isOrdered: boolean;
   /** Sends one command. Rejects when it failed or no reply came in time. */
   command(args: readonly string[]): Promise<RedisReply>;
+  /** Closes the connection. */
   close(): Promise<void>;
 }
 

@@ -1,7 +1,7 @@
 import { RESPONSE_HEADERS } from "./headers.ts";
 
-/** The closed table of refusals. */
-const REFUSALS = {
+/** The closed table of refusals: status and detail of each code. */
+export const REFUSALS = {
   malformed_request: [
     400,
     "The request can't be parsed, or carries two values where one is allowed",
@@ -24,12 +24,16 @@ const REFUSALS = {
   shutting_down: [503, "The server is shutting down"],
 } as const satisfies Record<string, readonly [status: number, detail: string]>;
 
+/** Why a request was refused. */
 export type RefusalCode = keyof typeof REFUSALS;
 
 /** Why a request was refused: a value, never thrown. `headers` are what this refusal needs beside its body. */
 export interface Refusal {
+  /** Tells a refusal from a success. */
   readonly ok: false;
+  /** Out of the closed table. */
   readonly code: RefusalCode;
+  /** Beside those that every response has. */
   readonly headers?: Readonly<Record<string, string>>;
 }
 
@@ -62,6 +66,10 @@ export function refuseFor(waitMs: number): Refusal {
 /**
  * A refusal as an HTTP response: `application/problem+json` (RFC 9457) with its `code`, and nothing of what
  * the client sent. `headers` replaces the headers that every response has.
+ *
+ * @example
+ * const redeemed = await gate.redeem(ticket, { purpose: "download" });
+ * if (!redeemed.ok) return refusalResponse(redeemed);
  */
 export function refusalResponse(
   refusal: Refusal,

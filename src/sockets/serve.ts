@@ -15,6 +15,7 @@ const FLUSH_TURNS = 1_000;
 /** Least time for the handlers to stop, in milliseconds. */
 const MIN_STOP_MS = 1_000;
 
+/** Where to listen, and for what. */
 export interface ServeOptions {
   /** Where sockets are opened. Default `/ws/chat`. */
   readonly path?: string | undefined;
@@ -22,6 +23,7 @@ export interface ServeOptions {
   readonly hostname?: string | undefined;
   /** Default 0: any free port. */
   readonly port?: number | undefined;
+  /** See `SocketLimits` for the defaults. */
   readonly limits?: Partial<SocketLimits> | undefined;
   /** Answers every request that is neither for the gate nor for a socket. Default: 404. */
   readonly fetch?:
@@ -30,6 +32,7 @@ export interface ServeOptions {
 
 /** A running server. `await using` stops it at the end of the block. */
 export interface RunningServer extends AsyncDisposable {
+  /** Where it listens. */
   readonly url: URL;
   /** Open sockets. */
   readonly socketCount: number;

@@ -11,6 +11,7 @@ const EXPIRY_NOTICE_MS = 30_000;
 
 /** What a socket carries, as `socket.data`. */
 export interface SocketData<Claims = unknown> {
+  /** Whose it is. */
   readonly identity: Identity<Claims>;
   /** The parameters of the handshake's URL, without the ticket. */
   readonly parameters: URLSearchParams;
@@ -26,6 +27,7 @@ export type Socket<Claims = unknown> = Bun.ServerWebSocket<SocketData<Claims>>;
 export interface SocketHandlers<Claims = unknown> {
   /** Once, before the first socket. `publish` sends to every socket that has subscribed to a topic. */
   start?(publish: (topic: string, text: string) => void): void;
+  /** The socket is open. */
   open?(socket: Socket<Claims>, identity: Identity<Claims>): void | Promise<void>;
   /** One text message. The socket's next one waits until a returned promise is settled. */
   message(socket: Socket<Claims>, identity: Identity<Claims>, text: string): unknown;

@@ -33,6 +33,7 @@ const GOODBYE_MS = 1_000;
 /** Longest step of a spread-out goodbye, in milliseconds. */
 const SPREAD_STEP_MS = 10;
 
+/** How to stop. */
 export interface StopOptions {
   /** Default 10,000. */
   readonly withinMs?: number | undefined;

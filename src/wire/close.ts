@@ -1,6 +1,8 @@
 /** Why a socket ends, as its Close frame says it (RFC 6455 section 7.4). */
 export interface Close {
+  /** 4000–4499: reconnect; 4500–4999: don't. */
   readonly code: number;
+  /** At most 123 bytes. */
   readonly reason: string;
   /** Whether a client should reconnect by itself, with a new credential. */
   readonly reconnects: boolean;

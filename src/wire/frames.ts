@@ -20,11 +20,17 @@ export function otherSide(side: Side): Side {
 
 /** A message as it is stored and delivered. The server sets `id`, `from` and `timestamp`. */
 export interface Message {
+  /** Who writes to whom. */
   readonly type: MessageType;
+  /** A decimal number that rises within a chat. */
   readonly id: string;
+  /** The sender's id. */
   readonly from: string;
+  /** The recipient's id. */
   readonly to: string;
+  /** 1 to 4,000 characters. */
   readonly content: string;
+  /** What the visitor calls himself. */
   readonly nickname?: string;
   /** ISO 8601, UTC. */
   readonly timestamp: string;
@@ -46,6 +52,7 @@ export const FRAME_ERRORS = {
   unavailable: "The message couldn't be stored; send it again with the same ref",
 } as const;
 
+/** What is wrong with a frame. */
 export type FrameErrorCode = keyof typeof FRAME_ERRORS;
 
 /** What the server sends, as JSON in text frames. */
@@ -95,19 +102,24 @@ export interface ChatSummary {
   readonly nickname?: string;
   /** For users only: whether they have blocked the visitor. */
   readonly blocked?: boolean;
+  /** Without its nickname. */
   readonly lastMessage: Message;
 }
 
 /** A page of a user's or visitor's chats, newest first. */
 export interface ChatPage {
+  /** At most 200. */
   readonly chats: readonly ChatSummary[];
+  /** Whether there may be further ones. */
   readonly more: boolean;
 }
 
 /** A page of a chat, oldest message first. */
 export interface MessagePage {
+  /** At most 200. */
   readonly messages: readonly Message[];
   /** Ids up to which each side has read. */
   readonly readUpTo: { readonly [side in Side]: string };
+  /** Whether there may be further ones. */
   readonly more: boolean;
 }

@@ -1,0 +1,97 @@
+import { describe, expect, test } from "bun:test";
+import { dirname, join } from "node:path";
+
+const SOURCE = join(import.meta.dir, "../src");
+
+/** Every exported name of every entry: other programs are written against them. */
+const SURFACE: Record<string, { values: string[]; types: string[] }> = {
+  "mod.ts": {
+    values: [
+      ...["CLOSE", "REFUSALS", "createGate", "createLog", "memoryTicketStore", "redisTicketStore"],
+      ...["refusalResponse", "signToken", "systemClock", "upstashTransport"],
+    ],
+    types: [
+      ...["Admission", "Clock", "Close", "ConnectionInfo", "Gate", "GateOptions", "Identified"],
+      ...["Identity", "IssuedTicket", "Log", "LogEvent", "LogFields", "LogLevel", "ProveUser"],
+      ...["RedisReply", "RedisTransport", "Refusal", "RefusalCode", "Revocation"],
+      ...["RevocationFeed", "TicketRecord", "TicketStore", "TokenOptions", "UserCredential"],
+      "UserOptions",
+    ],
+  },
+  "bun.ts": {
+    values: [
+      ...["createChat", "createSockets", "nativeRedisTransport", "openRedis", "serve"],
+      "sqliteChatHistory",
+    ],
+    types: [
+      ...["Appended", "Chat", "ChatEvent", "ChatHistory", "ChatService", "ChatSummary", "Draft"],
+      ...["Message", "MessagePage", "MessageType", "RedisSettings", "Retention", "RunningServer"],
+      ...["ServeOptions", "SharedRedis", "Side", "Socket", "SocketData", "SocketHandlers"],
+      ...["SocketLimits", "Sockets", "StopOptions"],
+    ],
+  },
+  "client/mod.ts": {
+    values: ["FRAME_ERRORS", "Failure", "createChatClient"],
+    types: [
+      ...["ChatClient", "ChatClientEvents", "ChatClientOptions", "ChatPage", "ChatSummary"],
+      ...["ClientSocket", "ConnectionState", "Conversation", "ConversationMessage"],
+      ...["FrameErrorCode", "Hint", "Message", "MessagePage", "MessageType", "Runtime"],
+      ...["ServerFrame", "Side", "TokenSource"],
+    ],
+  },
+};
+
+interface Exported {
+  readonly name: string;
+  readonly isType: boolean;
+  /** The file that declares it. */
+  readonly file: string;
+}
+
+/** What an entry exports: it has nothing but lists of names. */
+async function exportsOf(entry: string): Promise<Exported[]> {
+  const text = await Bun.file(join(SOURCE, entry)).text();
+  const lists = text.matchAll(/export (type )?\{([^}]*)\} from "([^"]+)";/g);
+  return [...lists].flatMap(([, allTypes, names = "", from = ""]) =>
+    names
+      .split(",")
+      .map((name) => name.trim())
+      .filter(Boolean)
+      .map((name) => ({
+        name: name.replace(/^type /, ""),
+        isType: Boolean(allTypes) || name.startsWith("type "),
+        file: join(dirname(entry), from),
+      })),
+  );
+}
+
+/** The docstring of a declaration, if there is one right before it. */
+function docOf(text: string, name: string): string | undefined {
+  const declaration = String.raw`export (?:declare )?(?:async )?(?:const|function|class|interface|type) ${name}\b`;
+  return new RegExp(String.raw`/\*\*((?:(?!\*/)[\s\S])*)\*/\n${declaration}`).exec(text)?.[1];
+}
+
+describe.each(Object.keys(SURFACE))("%s", (entry) => {
+  test("exports exactly the pinned names", async () => {
+    const found = await exportsOf(entry);
+    const names = (types: boolean) =>
+      found.flatMap(({ name, isType }) => (isType === types ? [name] : [])).sort();
+    expect(names(false)).toEqual([...(SURFACE[entry]?.values ?? [])].sort());
+    expect(names(true)).toEqual([...(SURFACE[entry]?.types ?? [])].sort());
+    // A name in the list is no proof that there is a value behind it.
+    const module = await import(join(SOURCE, entry));
+    expect(Object.keys(module).sort()).toEqual(names(false));
+  });
+
+  test("has a docstring at every name, and an example at every function", async () => {
+    const missing: string[] = [];
+    for (const { name, file } of await exportsOf(entry)) {
+      const text = await Bun.file(join(SOURCE, file)).text();
+      const doc = docOf(text, name);
+      const isFunction = new RegExp(String.raw`export (?:async )?function ${name}\b`).test(text);
+      if (!doc) missing.push(`${name} has no docstring`);
+      else if (isFunction && !/@example|```ts/.test(doc)) missing.push(`${name} has no example`);
+    }
+    expect(missing).toEqual([]);
+  });
+});
