@@ -12,6 +12,7 @@ import {
   jsonResponse,
   readRequest,
 } from "./request/incoming.ts";
+import { isLoopback } from "./request/origin.ts";
 import { refusalResponse, refuse, refuseFor } from "./request/refusal.ts";
 import {
   allowMethods,
@@ -103,6 +104,10 @@ export function createServerRoutes(options: {
     }
     const read = readRequest(request, policy, connection);
     if (!read.ok) return refusalResponse(read);
+    // Through a proxy the demo would sign tokens for anybody.
+    if (signDemoToken && !isLoopback(read.incoming.url.hostname)) {
+      return refusalResponse(refuse("origin_refused"), headersFor(read.incoming));
+    }
     return app.fetch(request, { incoming: read.incoming });
   };
 }
