@@ -1,4 +1,7 @@
 import { sha256Hex } from "../lib/encoding.ts";
+import * as close from "../wire/close.ts";
+import * as frames from "../wire/frames.ts";
+import * as paths from "../wire/paths.ts";
 import icon from "./icon.svg" with { type: "text" };
 import style from "./style.css" with { type: "text" };
 
@@ -30,9 +33,6 @@ async function readSources(): Promise<Record<string, string>> {
     "client/failure.ts": await import("../client/failure.ts", { with: { type: "text" } }),
     "client/mod.ts": await import("../client/mod.ts", { with: { type: "text" } }),
     "client/runtime.ts": await import("../client/runtime.ts", { with: { type: "text" } }),
-    "wire/close.ts": await import("../wire/close.ts", { with: { type: "text" } }),
-    "wire/frames.ts": await import("../wire/frames.ts", { with: { type: "text" } }),
-    "wire/paths.ts": await import("../wire/paths.ts", { with: { type: "text" } }),
     "page/browser/chat.ts": await import("./browser/chat.ts", { with: { type: "text" } }),
     "page/browser/dom.ts": await import("./browser/dom.ts", { with: { type: "text" } }),
     "page/browser/home.ts": await import("./browser/home.ts", { with: { type: "text" } }),
@@ -42,9 +42,26 @@ async function readSources(): Promise<Record<string, string>> {
     "page/browser/words.ts": await import("./browser/words.ts", { with: { type: "text" } }),
   };
   const texts = modules as Record<string, { default: string }>;
-  return Object.fromEntries(
-    Object.entries(texts).map(([path, module]) => [`/src/${path}`, module.default]),
-  );
+  return {
+    ...Object.fromEntries(
+      Object.entries(texts).map(([path, module]) => [`/src/${path}`, module.default]),
+    ),
+    "/src/wire/close.ts": sourceOf(close),
+    "/src/wire/frames.ts": sourceOf(frames),
+    "/src/wire/paths.ts": sourceOf(paths),
+  };
+}
+
+/**
+ * A module of constants, and of functions that use nothing outside themselves, as text. The server runs these
+ * modules, too, and a compiled binary has no file both as code and as text.
+ */
+function sourceOf(module: object): string {
+  const lines = Object.entries(module).map(([name, value]) => {
+    const source = typeof value === "function" ? String(value) : JSON.stringify(value);
+    return `export const ${name} = ${source};`;
+  });
+  return lines.join("\n");
 }
 
 async function makeFiles(): Promise<ReadonlyMap<string, SiteFile>> {

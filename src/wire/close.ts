@@ -27,7 +27,7 @@ export const CLOSE = {
   tooManySockets: { code: 4502, reason: "Too many sockets", reconnects: false },
 } as const satisfies Record<string, Close>;
 
-/** Whether a client should reconnect by itself after a socket ended with `code`. */
+/** Whether a client should reconnect by itself after a socket ended with `code`, one of a later version's included. */
 export function reconnectsAfter(code: number): boolean {
-  return !Object.values<Close>(CLOSE).some((close) => close.code === code && !close.reconnects);
+  return code < 4500 || code > 4999;
 }
