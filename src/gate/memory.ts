@@ -38,7 +38,10 @@ export function memoryTicketStore(
     async put(hash, record, ttlMs) {
       if (isRevoked(record.identity)) return false;
       const nowMs = clock.monotonicMs();
-      ticketEnds.drop(nowMs, (expired) => tickets.delete(expired));
+      ticketEnds.drop(nowMs, (key) => {
+        const known = tickets.get(key);
+        if (known && known.endsAtMs <= nowMs) tickets.delete(key);
+      });
       if (tickets.size >= maxTickets) {
         throw new Error(`Ticket store is full: ${maxTickets} tickets`);
       }

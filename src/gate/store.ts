@@ -109,6 +109,7 @@ function isUserIdentity(value: unknown): boolean {
     isUserId(identity.id) &&
     (identity.session === undefined || typeof identity.session === "string") &&
     Number.isSafeInteger(identity.issuedAtMs) &&
+    (identity.toleranceMs === undefined || Number.isSafeInteger(identity.toleranceMs)) &&
     Number.isSafeInteger(identity.expiresAtMs)
   );
 }

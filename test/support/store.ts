@@ -1,8 +1,31 @@
+import type { Identity } from "../../src/gate/identity.ts";
 import { memoryTicketStore } from "../../src/gate/memory.ts";
 import type { TicketRecord, TicketStore } from "../../src/gate/store.ts";
 import { fakeClock } from "./clock.ts";
 
-/** A ticket store that shows what it is asked and, when told to, makes the askers wait. */
+/** A record as it is stored for a ticket of alice's, unless `identity` says otherwise. */
+export function recordOf(hash: string, identity: Partial<Identity> = {}): TicketRecord {
+  return {
+    hash,
+    purpose: "socket",
+    expiresAtMs: 1_800_000_000_000,
+    identity: {
+      kind: "user",
+      id: "alice",
+      session: "session",
+      issuedAtMs: 1_700_000_000_000,
+      expiresAtMs: 2 ** 53 - 1,
+      ...identity,
+    },
+  };
+}
+
+/** A new hash, as of a new ticket. */
+export function newHash(): string {
+  return Buffer.from(crypto.getRandomValues(new Uint8Array(32))).toString("hex");
+}
+
+/** A ticket store that records its calls and can hold back takes. */
 export interface WatchedStore extends TicketStore {
   /** Hashes that `take` was called with so far. */
   readonly takes: readonly string[];
