@@ -1,4 +1,6 @@
 import { nativeRedisTransport } from "../../src/redis/native.ts";
+import type { Clock } from "../../src/lib/clock.ts";
+import type { RedisSettings } from "../../src/open.ts";
 import type { RedisTransport } from "../../src/redis/transport.ts";
 import { upstashTransport } from "../../src/redis/upstash.ts";
 import { startProxy } from "./proxy.ts";
@@ -8,8 +10,10 @@ import { startUpstashBridge, type UpstashBridge } from "./upstash.ts";
 /** A Redis together with one of the two ways to it, seen and broken from the outside in the same words. */
 export interface Wire extends AsyncDisposable {
   readonly redis: TestRedis;
+  /** Where the Redis is, for `openRedis`. */
+  readonly settings: RedisSettings;
   /** A connection of its own to the Redis. */
-  transport(options?: { deadlineMs?: number }): RedisTransport;
+  transport(options?: { deadlineMs?: number; clock?: Clock }): RedisTransport;
   /** How often a command of this name has been sent to the far end. */
   sent(name: string): number;
   /** The far end executes what it is sent, and its replies (native: to this command) are lost on their way back. */
@@ -34,6 +38,7 @@ async function startNativeWire(): Promise<Wire> {
   const proxy = await startProxy(redis);
   return {
     redis,
+    settings: { url: proxy.url },
     transport: (options) => nativeRedisTransport({ url: proxy.url, ...options }),
     sent: proxy.count,
     loseReplies(command = "GETDEL") {
@@ -58,12 +63,11 @@ async function startUpstashWire(): Promise<Wire> {
   const port = freePort();
   const bridges: UpstashBridge[] = [await startUpstashBridge(redis.url, { port })];
   const current = () => bridges.at(-1) as UpstashBridge;
+  const { url, token } = current();
   return {
     redis,
-    transport: (options) => {
-      const { url, token } = current();
-      return upstashTransport({ url, token, ...options });
-    },
+    settings: { url, token },
+    transport: (options) => upstashTransport({ url, token, ...options }),
     sent: (name) =>
       bridges.flatMap(({ requests }) => requests).filter((one) => one === name).length,
     loseReplies() {
