@@ -2,55 +2,52 @@ import { createGate, refusalResponse, type UserCredential } from "ws-ticket";
 
 const gate = createGate({ users: yourSession });
 
-/** Any proof of your own: a session, or here an API key. */
+/** Any proof of your own: a session's cookie, or here an API key. */
 function yourSession({ headers }: Request): UserCredential | undefined {
   if (headers.get("x-api-key") !== process.env.API_KEY) return undefined;
-  return { user: "alice", session: "key 1", issuedAtMs: 0, expiresAtMs: Date.now() + 3_600_000 };
+  const issuedAtMs = Date.parse("2026-01-01");
+  return { user: "alice", session: "key 1", issuedAtMs, expiresAtMs: Date.now() + 600_000 };
 }
 
-/** `POST /tickets?for=events`, or `?for=report.txt`: a ticket for the stream, or for one file. */
+/** `POST` to a path issues a ticket for this path, and for nothing else. */
 async function issue(request: Request): Promise<Response> {
   const credential = yourSession(request);
-  if (!credential) return refusalResponse({ ok: false, code: "token_missing" });
-  const purpose = new URL(request.url).searchParams.get("for") ?? "events";
-  const issued = await gate.issue({ ...credential, purpose });
+  if (!credential) return new Response("Sign in first", { status: 401 });
+  const issued = await gate.issue({ ...credential, purpose: new URL(request.url).pathname });
   return issued.ok ? Response.json(issued) : refusalResponse(issued);
 }
 
-/** `new EventSource("/events?ticket=…")`. */
-async function events(request: Request): Promise<Response> {
+/** For `new EventSource("/events?ticket=…")`, which can't send headers. */
+async function events(request: Request, server: Bun.Server<undefined>): Promise<Response> {
   const ticket = new URL(request.url).searchParams.get("ticket") ?? "";
-  const redeemed = await gate.redeem(ticket, { purpose: "events" });
+  const redeemed = await gate.redeem(ticket, { purpose: "/events" });
   if (!redeemed.ok) return refusalResponse(redeemed);
-  const { identity } = redeemed;
+  server.timeout(request, 0);
   let unfollow: (() => void) | undefined;
   const stream = new ReadableStream({
     start(controller) {
-      controller.enqueue(`data: Hello ${identity.id}\n\n`);
-      unfollow = gate.follow(identity, () => controller.close());
+      controller.enqueue(`data: Hello ${redeemed.identity.id}\n\n`);
+      unfollow = gate.follow(redeemed.identity, () => controller.close());
     },
     cancel: () => unfollow?.(),
   });
   return new Response(stream, { headers: { "Content-Type": "text/event-stream" } });
 }
 
-/** `<a href="/files/report.txt?ticket=…">`. */
+/** For `<a href="/report.csv?ticket=…">`. */
 async function download(request: Request): Promise<Response> {
-  const { pathname, searchParams } = new URL(request.url);
-  const name = pathname.slice("/files/".length);
-  const redeemed = await gate.redeem(searchParams.get("ticket") ?? "", { purpose: name });
+  const ticket = new URL(request.url).searchParams.get("ticket") ?? "";
+  const redeemed = await gate.redeem(ticket, { purpose: "/report.csv" });
   if (!redeemed.ok) return refusalResponse(redeemed);
-  return new Response(`${name} for ${redeemed.identity.id}`, {
-    headers: { "Content-Disposition": "attachment" },
-  });
+  return new Response(`of,${redeemed.identity.id}\n`, { headers: { "Content-Type": "text/csv" } });
 }
 
 const server = Bun.serve({
   routes: {
-    "/api/auth/*": (request) => gate.fetch(request),
-    "/tickets": { POST: issue },
-    "/events": { GET: events },
-    "/files/*": { GET: download },
+    "/api/auth/*": (request, server) =>
+      gate.fetch(request, { socketAddress: server.requestIP(request)?.address }),
+    "/events": { POST: issue, GET: events },
+    "/report.csv": { POST: issue, GET: download },
   },
 });
 console.log(`Listening on ${server.url}`);
