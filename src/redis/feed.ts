@@ -73,6 +73,8 @@ export function createFeed(options: {
   let failedSinceMs: number | undefined;
   let isWoken = false;
   let waking = new AbortController();
+  /** Called at the end of the read in progress, or of the next one. */
+  const readEnds = new Set<() => void>();
 
   async function begin(): Promise<void> {
     await skipToNewest();
@@ -115,6 +117,7 @@ export function createFeed(options: {
         const entries = await read({ batch, mayWait: retryMs === 0 && !isBehind });
         retryMs = 0;
         failedSinceMs = undefined;
+        endRead();
         isBehind = entries.length >= batch;
         if (!isBehind) largest = CATCH_UP_BATCH;
         for (const [id, fields] of entries) {
@@ -131,12 +134,19 @@ export function createFeed(options: {
           continue;
         }
         fail(error, { isFirst: retryMs === 0 });
+        endRead();
         retryMs = Math.min(Math.max(RETRY_MS, retryMs * 2), MAX_RETRY_MS);
         await pauseUntilWoken(retryMs);
       }
     }
     starting = undefined;
     failedSinceMs = undefined;
+    endRead();
+  }
+
+  function endRead(): void {
+    for (const end of readEnds) end();
+    readEnds.clear();
   }
 
   function fail(error: unknown, { isFirst }: { isFirst: boolean }): void {
@@ -205,6 +215,10 @@ export function createFeed(options: {
         });
       }
       await starting;
+      if (failedSinceMs === undefined) return;
+      // Redis may be back: read now rather than after the pause.
+      waking.abort();
+      await new Promise<void>((resolve) => readEnds.add(resolve));
       if (failedSinceMs !== undefined) throw new Error("Feed can't be read");
     },
     get isFailing() {

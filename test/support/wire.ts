@@ -16,6 +16,8 @@ export interface Wire extends AsyncDisposable {
   transport(options?: { deadlineMs?: number; clock?: Clock }): RedisTransport;
   /** How often a command of this name has been sent to the far end. */
   sent(name: string): number;
+  /** Resolves when one more command of each of these names has been sent. */
+  reached(...names: string[]): Promise<void>;
   /** The far end executes what it is sent, and its replies (native: to this command) are lost on their way back. */
   loseReplies(command?: string): void;
   /** The far end takes commands without executing or answering them, until `heal`. */
@@ -41,6 +43,7 @@ async function startNativeWire(): Promise<Wire> {
     settings: { url: proxy.url },
     transport: (options) => nativeRedisTransport({ url: proxy.url, ...options }),
     sent: proxy.count,
+    reached: (...names) => reached(proxy.count, names),
     loseReplies(command = "GETDEL") {
       proxy.fault = { command, kind: "reset-after" };
     },
@@ -64,12 +67,14 @@ async function startUpstashWire(): Promise<Wire> {
   const bridges: UpstashBridge[] = [await startUpstashBridge(redis.url, { port })];
   const current = () => bridges.at(-1) as UpstashBridge;
   const { url, token } = current();
+  const sent = (name: string) =>
+    bridges.flatMap(({ requests }) => requests).filter((one) => one === name).length;
   return {
     redis,
     settings: { url, token },
     transport: (options) => upstashTransport({ url, token, ...options }),
-    sent: (name) =>
-      bridges.flatMap(({ requests }) => requests).filter((one) => one === name).length,
+    sent,
+    reached: (...names) => reached(sent, names),
     loseReplies() {
       current().fault = "lose-reply";
     },
@@ -90,4 +95,11 @@ async function startUpstashWire(): Promise<Wire> {
       await redis[Symbol.asyncDispose]();
     },
   };
+}
+
+async function reached(sent: (name: string) => number, names: string[]): Promise<void> {
+  const before = names.map(sent);
+  while (!names.every((name, at) => sent(name) > (before[at] as number))) {
+    await new Promise((resolve) => setImmediate(resolve));
+  }
 }
