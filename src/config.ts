@@ -22,7 +22,7 @@ export interface Config {
   readonly port: number;
   /** Absent in the demo mode only. */
   readonly keys?: TokenKeys;
-  readonly sessionSecret?: Uint8Array;
+  readonly sessionSecret?: Uint8Array<ArrayBuffer>;
   readonly issuer?: string;
   readonly audience?: string;
   readonly userClaim: string;
@@ -72,7 +72,7 @@ export function readConfig(
     return fallback;
   }
 
-  function secret(variable: string): Uint8Array | undefined {
+  function secret(variable: string): Uint8Array<ArrayBuffer> | undefined {
     const value = text(variable);
     if (value === undefined) return undefined;
     const bytes = utf8(value);

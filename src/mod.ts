@@ -18,5 +18,11 @@ export { createLog, type Log, type LogEvent, type LogFields, type LogLevel } fro
 export type { RedisReply, RedisTransport } from "./redis/transport.ts";
 export { upstashTransport } from "./redis/upstash.ts";
 export type { ConnectionInfo } from "./request/incoming.ts";
-export { REFUSALS, type Refusal, type RefusalCode, refusalResponse } from "./request/refusal.ts";
+export {
+  REFUSALS,
+  type Refusal,
+  type RefusalCode,
+  refusalResponse,
+  type TokenFault,
+} from "./request/refusal.ts";
 export { CLOSE, type Close } from "./wire/close.ts";

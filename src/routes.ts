@@ -14,14 +14,7 @@ import {
 } from "./request/incoming.ts";
 import { isLoopback } from "./request/origin.ts";
 import { refusalResponse, refuse, refuseFor } from "./request/refusal.ts";
-import {
-  allowMethods,
-  createRoutes,
-  declined,
-  limitBody,
-  refused,
-  type RouteEnv,
-} from "./request/routes.ts";
+import { createRoutes, declined, refused, type RouteEnv } from "./request/routes.ts";
 import { isUserId, isVisitorId } from "./wire/ids.ts";
 import { CHATS_PATH } from "./wire/paths.ts";
 
@@ -44,11 +37,11 @@ export function createServerRoutes(options: {
 }): (request: Request, connection?: ConnectionInfo) => Promise<Response> {
   const { gate, chat, pages, adminToken, signDemoToken, isStopping } = options;
   const { authenticator, revocations, policy, log } = partsOf(gate);
-  const app = createRoutes(log);
+  const routes = createRoutes(log);
 
   if (adminToken !== undefined) {
-    app
-      .delete("/api/admin/identities/:id/sockets", async (c) => {
+    routes.add("/api/admin/identities/:id/sockets", {
+      async DELETE(c) {
         const { incoming } = c.env;
         const bearer = readBearer(incoming.request.headers.get("authorization"));
         if (!bearer.ok) return declined(c, bearer, log);
@@ -58,44 +51,43 @@ export function createServerRoutes(options: {
           authenticator.attempts.fail(incoming);
           return declined(c, refuse("token_invalid"), log);
         }
-        const id = c.req.param("id");
+        const id = c.req.param("id") ?? "";
         const kinds = isVisitorId(id) ? (["user", "visitor"] as const) : (["user"] as const);
         const ended = await Promise.all(kinds.map((kind) => revocations.endAll({ kind, id })));
         const failed = ended.find((one) => !one.ok);
         if (failed && !failed.ok) return declined(c, failed, log);
         return emptyResponse(headersFor(incoming));
-      })
-      .all(allowMethods("DELETE"));
+      },
+    });
   }
 
   if (signDemoToken) {
-    app
-      .use("/api/demo/token", limitBody)
-      .post(async (c) => {
+    routes.add("/api/demo/token", {
+      async POST(c) {
         const { incoming } = c.env;
         if (incoming.origin === "foreign") return declined(c, refuse("origin_refused"), log);
         const body: unknown = await c.req.json().catch(() => undefined);
         const { name } = (body ?? {}) as { name?: unknown };
         if (!isUserId(name)) return declined(c, refuse("malformed_request"), log);
         return jsonResponse({ token: await signDemoToken(name) }, headersFor(incoming));
-      })
-      .all(allowMethods("POST"));
+      },
+    });
   }
 
-  app
-    .get("/healthz", (c) => jsonResponse({ status: "ok" }, headersFor(c.env.incoming)))
-    .all(allowMethods("GET, HEAD"));
+  routes.add("/healthz", {
+    GET: (c) => jsonResponse({ status: "ok" }, headersFor(c.env.incoming)),
+  });
 
   const isStoreReady = createProbe(gate);
-  app
-    .get("/readyz", async (c) => {
+  routes.add("/readyz", {
+    async GET(c) {
       if (isStopping()) return refused(c, refuse("shutting_down"));
       if (!(await isStoreReady())) return refused(c, refuse("store_unavailable"));
       return jsonResponse({ status: "ok" }, headersFor(c.env.incoming));
-    })
-    .all(allowMethods("GET, HEAD"));
+    },
+  });
 
-  if (pages) app.route("/", pages);
+  if (pages) routes.app.route("/", pages);
 
   return async (request, connection) => {
     const { pathname } = new URL(request.url);
@@ -108,7 +100,7 @@ export function createServerRoutes(options: {
     if (signDemoToken && !isLoopback(read.incoming.url.hostname)) {
       return refusalResponse(refuse("origin_refused"), headersFor(read.incoming));
     }
-    return app.fetch(request, { incoming: read.incoming });
+    return routes.handle(read.incoming);
   };
 }
 

@@ -15,6 +15,7 @@ const SURFACE: Record<string, { values: string[]; types: string[] }> = {
       ...["Identity", "IssuedTicket", "Log", "LogEvent", "LogFields", "LogLevel", "ProveUser"],
       ...["RedisReply", "RedisTransport", "Refusal", "RefusalCode", "Revocation"],
       ...["RevocationFeed", "TicketRecord", "TicketStore", "TokenOptions", "UserCredential"],
+      "TokenFault",
       "UserOptions",
     ],
   },

@@ -1,17 +1,14 @@
-import { type Context, Hono, type MiddlewareHandler } from "hono";
 import type { GateParts } from "../gate/gate.ts";
 import type { Identity } from "../gate/identity.ts";
 import { faultCode } from "../lib/log.ts";
 import { emptyResponse, headersFor, type Incoming, jsonResponse } from "../request/incoming.ts";
-import { refuse } from "../request/refusal.ts";
+import { type RefusalCode, refuse } from "../request/refusal.ts";
 import {
-  allowMethods,
-  allowOrigins,
   createRoutes,
   declined,
-  limitBody,
   refused,
-  type RouteEnv,
+  type RouteContext,
+  type RouteHandler,
 } from "../request/routes.ts";
 import { MAX_PAGE } from "../wire/frames.ts";
 import { isUserId, isVisitorId } from "../wire/ids.ts";
@@ -23,11 +20,8 @@ const DEFAULT_PAGE = 50;
 const PAGE_PARAMETERS = ["after", "before", "limit"] as const;
 const SHARING = { methods: "GET,POST,PUT,DELETE", credentials: true };
 
-interface ChatEnv extends RouteEnv {
-  Variables: { identity: Identity };
-}
-
-type ChatContext = Context<ChatEnv>;
+/** A handler that knows whose chats are meant. */
+type ChatHandler = (c: RouteContext, identity: Identity) => Promise<Response>;
 
 /**
  * What was written, for those who weren't there: a user's or a visitor's own chats. There is no way to name a
@@ -37,85 +31,88 @@ export function createChatRoutes(
   history: ChatHistory,
   { authenticator, log }: Pick<GateParts, "authenticator" | "log">,
 ): (incoming: Incoming) => Response | Promise<Response> {
-  const app = createRoutes(log);
-  const routes = new Hono<ChatEnv>();
+  const routes = createRoutes(log);
 
-  const authenticate: MiddlewareHandler<ChatEnv> = async (c, next) => {
-    const identified = await authenticator.anyone(c.env.incoming);
-    if (!identified.ok) return declined(c, identified, log, SHARING);
-    c.set("identity", identified.identity);
-    return next();
-  };
-  routes.use(allowOrigins(SHARING), limitBody, authenticate);
-  routes.onError((error, c) => {
-    log("error", "chat_failed", { code: faultCode(error) });
-    return no(c, "store_unavailable");
-  });
+  function add(path: string, handlers: Readonly<Record<string, ChatHandler>>): void {
+    const entries = Object.entries(handlers).map(([method, handler]) => [method, guard(handler)]);
+    routes.add(`${CHATS_PATH}${path}`, Object.fromEntries(entries), SHARING);
+  }
 
-  routes
-    .get("/", async (c) => {
-      const { kind, id } = c.var.identity;
+  function guard(handler: ChatHandler): RouteHandler {
+    return async (c) => {
+      const identified = await authenticator.anyone(c.env.incoming);
+      if (!identified.ok) return declined(c, identified, log, SHARING);
+      try {
+        return await handler(c, identified.identity);
+      } catch (error) {
+        log("error", "chat_failed", { code: faultCode(error) });
+        return no(c, "store_unavailable");
+      }
+    };
+  }
+
+  add("", {
+    async GET(c, { kind, id }) {
       const page = readPage(c.env.incoming.url);
       if (!page) return no(c, "malformed_request");
       const chats = await history.chats({ side: kind, id }, page);
       return yes(c, { chats, more: chats.length === page.limit });
-    })
-    .all(allowMethods("GET, HEAD", SHARING));
+    },
+  });
 
-  routes
-    .get("/:partner/messages", async (c) => {
-      const chat = chatOf(c);
+  add("/:partner/messages", {
+    async GET(c, identity) {
+      const chat = chatOf(c, identity);
       const page = readPage(c.env.incoming.url);
       if (!page) return no(c, "malformed_request");
       const found = chat && (await history.messages(chat, page));
       if (!found) return no(c, "not_found");
       return yes(c, { ...found, more: found.messages.length === page.limit });
-    })
-    .all(allowMethods("GET, HEAD", SHARING));
+    },
+  });
 
-  routes
-    .post("/:partner/read", async (c) => {
-      const chat = chatOf(c);
-      const upTo = chat && (await history.markRead(chat, c.var.identity.kind));
+  add("/:partner/read", {
+    async POST(c, identity) {
+      const chat = chatOf(c, identity);
+      const upTo = chat && (await history.markRead(chat, identity.kind));
       return upTo === undefined ? no(c, "not_found") : yes(c, { upTo });
-    })
-    .all(allowMethods("POST", SHARING));
+    },
+  });
 
-  routes
-    .on(["PUT", "DELETE"], "/:partner/block", async (c) => {
-      const chat = chatOf(c);
-      if (c.var.identity.kind !== "user" || !chat) return no(c, "not_found");
-      await history.setBlocked(chat, c.req.method === "PUT");
+  const setBlocked =
+    (blocked: boolean): ChatHandler =>
+    async (c, identity) => {
+      const chat = chatOf(c, identity);
+      if (identity.kind !== "user" || !chat) return no(c, "not_found");
+      await history.setBlocked(chat, blocked);
       return done(c);
-    })
-    .all("/:partner/block", allowMethods("PUT, DELETE", SHARING));
+    };
+  add("/:partner/block", { PUT: setBlocked(true), DELETE: setBlocked(false) });
 
-  routes
-    .delete("/:partner", async (c) => {
-      const chat = chatOf(c);
+  add("/:partner", {
+    async DELETE(c, identity) {
+      const chat = chatOf(c, identity);
       return chat && (await history.remove(chat)) ? done(c) : no(c, "not_found");
-    })
-    .all(allowMethods("DELETE", SHARING));
+    },
+  });
 
-  app.route(CHATS_PATH, routes);
-  return (incoming) => app.fetch(incoming.request, { incoming });
+  return routes.handle;
 }
 
-function yes({ env }: ChatContext, body: unknown): Response {
+function yes({ env }: RouteContext, body: unknown): Response {
   return jsonResponse(body, headersFor(env.incoming, SHARING));
 }
 
-function done({ env }: ChatContext): Response {
+function done({ env }: RouteContext): Response {
   return emptyResponse(headersFor(env.incoming, SHARING));
 }
 
-function no(c: ChatContext, code: Parameters<typeof refuse>[0]): Response {
+function no(c: RouteContext, code: RefusalCode): Response {
   return refused(c, refuse(code), SHARING);
 }
 
 /** The chat with the one in the path; `undefined` for what can't be anybody's id. */
-function chatOf(c: ChatContext): Chat | undefined {
-  const { kind, id } = c.var.identity;
+function chatOf(c: RouteContext, { kind, id }: Identity): Chat | undefined {
   const partner = c.req.param("partner");
   if (kind === "user") return isVisitorId(partner) ? { user: id, visitor: partner } : undefined;
   return isUserId(partner) ? { user: partner, visitor: id } : undefined;

@@ -73,7 +73,7 @@ export function sqliteChatHistory(options: {
   const addChat = db.query("INSERT INTO chats (user, visitor) VALUES (?, ?)");
   const isBlocked = db.query("SELECT 1 FROM blocks WHERE user = ? AND visitor = ?");
   const countUnanswered = db.query<{ count: number }, [string, string, number]>(
-    "SELECT count(*) AS count FROM unanswered WHERE visitor = ? AND user <> ? AND at_ms >= ?",
+    "SELECT count(*) AS count FROM unanswered WHERE visitor = ? AND user <> ? AND at_ms > ?",
   );
   const addUnanswered = db.query("INSERT OR REPLACE INTO unanswered VALUES (?, ?, ?)");
   const removeUnanswered = db.query("DELETE FROM unanswered WHERE visitor = ? AND user = ?");

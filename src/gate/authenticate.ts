@@ -3,7 +3,7 @@ import { DEPENDENCY_DEADLINE_MS, withinDeadline } from "../lib/deadline.ts";
 import { createRateLimit } from "../lib/limit.ts";
 import { faultCode, type Log } from "../lib/log.ts";
 import type { Incoming } from "../request/incoming.ts";
-import { type Refusal, refuse, refuseFor } from "../request/refusal.ts";
+import { type Refusal, refuse, refuseFor, refuseToken } from "../request/refusal.ts";
 import type { UserCredential } from "./identity.ts";
 import type { Revocations } from "./revocation.ts";
 import { type Identified, toIdentity } from "./ticket.ts";
@@ -82,7 +82,7 @@ export function createAuthenticator(options: {
       return refuse("token_missing");
     }
     const identity = toIdentity(credential, clock.nowMs());
-    return identity.expiresAtMs > clock.nowMs() ? { ok: true, identity } : refuse("token_invalid");
+    return identity.expiresAtMs > clock.nowMs() ? { ok: true, identity } : refuseToken("expired");
   }
 
   function user(incoming: Incoming): Promise<Identified | Refusal> {
@@ -94,7 +94,7 @@ export function createAuthenticator(options: {
     const revoked = await revocations.isRevoked(identity);
     if (revoked === "unknown") return refuse("store_unavailable");
     if (!revoked) return identified;
-    return refuse(identity.kind === "user" ? "token_invalid" : "session_refused");
+    return identity.kind === "user" ? refuseToken("revoked") : refuse("session_refused");
   }
 
   async function visitor(incoming: Incoming): Promise<Identified | Refusal> {

@@ -1,4 +1,4 @@
-import type { JSONWebKeySet, JWTVerifyGetKey } from "jose";
+import type { JSONWebKeySet, CompactVerifyGetKey } from "jose";
 import type { Clock } from "../lib/clock.ts";
 import { DEPENDENCY_DEADLINE_MS } from "../lib/deadline.ts";
 import { fetchJson } from "../lib/fetch.ts";
@@ -24,9 +24,9 @@ const MAX_KEYS_BYTES = 256 * 1024;
  * Keys of a JWKS (RFC 7517) at `url`. Concurrent fetches are shared, and a failure is remembered, so that an
  * outage costs the key server one request per `RETRY_MS` and not one per token.
  */
-export function remoteKeys(options: { url: URL; clock: Clock; log: Log }): JWTVerifyGetKey {
+export function remoteKeys(options: { url: URL; clock: Clock; log: Log }): CompactVerifyGetKey {
   const { url, clock, log } = options;
-  let known: { find: JWTVerifyGetKey; atMs: number } | undefined;
+  let known: { find: CompactVerifyGetKey; atMs: number } | undefined;
   let failedAtMs = Number.NEGATIVE_INFINITY;
   let fetching: Promise<void> | undefined;
 

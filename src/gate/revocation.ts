@@ -6,7 +6,7 @@ import { CLOSE } from "../wire/close.ts";
 import { type Identity, identityFields } from "./identity.ts";
 import type { Live } from "./live.ts";
 import type { Revocation, TicketStore } from "./store.ts";
-import { MAX_TOKEN_LIFETIME_MS } from "./token.ts";
+import { MAX_TOKEN_LIFETIME_MS } from "./claims.ts";
 
 /** Later tokens of a session outlive the one that it was ended with; they are refused this long, in milliseconds. */
 const SESSION_MEMORY_MS = 30 * 86_400_000;

@@ -2,14 +2,8 @@ import type { Clock } from "../lib/clock.ts";
 import { createRateLimit } from "../lib/limit.ts";
 import type { Log } from "../lib/log.ts";
 import { emptyResponse, headersFor, type Incoming, jsonResponse } from "../request/incoming.ts";
-import { type Refusal, refuse, refuseFor } from "../request/refusal.ts";
-import {
-  allowMethods,
-  allowOrigins,
-  createRoutes,
-  declined,
-  limitBody,
-} from "../request/routes.ts";
+import { type Refusal, refuse, refuseFor, refuseToken } from "../request/refusal.ts";
+import { createRoutes, declined, type RouteContext } from "../request/routes.ts";
 import { SIGN_OUT_PATH, TICKET_PATH, VISITOR_PATH } from "../wire/paths.ts";
 import type { Authenticator } from "./authenticate.ts";
 import type { Identity } from "./identity.ts";
@@ -44,55 +38,50 @@ export function createGateRoutes(options: {
     return createRateLimit<string>({ allowed, windowMs: 60_000, clock });
   }
 
-  const app = createRoutes(log);
-  app
-    .use(`${basePath}${TICKET_PATH}`, allowOrigins(forUsers), limitBody)
-    .post(async (c) => {
-      const user = await authenticator.user(c.env.incoming);
-      const issued = user.ok ? await tickets.issue(user.identity) : user;
-      if (!issued.ok) return declined(c, issued, log, forUsers);
-      const body = { ticket: issued.ticket, expiresIn: issued.expiresInSeconds };
-      return jsonResponse(body, headersFor(c.env.incoming, forUsers));
-    })
-    .all(allowMethods("POST", forUsers));
+  const routes = createRoutes(log);
 
+  async function issueTicket(c: RouteContext): Promise<Response> {
+    const { incoming } = c.env;
+    const user = await authenticator.user(incoming);
+    const issued = user.ok ? await tickets.issue(user.identity) : user;
+    if (!issued.ok) return declined(c, issued, log, forUsers);
+    const body = { ticket: issued.ticket, expiresIn: issued.expiresInSeconds };
+    return jsonResponse(body, headersFor(incoming, forUsers));
+  }
+  routes.add(`${basePath}${TICKET_PATH}`, { POST: issueTicket }, forUsers);
+
+  async function issueSession(c: RouteContext, sessionsOf: VisitorSessions): Promise<Response> {
+    const { incoming } = c.env;
+    if (incoming.origin === "foreign") {
+      return declined(c, refuse("origin_refused"), log, forVisitors);
+    }
+    const { limitKey, isSecure: secure } = incoming;
+    const waitMs = limitKey === undefined ? 0 : sessions.take(limitKey);
+    if (waitMs > 0) return declined(c, refuseFor(waitMs), log, forVisitors);
+    const known = await sessionsOf.read(incoming.request.headers.get("cookie"), { secure });
+    const revoked = known ? await revocations.isRevoked(known) : true;
+    if (revoked === "unknown") return declined(c, refuse("store_unavailable"), log, forVisitors);
+    const cookie = await sessionsOf.issue({ id: revoked ? undefined : known?.id, secure });
+    return emptyResponse({ ...headersFor(incoming, forVisitors), "Set-Cookie": cookie });
+  }
   if (visitors) {
-    app
-      .use(`${basePath}${VISITOR_PATH}`, allowOrigins(forVisitors), limitBody)
-      .post(async (c) => {
-        const { incoming } = c.env;
-        if (incoming.origin === "foreign") {
-          return declined(c, refuse("origin_refused"), log, forVisitors);
-        }
-        const { limitKey, isSecure: secure } = incoming;
-        const waitMs = limitKey ? sessions.take(limitKey) : 0;
-        if (waitMs > 0) return declined(c, refuseFor(waitMs), log, forVisitors);
-        const known = await visitors.read(incoming.request.headers.get("cookie"), { secure });
-        const revoked = known ? await revocations.isRevoked(known) : true;
-        if (revoked === "unknown") {
-          return declined(c, refuse("store_unavailable"), log, forVisitors);
-        }
-        const cookie = await visitors.issue({ id: revoked ? undefined : known?.id, secure });
-        return emptyResponse({ ...headersFor(incoming, forVisitors), "Set-Cookie": cookie });
-      })
-      .all(allowMethods("POST", forVisitors));
+    const POST = (c: RouteContext) => issueSession(c, visitors);
+    routes.add(`${basePath}${VISITOR_PATH}`, { POST }, forVisitors);
   }
 
-  app
-    .use(`${basePath}${SIGN_OUT_PATH}`, allowOrigins(forUsers), limitBody)
-    .post(async (c) => {
-      const user = await authenticator.user(c.env.incoming);
-      if (!user.ok) return declined(c, user, log, forUsers);
-      const body = await readSignOut(c.req.raw);
-      if (!body) return declined(c, refuse("malformed_request"), log, forUsers);
-      const waitMs = signOuts.take(user.identity.id);
-      if (waitMs > 0) return declined(c, refuseFor(waitMs), log, forUsers);
-      const done = await signOut(user.identity, body);
-      return done.ok
-        ? emptyResponse(headersFor(c.env.incoming, forUsers))
-        : declined(c, done, log, forUsers);
-    })
-    .all(allowMethods("POST", forUsers));
+  async function endSession(c: RouteContext): Promise<Response> {
+    const user = await authenticator.user(c.env.incoming);
+    if (!user.ok) return declined(c, user, log, forUsers);
+    const body = await readSignOut(c.req.raw);
+    if (!body) return declined(c, refuse("malformed_request"), log, forUsers);
+    const waitMs = signOuts.take(user.identity.id);
+    if (waitMs > 0) return declined(c, refuseFor(waitMs), log, forUsers);
+    const done = await signOut(user.identity, body);
+    return done.ok
+      ? emptyResponse(headersFor(c.env.incoming, forUsers))
+      : declined(c, done, log, forUsers);
+  }
+  routes.add(`${basePath}${SIGN_OUT_PATH}`, { POST: endSession }, forUsers);
 
   async function signOut(
     identity: Identity,
@@ -107,10 +96,10 @@ export function createGateRoutes(options: {
     // Somebody with the token of a session that was ended must not end the others.
     const revoked = await revocations.isRevoked(identity);
     if (revoked === "unknown") return refuse("store_unavailable");
-    return revoked ? refuse("token_invalid") : revocations.endAll(identity);
+    return revoked ? refuseToken("revoked") : revocations.endAll(identity);
   }
 
-  return (incoming) => app.fetch(incoming.request, { incoming });
+  return routes.handle;
 }
 
 /** The body of a sign-out: none, or `{"everywhere": true}`; `undefined` for anything else. */

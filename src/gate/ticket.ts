@@ -4,11 +4,11 @@ import { sha256Hex, toBase64url, utf8 } from "../lib/encoding.ts";
 import type { RateLimit } from "../lib/limit.ts";
 import { faultCode, type Log } from "../lib/log.ts";
 import { isLine } from "../lib/text.ts";
-import { type Refusal, refuse, refuseFor } from "../request/refusal.ts";
+import { type Refusal, refuse, refuseFor, refuseToken } from "../request/refusal.ts";
 import { isUserId } from "../wire/ids.ts";
 import { type Identity, MAX_SESSION_LENGTH, type UserCredential } from "./identity.ts";
 import { isTicketRecord, type TicketStore } from "./store.ts";
-import { MAX_TOKEN_LIFETIME_MS } from "./token.ts";
+import { MAX_TOKEN_LIFETIME_MS } from "./claims.ts";
 
 /** Random bytes in a ticket. */
 const TICKET_BYTES = 32;
@@ -119,7 +119,7 @@ export function createTickets(options: {
       const nowMs = clock.nowMs();
       const lifeMs = Math.min(longestTtlMs, identity.expiresAtMs - nowMs);
       const expiresInSeconds = Math.floor(lifeMs / 1000);
-      if (expiresInSeconds < 1) return refuse("token_invalid");
+      if (expiresInSeconds < 1) return refuseToken("expired");
       const waitMs = limit.take(identity.id);
       if (waitMs > 0) return refuseFor(waitMs);
 
@@ -130,7 +130,7 @@ export function createTickets(options: {
       try {
         const put = store.put(hash, record, ttlMs);
         if (!(await withinDeadline(put, DEPENDENCY_DEADLINE_MS, clock))) {
-          return refuse("token_invalid");
+          return refuseToken("revoked");
         }
       } catch (error) {
         log("error", "store_failed", { code: faultCode(error), ticketTag: tagOf(hash) });

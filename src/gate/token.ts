@@ -1,36 +1,41 @@
-import type { JWTHeaderParameters } from "jose";
+import type { CompactVerifyGetKey } from "jose";
 import type { Clock } from "../lib/clock.ts";
-import { fromBase64url, isCanonicalBase64url, sha256Hex } from "../lib/encoding.ts";
+import { fromBase64url, isCanonicalBase64url } from "../lib/encoding.ts";
 import type { Log } from "../lib/log.ts";
-import { isLine } from "../lib/text.ts";
-import { type Refusal, refuse } from "../request/refusal.ts";
-import { isUserId } from "../wire/ids.ts";
-import { type Identity, MAX_SESSION_LENGTH } from "./identity.ts";
-import { requireSecret } from "./options.ts";
+import { type Refusal, refuse, refuseToken, type TokenFault } from "../request/refusal.ts";
+import { readClaims } from "./claims.ts";
+import { createHmac, isSameText, SECRET_ALGORITHMS } from "./hmac.ts";
 import { KeysUnavailableError, remoteKeys } from "./jwks.ts";
+import { requireSecret } from "./options.ts";
+import type { Identified } from "./ticket.ts";
 
 /** Longest token that is read, in characters. */
 export const MAX_TOKEN_LENGTH = 8_192;
-/** How far clocks may be apart, in seconds: for `nbf` and `iat`, never for `exp`. */
-export const CLOCK_TOLERANCE_SECONDS = 5;
-/** An `exp` further away than this is a mistake or an attack: ten years, in milliseconds. */
-export const MAX_TOKEN_LIFETIME_MS = 10 * 366 * 86_400_000;
+/** Headers of tokens that are remembered: an issuer's tokens have one per key. */
+const MAX_HEADERS = 32;
 
 /** The two ways to know an issuer's keys; never both, so that no public key is taken for a secret. */
-export type TokenKeys = { readonly secret: Uint8Array } | { readonly jwksUrl: URL };
+export type TokenKeys = { readonly secret: Uint8Array<ArrayBuffer> } | { readonly jwksUrl: URL };
 
 /** Verifies a compact JWT; `token_invalid` when it is no good, `keys_unavailable` when that can't be said. */
-export type TokenVerifier = (
-  token: string,
-) => Promise<{ readonly ok: true; readonly identity: Identity } | Refusal>;
+export type TokenVerifier = (token: string) => Promise<Identified | Refusal>;
 
-const SECRET_ALGORITHMS = ["HS256", "HS384", "HS512"];
 const JWKS_ALGORITHMS = "RS256 RS384 RS512 PS256 PS384 PS512 ES256 ES384 ES512 EdDSA Ed25519".split(
   " ",
 );
 
 /** Accepted `typ` headers (RFC 7519 section 5.1, RFC 9068): other kinds of JWT are no access tokens. */
 const ACCEPTED_TYPES = new Set(["jwt", "at+jwt", "application/jwt", "application/at+jwt"]);
+
+/** What a token's header says, or what is wrong with it. */
+type Header = { readonly alg: string } | TokenFault;
+
+/** Checks the signature over `signed`, the header and payload in base64url. */
+type CheckSignature = (
+  alg: string,
+  signed: string,
+  signature: string,
+) => TokenFault | undefined | Promise<TokenFault | undefined>;
 
 /**
  * Verifies access tokens (RFC 7519, RFC 8725) of one issuer: the signature under an allow-list of algorithms
@@ -40,120 +45,121 @@ const ACCEPTED_TYPES = new Set(["jwt", "at+jwt", "application/jwt", "application
 export function createTokenVerifier(options: {
   keys: TokenKeys;
   issuer?: string | undefined;
-  audience?: string | undefined;
+  audience?: string | readonly string[] | undefined;
   userClaim?: string | undefined;
   clock: Clock;
   log: Log;
 }): TokenVerifier {
   const { keys, issuer, audience, userClaim = "sub", clock, log } = options;
-  const isSymmetric = "secret" in keys;
-  const getKey = isSymmetric
-    ? secretKeys(keys.secret)
-    : remoteKeys({ url: keys.jwksUrl, clock, log });
-  const verifyOptions = {
-    algorithms: isSymmetric ? SECRET_ALGORITHMS : JWKS_ALGORITHMS,
-    clockTolerance: CLOCK_TOLERANCE_SECONDS,
-    requiredClaims: ["exp", userClaim],
-    ...(issuer !== undefined && { issuer }),
-    ...(audience !== undefined && { audience }),
+  const rules = {
+    issuer,
+    audience: typeof audience === "string" ? [audience] : audience,
+    userClaim,
   };
+  const isSymmetric = "secret" in keys;
+  const algorithms = isSymmetric ? SECRET_ALGORITHMS : JWKS_ALGORITHMS;
+  const checkSignature = isSymmetric
+    ? checkWithSecret(keys.secret)
+    : checkWithKeys(remoteKeys({ url: keys.jwksUrl, clock, log }));
+  const headers = new Map<string, Header>();
 
-  async function verify(token: string): Promise<Record<string, unknown>> {
-    // Loaded with the first token, so that starting doesn't wait for it.
-    const { jwtVerify } = await import("jose/jwt/verify");
-    const options = { ...verifyOptions, currentDate: new Date(clock.nowMs()) };
-    try {
-      return (await jwtVerify(token, getKey, options)).payload;
-    } catch (error) {
-      const { JWKSMultipleMatchingKeys } = await import("jose/errors");
-      if (!(error instanceof JWKSMultipleMatchingKeys)) throw error;
-      // Keys that share a `kid`, or have none: any of them may be the one.
-      for await (const key of error) {
-        const payload = await jwtVerify(token, key, options).then(
-          (verified) => verified.payload,
-          () => undefined,
-        );
-        if (payload) return payload;
-      }
-      throw error;
-    }
+  /** An issuer's tokens all have the same header: it is parsed once. */
+  function headerOf(segment: string): Header {
+    const known = headers.get(segment);
+    if (known) return known;
+    const header = readHeader(segment, algorithms);
+    if (headers.size >= MAX_HEADERS) headers.clear();
+    headers.set(segment, header);
+    return header;
   }
 
   return async (token) => {
-    if (!isAcceptableToken(token)) return refuse("token_invalid");
-    let payload: Record<string, unknown>;
-    try {
-      payload = await verify(token);
-    } catch (error) {
-      return refuse(error instanceof KeysUnavailableError ? "keys_unavailable" : "token_invalid");
+    const parts = token.length <= MAX_TOKEN_LENGTH ? token.split(".") : [];
+    const [header, payload, signature] = parts;
+    if (parts.length !== 3 || !header || !payload || !signature) return refuseToken("not_a_jwt");
+    const parsed = headerOf(header);
+    if (typeof parsed === "string") return refuseToken(parsed);
+    if (!isCanonicalBase64url(payload) || !isCanonicalBase64url(signature)) {
+      return refuseToken("not_a_jwt");
     }
-    const id = Object.hasOwn(payload, userClaim) ? payload[userClaim] : undefined;
-    const { exp, iat = 0 } = payload as { exp: number; iat?: number };
-    const nowMs = clock.nowMs();
-    const isBounded =
-      exp * 1000 > nowMs &&
-      exp * 1000 - nowMs <= MAX_TOKEN_LIFETIME_MS &&
-      iat >= 0 &&
-      // Further ahead it would escape revocations.
-      iat * 1000 - nowMs <= CLOCK_TOLERANCE_SECONDS * 1000;
-    if (!isUserId(id) || !isBounded) return refuse("token_invalid");
-    return {
-      ok: true,
-      identity: {
-        kind: "user",
-        id,
-        session: await sessionOf(payload, token),
-        issuedAtMs: Math.floor(iat * 1000),
-        toleranceMs: CLOCK_TOLERANCE_SECONDS * 1000,
-        expiresAtMs: Math.floor(exp * 1000),
-      },
-    };
+    const signed = token.slice(0, -signature.length - 1);
+    try {
+      const checked = checkSignature(parsed.alg, signed, signature);
+      const fault = checked instanceof Promise ? await checked : checked;
+      if (fault) return refuseToken(fault);
+    } catch (error) {
+      if (error instanceof KeysUnavailableError) return refuse("keys_unavailable");
+      throw error;
+    }
+    const read = readClaims(signed, rules, clock.nowMs());
+    const identity = read instanceof Promise ? await read : read;
+    return typeof identity === "string" ? refuseToken(identity) : { ok: true, identity };
   };
 }
 
 /**
- * The name of the sign-in that a token belongs to: its `sid`, else its `jti`, else a hash of what was signed.
- * Never of the signature: an ECDSA signature can be rewritten into another valid one.
+ * Reads a header: canonical base64url of a JSON object with an allowed algorithm, no critical extensions, and
+ * the type of an access token.
  */
-async function sessionOf({ sid, jti }: Record<string, unknown>, token: string): Promise<string> {
-  const name = sid || jti;
-  if (isLine(name, MAX_SESSION_LENGTH)) return name;
-  return sha256Hex(name ? JSON.stringify(name) : token.slice(0, token.lastIndexOf(".")));
-}
-
-/**
- * What jose leaves open: one spelling only for each token (RFC 7515 section 2: base64url without padding or
- * white space), a bounded size, no critical extensions, and the type of an access token.
- */
-function isAcceptableToken(token: string): boolean {
-  if (token.length > MAX_TOKEN_LENGTH) return false;
-  const parts = token.split(".");
-  if (parts.length !== 3 || !parts.every((part) => part !== "" && isCanonicalBase64url(part))) {
-    return false;
-  }
+function readHeader(segment: string, algorithms: readonly string[]): Header {
   let header: unknown;
   try {
-    header = JSON.parse(new TextDecoder().decode(fromBase64url(parts[0] as string)));
+    const bytes = fromBase64url(segment);
+    header = bytes && JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
   } catch {
-    return false;
+    return "not_a_jwt";
   }
-  if (typeof header !== "object" || header === null) return false;
-  const { typ, crit, b64 } = header as Record<string, unknown>;
-  if (crit !== undefined || b64 !== undefined) return false;
-  return typ === undefined || (typeof typ === "string" && ACCEPTED_TYPES.has(typ.toLowerCase()));
+  if (typeof header !== "object" || header === null || Array.isArray(header)) return "not_a_jwt";
+  const own = (name: string): unknown =>
+    Object.hasOwn(header, name) ? (header as Record<string, unknown>)[name] : undefined;
+  const [alg, typ] = [own("alg"), own("typ")];
+  if (own("crit") !== undefined || own("b64") !== undefined) return "not_a_jwt";
+  const isAccessToken =
+    typ === undefined || (typeof typ === "string" && ACCEPTED_TYPES.has(typ.toLowerCase()));
+  if (!isAccessToken) return "type";
+  return typeof alg === "string" && algorithms.includes(alg) ? { alg } : "algorithm";
 }
 
-/** One imported key per algorithm, made at its first use. */
-function secretKeys(secret: Uint8Array): (header: JWTHeaderParameters) => Promise<CryptoKey> {
-  const imported = new Map<string, Promise<CryptoKey>>();
-  return ({ alg }) => {
-    let key = imported.get(alg);
-    if (!key) {
-      const algorithm = { name: "HMAC", hash: `SHA-${alg.slice(2)}` };
-      key = crypto.subtle.importKey("raw", new Uint8Array(secret), algorithm, false, ["verify"]);
-      imported.set(alg, key);
+function checkWithSecret(secret: Uint8Array<ArrayBuffer>): CheckSignature {
+  const hmac = createHmac(secret);
+  const compare = (expected: string, signature: string) =>
+    isSameText(expected, signature) ? undefined : "signature";
+  return (alg, signed, signature) => {
+    const expected = hmac(alg, signed);
+    return typeof expected === "string"
+      ? compare(expected, signature)
+      : expected.then((text) => compare(text, signature));
+  };
+}
+
+/** Loaded with the first token, so that starting doesn't wait for it. */
+let verifying: Promise<typeof import("jose/jws/compact/verify")> | undefined;
+let errors: Promise<typeof import("jose/errors")> | undefined;
+
+function checkWithKeys(getKey: CompactVerifyGetKey): CheckSignature {
+  return async (_, signed, signature) => {
+    const { compactVerify } = await (verifying ??= import("jose/jws/compact/verify"));
+    const token = `${signed}.${signature}`;
+    const options = { algorithms: [...JWKS_ALGORITHMS] };
+    try {
+      await compactVerify(token, getKey, options);
+      return undefined;
+    } catch (error) {
+      if (error instanceof KeysUnavailableError) throw error;
+      const { JWKSMultipleMatchingKeys, JWKSNoMatchingKey } = await (errors ??=
+        import("jose/errors"));
+      if (error instanceof JWKSNoMatchingKey) return "key_unknown";
+      if (!(error instanceof JWKSMultipleMatchingKeys)) return "signature";
+      // Keys that share a `kid`, or have none: any of them may be the one.
+      for await (const key of error) {
+        const isGood = await compactVerify(token, key, options).then(
+          () => true,
+          () => false,
+        );
+        if (isGood) return undefined;
+      }
+      return "signature";
     }
-    return key;
   };
 }
 

@@ -2,7 +2,7 @@ import type { Clock } from "../lib/clock.ts";
 import { fromBase64url, toBase64url, utf8 } from "../lib/encoding.ts";
 import { isVisitorId } from "../wire/ids.ts";
 import type { Identity } from "./identity.ts";
-import { CLOCK_TOLERANCE_SECONDS } from "./token.ts";
+import { CLOCK_TOLERANCE_SECONDS } from "./claims.ts";
 
 /** How long a visitor is remembered, in seconds: 30 days from the last renewal. */
 export const VISITOR_MAX_AGE_SECONDS = 30 * 86_400;

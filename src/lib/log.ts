@@ -45,6 +45,8 @@ export type LogEvent =
 export interface LogFields {
   /** A code out of a closed table: a refusal's, a close code, a fault's. */
   code?: string | number;
+  /** What was wrong with a token, out of a closed table. */
+  fault?: string;
   /** The id of a user. */
   user?: string;
   /** The id of a visitor. */
@@ -65,6 +67,7 @@ export interface LogFields {
 
 const FIELDS: readonly (keyof LogFields)[] = [
   "code",
+  "fault",
   "user",
   "visitor",
   "ticketTag",

@@ -1,7 +1,7 @@
 import { Hono } from "hono";
 import { headersFor, type Incoming } from "../request/incoming.ts";
 import { refuse } from "../request/refusal.ts";
-import { allowMethods, refused, type RouteEnv } from "../request/routes.ts";
+import { refused, type RouteContext, type RouteEnv } from "../request/routes.ts";
 import { isUserId } from "../wire/ids.ts";
 import type { PageOptions } from "./views.tsx";
 
@@ -36,7 +36,7 @@ export function createPages(options: PageOptions): Hono<RouteEnv> {
       const { home } = await site();
       return c.html(home({ ...options, origin }), 200, headersOf(c.env.incoming));
     })
-    .all(allowMethods("GET, HEAD"));
+    .all(refuseMethod);
 
   pages
     .get("/chat/:user", async (c) => {
@@ -45,14 +45,14 @@ export function createPages(options: PageOptions): Hono<RouteEnv> {
       const { chat } = await site();
       return c.html(chat({ user }), 200, headersOf(c.env.incoming));
     })
-    .all(allowMethods("GET, HEAD"));
+    .all(refuseMethod);
 
   pages
     .get("/inbox", async (c) => {
       const { inbox } = await site();
       return c.html(inbox(options), 200, headersOf(c.env.incoming));
     })
-    .all(allowMethods("GET, HEAD"));
+    .all(refuseMethod);
 
   for (const path of ["/client.js", "/assets/:name"]) {
     pages
@@ -69,7 +69,7 @@ export function createPages(options: PageOptions): Hono<RouteEnv> {
         if (c.req.header("if-none-match") === file.etag) return c.body(null, 304, headers);
         return c.body(file.text, 200, headers);
       })
-      .all(allowMethods("GET, HEAD"));
+      .all(refuseMethod);
   }
   return pages;
 }
@@ -81,4 +81,8 @@ function headersOf(incoming: Incoming): Record<string, string> {
 /** The server's origin, to be pasted into a shell; a Host that no server has isn't repeated there. */
 function originOf({ origin }: URL): string {
   return /^https?:\/\/[\w.:[\]-]+$/.test(origin) ? origin : "http://127.0.0.1:3000";
+}
+
+function refuseMethod(c: RouteContext): Response {
+  return refused(c, refuse("method_not_allowed", { Allow: "GET, HEAD" }));
 }

@@ -24,6 +24,20 @@ export const REFUSALS = {
   shutting_down: [503, "The server is shutting down"],
 } as const satisfies Record<string, readonly [status: number, detail: string]>;
 
+/** What can be wrong with a bearer token. */
+export type TokenFault =
+  | "not_a_jwt"
+  | "type"
+  | "algorithm"
+  | "key_unknown"
+  | "signature"
+  | "claim"
+  | "issuer"
+  | "audience"
+  | "expired"
+  | "not_yet_valid"
+  | "revoked";
+
 /** Why a request was refused. */
 export type RefusalCode = keyof typeof REFUSALS;
 
@@ -33,6 +47,8 @@ export interface Refusal {
   readonly ok: false;
   /** Out of the closed table. */
   readonly code: RefusalCode;
+  /** For the log alone: responses are the same for all. */
+  readonly fault?: TokenFault;
   /** Beside those that every response has. */
   readonly headers?: Readonly<Record<string, string>>;
 }
@@ -56,6 +72,11 @@ const FIXED_HEADERS: { readonly [code in RefusalCode]?: Readonly<Record<string, 
 /** A refusal out of the table. */
 export function refuse(code: RefusalCode, headers?: Record<string, string>): Refusal {
   return headers ? { ok: false, code, headers } : { ok: false, code };
+}
+
+/** `token_invalid`, with what the log may say about it. */
+export function refuseToken(fault: TokenFault): Refusal {
+  return { ok: false, code: "token_invalid", fault };
 }
 
 /** `too_many_requests`, with `Retry-After` in whole seconds (RFC 9110 section 10.2.3). */

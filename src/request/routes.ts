@@ -1,4 +1,4 @@
-import { type Context, Hono, type MiddlewareHandler } from "hono";
+import { type Context, Hono } from "hono";
 import { bodyLimit } from "hono/body-limit";
 import { PatternRouter } from "hono/router/pattern-router";
 import { faultCode, type Log } from "../lib/log.ts";
@@ -14,64 +14,95 @@ export interface RouteEnv {
   Bindings: { incoming: Incoming };
 }
 
-/**
- * A Hono app whose URLs were parsed already and whose failures are refusals. Everything below it is refused
- * that has a credential in its URL, or more than one spelling.
- */
-export function createRoutes(log: Log): Hono<RouteEnv> {
+export type RouteContext = Context<RouteEnv>;
+export type RouteHandler = (c: RouteContext) => Response | Promise<Response>;
+
+/** Routes whose URLs were parsed already, and whose failures are refusals. */
+export interface Routes {
+  readonly app: Hono<RouteEnv>;
+  /** Answers a request; refuses every URL with a credential in it, or with more than one spelling. */
+  handle(incoming: Incoming): Response | Promise<Response>;
+  /** Adds a path, with a handler for each method; `sharing` lets other allowed origins use it (CORS). */
+  add(path: string, handlers: Readonly<Record<string, RouteHandler>>, sharing?: Sharing): void;
+}
+
+export function createRoutes(log: Log): Routes {
   const app = new Hono<RouteEnv>({
     getPath: (_, options) => (options?.env as RouteEnv["Bindings"]).incoming.url.pathname,
     // Hono's usual router compiles all routes at the first request, which is a third of the time to start.
     router: new PatternRouter(),
-  });
-  app.use(async (c, next) => {
-    const { url } = c.env.incoming;
-    // To the router a trailing slash makes no difference.
-    if (/.\/$/.test(url.pathname)) return refused(c, refuse("not_found"));
-    const ticket = readTicket(url);
-    return ticket.ok ? next() : declined(c, ticket, log);
   });
   app.onError((error, c) => {
     log("error", "request_failed", { code: faultCode(error) });
     return refused(c, refuse("internal_error"));
   });
   app.notFound((c) => refused(c, refuse("not_found")));
-  return app;
+  return {
+    app,
+    handle(incoming) {
+      const { url, request } = incoming;
+      const env = { incoming };
+      // To the router a trailing slash makes no difference.
+      if (url.pathname.length > 1 && url.pathname.endsWith("/")) {
+        return refused({ env }, refuse("not_found"));
+      }
+      const ticket = readTicket(url);
+      return ticket.ok ? app.fetch(request, env) : declined({ env }, ticket, log);
+    },
+    add(path, handlers, sharing) {
+      const methods = Object.keys(handlers).flatMap((one) => (one === "GET" ? [one, "HEAD"] : one));
+      const Allow = methods.join(", ");
+      // One handler for each path: every further one would cost as much as the ticket's lookup.
+      app.all(path, (c) => {
+        const { incoming } = c.env;
+        const preflight = sharing && preflightResponse(incoming, sharing);
+        if (preflight) return preflight;
+        const { method } = incoming.request;
+        const handler = handlers[method === "HEAD" ? "GET" : method];
+        if (!handler) return refused(c, refuse("method_not_allowed", { Allow }), sharing);
+        return mayHaveBody(incoming) ? withinLimit(c, handler) : handler(c);
+      });
+    },
+  };
 }
 
-type RouteContext = Pick<Context<RouteEnv>, "env">;
-
 /** A refusal as the route's response. */
-export function refused({ env }: RouteContext, refusal: Refusal, sharing?: Sharing): Response {
+export function refused(
+  { env }: Pick<RouteContext, "env">,
+  refusal: Refusal,
+  sharing?: Sharing,
+): Response {
   return refusalResponse(refusal, headersFor(env.incoming, sharing));
 }
 
 /** The same, with a line in the log. */
-export function declined(c: RouteContext, refusal: Refusal, log: Log, sharing?: Sharing): Response {
+export function declined(
+  c: Pick<RouteContext, "env">,
+  refusal: Refusal,
+  log: Log,
+  sharing?: Sharing,
+): Response {
   const peer = c.env.incoming.address;
-  log("info", "refused", { code: refusal.code, ...(peer && { peer }) });
+  const { code, fault } = refusal;
+  log("info", "refused", { code, ...(fault && { fault }), ...(peer && { peer }) });
   return refused(c, refusal, sharing);
 }
 
-/** The last handler of a path: refuses every other method. */
-export function allowMethods(methods: string, sharing?: Sharing): (c: RouteContext) => Response {
-  return (c) => refused(c, refuse("method_not_allowed", { Allow: methods }), sharing);
-}
-
-/** Answers preflights of allowed origins (CORS). */
-export function allowOrigins(sharing: Sharing): MiddlewareHandler<RouteEnv> {
-  return async (c, next) => preflightResponse(c.env.incoming, sharing) ?? (await next());
-}
-
-const limitReading: MiddlewareHandler<RouteEnv> = bodyLimit({
+/** Refuses a body that is too large, whether it says so or not. */
+const limitBody = bodyLimit({
   maxSize: MAX_BODY_BYTES,
   onError: (c) => refused(c as unknown as RouteContext, refuse("body_too_large")),
 });
 
-/** Refuses a body that is too large. Skipped when the body is empty: the check costs more than a ticket. */
-export const limitBody: MiddlewareHandler<RouteEnv> = (c, next) => {
-  const { headers } = c.env.incoming.request;
-  const isEmpty =
-    (headers.get("content-length") ?? "0") === "0" && !headers.has("transfer-encoding");
-  return isEmpty ? next() : limitReading(c, next);
-};
+/** Whether a request may have a body; looking at one that has none would cost more than a ticket. */
+function mayHaveBody({ request: { headers } }: Incoming): boolean {
+  return (headers.get("content-length") ?? "0") !== "0" || headers.has("transfer-encoding");
+}
+
+async function withinLimit(c: RouteContext, handler: RouteHandler): Promise<Response> {
+  let response: Response | undefined;
+  const refusal = await limitBody(c, async () => {
+    response = await handler(c);
+  });
+  return response ?? (refusal as Response);
+}
