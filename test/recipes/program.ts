@@ -1,3 +1,4 @@
+import { describe } from "bun:test";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -8,6 +9,13 @@ const ROOT = join(import.meta.dir, "../..");
 const CLOCK = join(import.meta.dir, "clock.mjs");
 const HOUR_MS = 3_600_000;
 const decoder = new TextDecoder();
+
+/** `describe` for tests that need `node`. Without it they are skipped, and say so; with `CI=true` they run, and fail. */
+export const describeOnNode: typeof describe = (() => {
+  if (Bun.which("node") || process.env.CI === "true") return describe;
+  console.warn("Skipped: these tests need node, which is not on this machine's PATH");
+  return describe.skip as typeof describe;
+})();
 
 /** A recipe as a process of its own, in the way a reader would run it. */
 export interface Program extends People, AsyncDisposable {
