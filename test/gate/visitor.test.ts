@@ -3,13 +3,14 @@ import { createHmac, hkdfSync } from "node:crypto";
 import fc from "fast-check";
 import {
   createVisitorSessions,
-  isVisitorId,
   VISITOR_MAX_AGE_SECONDS,
   visitorCookieName,
 } from "../../src/gate/visitor.ts";
+import { isVisitorId } from "../../src/wire/ids.ts";
 import { fakeClock } from "../support/clock.ts";
 import { handshake, type RawAnswer, sendRaw } from "../support/raw.ts";
 import { SESSION_SECRET, startServer, type TestServer, TOKEN_SECRET } from "../support/server.ts";
+import { anyText } from "../support/text.ts";
 
 /** Where the fake clock stands, in seconds. */
 const NOW = fakeClock().nowMs() / 1000;
@@ -367,7 +368,13 @@ describe("age", () => {
     if (!valid) expect(visitor).toBeUndefined();
     else {
       const expiresAtMs = (issuedAtSeconds + VISITOR_MAX_AGE_SECONDS) * 1000;
-      expect(visitor).toEqual({ id: ID, issuedAtMs: issuedAtSeconds * 1000, expiresAtMs });
+      expect(visitor).toEqual({
+        kind: "visitor",
+        id: ID,
+        issuedAtMs: issuedAtSeconds * 1000,
+        toleranceMs: 5_000,
+        expiresAtMs,
+      });
     }
   });
 });
@@ -420,7 +427,7 @@ describe("hostile headers", () => {
   test("reading never throws, and finds nobody in arbitrary text", async () => {
     const reader = sessions();
     const pair = fc.oneof(
-      fc.string({ unit: "binary", maxLength: 80 }),
+      anyText(80),
       fc.string({ maxLength: 80 }).map((text) => `anonSessionId=${text}`),
       fc
         .tuple(
