@@ -65,7 +65,7 @@ export async function startProgram(
         SESSION_SECRET: decoder.decode(SESSION_SECRET),
         ...environment,
       },
-      stdin: isNode ? new Blob([await bundleForNode(file, external)]) : "ignore",
+      stdin: isNode ? new Blob([await bundleForNode(file, { external })]) : "ignore",
       stdout: "pipe",
       stderr: "pipe",
     },
@@ -114,12 +114,30 @@ export async function startProgram(
   };
 }
 
-/** A recipe and this package as one module for Node. */
-export async function bundleForNode(file: string, external: readonly string[]): Promise<string> {
+/** A module and this package as one for Node; `files` are texts that stand in for files. */
+export async function bundleForNode(
+  file: string,
+  { external = [], files }: { external?: readonly string[]; files?: Record<string, string> } = {},
+): Promise<string> {
   const built = await Bun.build({
     entrypoints: [file],
     target: "node",
     external: [...external],
+    ...(files && { files }),
   });
   return (await built.outputs[0]?.text()) ?? "";
+}
+
+/** Runs a module on Node until it ends; its output. */
+export async function runOnNode(
+  module: string,
+  environment: Record<string, string>,
+): Promise<string> {
+  const child = Bun.spawn(["node", "--input-type=module", "-"], {
+    cwd: ROOT,
+    env: { PATH: process.env.PATH, ...environment },
+    stdin: new Blob([module]),
+    stdout: "pipe",
+  });
+  return new Response(child.stdout).text();
 }
