@@ -1,19 +1,19 @@
 import type { Chat, ChatEvent, ChatHistory } from "../../src/chat/history.ts";
-import type { Side } from "../../src/wire/frames.ts";
 import { toBase64url } from "../../src/lib/encoding.ts";
+import type { Side } from "../../src/wire/frames.ts";
 
 /** An id as visitors have it. */
 export function newVisitorId(): string {
   return toBase64url(crypto.getRandomValues(new Uint8Array(16)));
 }
 
-/** Two people who have never met, and whom no other test knows. */
+/** Two people who have never met, and who are in no other test. */
 export function newChat(): Chat {
   return { user: `user-${newVisitorId()}`, visitor: newVisitorId() };
 }
 
-/** What a log tells. */
-export interface Listener {
+/** What a history has delivered. */
+export interface Delivered {
   /** Everything so far, of all chats. */
   readonly events: readonly ChatEvent[];
   /** The contents (or `<side> read <id>`) of one chat's events so far. */
@@ -22,11 +22,11 @@ export interface Listener {
   has(chat: Chat, count: number): Promise<void>;
 }
 
-/** Starts the log and keeps what it tells. */
-export function listenTo(chat: ChatHistory): Listener {
+/** Starts the history and records its deliveries. */
+export function deliveriesOf(history: ChatHistory): Delivered {
   const events: ChatEvent[] = [];
   const waiting = new Set<() => void>();
-  chat.start((event) => {
+  history.start((event) => {
     events.push(event);
     for (const look of waiting) look();
   });
@@ -34,14 +34,14 @@ export function listenTo(chat: ChatHistory): Listener {
     events.filter(({ chat: at }) => at.user === user && at.visitor === visitor);
   return {
     events,
-    of: (where) =>
-      within(where).map((event) =>
+    of: (chat) =>
+      within(chat).map((event) =>
         event.kind === "message" ? event.message.content : `${event.by} read ${event.upTo}`,
       ),
-    has(where, count) {
+    has(chat, count) {
       const { promise, resolve } = Promise.withResolvers<void>();
       const look = () => {
-        if (within(where).length < count) return;
+        if (within(chat).length < count) return;
         waiting.delete(look);
         resolve();
       };
@@ -59,14 +59,14 @@ interface WriteOptions {
   nickname?: string;
 }
 
-/** Keeps a message, which nothing forbids; its id comes back. */
+/** Stores a message and returns its id. Rejects when it is refused. */
 export async function write(
-  log: ChatHistory,
+  history: ChatHistory,
   chat: Chat,
   content: string,
   { from = "visitor", atMs = 1_800_000_000_000, ...rest }: WriteOptions = {},
 ): Promise<string> {
-  const kept = await log.append({ chat, from, content, atMs, ...rest });
-  if (!kept.ok) throw new Error(`Message wasn't kept: ${kept.error}`);
-  return kept.id;
+  const stored = await history.append({ chat, from, content, atMs, ...rest });
+  if (!stored.ok) throw new Error(`Message wasn't stored: ${stored.error}`);
+  return stored.id;
 }

@@ -1,0 +1,189 @@
+import { describe, expect, test } from "bun:test";
+import { type Chat, MAX_UNANSWERED } from "../../src/chat/history.ts";
+import { createFeed, FEED_LENGTH, FEED_STREAM } from "../../src/redis/feed.ts";
+import { newChat, newVisitorId, write } from "../support/chat.ts";
+import { fakeClock } from "../support/clock.ts";
+import { inRedis, type OpenHistory, openRedisHistory } from "../support/history.ts";
+import { describeWith } from "../support/require.ts";
+import { startWire, type Wire, WIRE_NAMES } from "../support/wire.ts";
+import { contract } from "./contract.ts";
+
+const DAY_MS = 86_400_000;
+/** Of commands that an outage swallows, by the machine's clock. */
+const DEADLINE_MS = 500;
+
+for (const name of WIRE_NAMES) {
+  describeWith("redis-server")(`Redis, ${name}`, () => {
+    contract(() => inRedis(name));
+
+    test("keys expire: refs after two days, chats with their last message, unanswered recipients after 30 days", async () => {
+      await using wire = await startWire(name);
+      await using chat = await openRedisHistory(wire, name, { maxAgeMs: 5 * DAY_MS });
+      await write(chat.history, newChat(), "x", { ref: "r" });
+      const keys = (await wire.redis.command("KEYS", "*")) as string[];
+      const livesMs = new Map<string, number>();
+      for (const key of keys) livesMs.set(key, Number(await wire.redis.command("PTTL", key)));
+      const of = (kind: string) =>
+        [...livesMs].flatMap(([key, ttlMs]) =>
+          key.startsWith(`ws-ticket:chat:${kind}:`) ? [ttlMs] : [],
+        );
+      expect(of("ref")).toHaveLength(1);
+      for (const ttlMs of of("ref")) expect(Math.round(ttlMs / DAY_MS)).toBe(2);
+      expect(of("unanswered").map((ttlMs) => Math.round(ttlMs / DAY_MS))).toEqual([30]);
+      const ending = [...of("messages"), ...of("chat"), ...of("of-user"), ...of("of-visitor")];
+      expect(ending).toHaveLength(4);
+      for (const ttlMs of ending) expect(Math.round(ttlMs / DAY_MS)).toBe(5);
+    });
+
+    test("the feed isn't ready while Redis is away, and is when it is back", async () => {
+      await using wire = await startWire(name);
+      await wire.goDown();
+      const feed = createFeed({ transport: wire.transport(), clock: fakeClock(), log: () => {} });
+      await expect(feed.ready()).rejects.toThrow();
+      await wire.comeBack();
+      await feed.ready();
+      await feed.close();
+    });
+
+    test("writing rejects while Redis is away; afterwards the same ref settles it", async () => {
+      await using wire = await startWire(name);
+      await using chat = await openRedisHistory(wire, name);
+      const where = newChat();
+      await wire.goDown();
+      await expect(write(chat.history, where, "x", { ref: "r" })).rejects.toThrow();
+      await expect(chat.history.messages(where, { limit: 1 })).rejects.toThrow();
+      await expect(chat.history.markRead(where, "user")).rejects.toThrow();
+      await wire.comeBack();
+      // A Redis that was restarted without its data is a gap; from there on everything is delivered.
+      if (name === "native") await chat.polling(chat.gap);
+      await write(chat.history, where, "x", { ref: "r" });
+      await chat.polling(chat.delivered.has(where, 1));
+      expect(chat.delivered.of(where)).toEqual(["x"]);
+    });
+
+    test("a message whose acknowledgement was lost is stored once and delivered once", async () => {
+      await using wire = await startWire(name);
+      await using other = await openRedisHistory(wire, name);
+      await using chat = await openRedisHistory(wire, name);
+      const where = newChat();
+      await write(chat.history, where, "before");
+      await other.polling(other.delivered.has(where, 1));
+      wire.loseReplies("EVAL");
+      await expect(write(chat.history, where, "x", { ref: "r" })).rejects.toThrow();
+      wire.heal();
+      await write(chat.history, where, "x", { ref: "r" });
+      await write(chat.history, where, "after");
+      for (const one of [chat, other]) {
+        await one.polling(one.delivered.has(where, 3));
+        expect(one.delivered.of(where)).toEqual(["before", "x", "after"]);
+      }
+    });
+
+    test("scripts are loaded again after SCRIPT FLUSH", async () => {
+      await using wire = await startWire(name);
+      await using chat = await openRedisHistory(wire, name);
+      const where = newChat();
+      await write(chat.history, where, "one");
+      await wire.redis.command("SCRIPT", "FLUSH");
+      await write(chat.history, where, "two");
+      await chat.delivered.has(where, 2);
+      expect(chat.delivered.of(where)).toEqual(["one", "two"]);
+    });
+
+    test("two servers allow a visitor as many unanswered recipients as one", async () => {
+      await using wire = await startWire(name);
+      await using one = await openRedisHistory(wire, name);
+      await using two = await openRedisHistory(wire, name);
+      const visitor = newVisitorId();
+      const users = Array.from({ length: 3 * MAX_UNANSWERED }, () => newChat().user);
+      const writeTo = (user: string, at: number) =>
+        (at % 2 === 0 ? one : two).history.append({
+          ...{ chat: { user, visitor }, from: "visitor", content: "x", atMs: one.clock.nowMs() },
+        });
+      const outcomes = await Promise.all(users.map(writeTo));
+      const written = users.filter((_, at) => outcomes[at]?.ok);
+      expect(written).toHaveLength(MAX_UNANSWERED);
+      await write(one.history, { user: written[0] as string, visitor }, "answer", { from: "user" });
+      expect(await writeTo(newChat().user, 1)).toMatchObject({ ok: true });
+      expect(await writeTo(newChat().user, 0)).toMatchObject({ ok: false });
+    });
+
+    test("messages stay in order while Redis loses its scripts", async () => {
+      await using wire = await startWire(name);
+      await using chat = await openRedisHistory(wire, name);
+      const where = newChat();
+      const ids: string[] = [];
+      for (let round = 0; round < 12; round++) {
+        await wire.redis.command("SCRIPT", "FLUSH");
+        const writing: Promise<string>[] = [];
+        for (let n = 0; n < 20; n++) {
+          writing.push(write(chat.history, where, `${n}`));
+          for (let turn = 0; turn < round; turn++) {
+            await new Promise((resolve) => setImmediate(resolve));
+          }
+        }
+        ids.push(...(await Promise.all(writing)));
+      }
+      expect(ids.map(Number)).toEqual(ids.map(Number).toSorted((a, b) => a - b));
+    });
+
+    describe("when the stream is cut before it was read, onGap is called", () => {
+      /** Adds entries for a chat to the feed, in one step of Redis that no reader can get into. */
+      async function addEntries(wire: Wire, { user, visitor }: Chat, count: number): Promise<void> {
+        const script = `for n = 1, ARGV[4] do
+          redis.call('XADD', KEYS[1], 'MAXLEN', ARGV[3], '*', 'kind', 'read',
+            'user', ARGV[1], 'visitor', ARGV[2], 'by', 'user', 'upTo', n)
+        end`;
+        const args = [user, visitor, String(FEED_LENGTH), String(count)];
+        await wire.redis.command("EVAL", script, "1", FEED_STREAM, ...args);
+      }
+
+      async function withReader(
+        run: (chat: OpenHistory, wire: Wire, where: Chat) => Promise<void>,
+      ): Promise<void> {
+        await using wire = await startWire(name);
+        await using chat = await openRedisHistory(wire, name, { deadlineMs: DEADLINE_MS });
+        const where = newChat();
+        await write(chat.history, where, "before");
+        await chat.delivered.has(where, 1);
+        await run(chat, wire, where);
+      }
+
+      async function expectGap(chat: OpenHistory, where: Chat): Promise<void> {
+        await chat.polling(chat.gap);
+        await write(chat.history, where, "after");
+        await chat.polling(chat.delivered.has(where, 2));
+        expect(chat.delivered.of(where)).toEqual(["before", "after"]);
+        expect(chat.gaps).toBe(1);
+      }
+
+      test("after an outage", () =>
+        withReader(async (chat, wire, where) => {
+          wire.stall();
+          const failing = chat.history.messages(where, { limit: 1 });
+          await expect(chat.polling(failing)).rejects.toThrow();
+          await addEntries(wire, newChat(), 2 * FEED_LENGTH);
+          wire.heal();
+          await expectGap(chat, where);
+        }));
+
+      test("by a slow reader, without an outage", () =>
+        withReader(async (chat, wire, where) => {
+          await addEntries(wire, newChat(), 2 * FEED_LENGTH);
+          await expectGap(chat, where);
+        }));
+
+      test("but not while everything is still in the stream", () =>
+        withReader(async (chat, wire, where) => {
+          const count = 1_300;
+          wire.stall();
+          await addEntries(wire, where, count);
+          wire.heal();
+          await chat.polling(chat.delivered.has(where, 1 + count));
+          expect(chat.gaps).toBe(0);
+          const marks = Array.from({ length: count }, (_, n) => `user read ${n + 1}`);
+          expect(chat.delivered.of(where)).toEqual(["before", ...marks]);
+        }));
+    });
+  });
+}
