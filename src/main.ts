@@ -4,7 +4,7 @@ import { createGate } from "./gate/gate.ts";
 import { signToken } from "./gate/token.ts";
 import { systemClock } from "./lib/clock.ts";
 import { withinDeadline } from "./lib/deadline.ts";
-import { createLog, faultCode } from "./lib/log.ts";
+import { createLineBuffer, createLog, faultCode } from "./lib/log.ts";
 import { openStores, type SharedRedis } from "./open.ts";
 import { createPages } from "./page/pages.ts";
 import { createServerRoutes } from "./routes.ts";
@@ -20,15 +20,16 @@ const DRAIN_SPREAD_MS = 3_000;
 const CLOSE_MS = 2_000;
 
 const clock = systemClock;
+const lines = createLineBuffer((text) => void process.stdout.write(text));
 const read = readConfig(process.env);
 const writeLog = createLog({
   level: read.ok ? read.config.logLevel : "error",
   clock,
-  write: (line) => void process.stdout.write(line),
+  write: lines.add,
 });
 if (!read.ok) {
   for (const fault of read.faults) writeLog("error", "config_fault", { ...fault });
-  process.exit(EXIT_CONFIG);
+  exit(EXIT_CONFIG);
 }
 const { config } = read;
 // Loaded only when they are served: they would double the time to start.
@@ -96,11 +97,16 @@ async function stop(): Promise<void> {
 
     await withinDeadline(gate.close(), CLOSE_MS, clock);
     log("info", "stopped");
-    process.exit(0);
+    exit(0);
   } catch (error) {
     log("error", "stop_failed", { code: faultCode(error) });
-    process.exit(1);
+    exit(1);
   }
+}
+
+function exit(code: number): never {
+  lines.flush();
+  process.exit(code);
 }
 
 function signDemoToken(user: string): Promise<string> {
@@ -115,7 +121,7 @@ function listen<Server>(variable: string, start: () => Server): Server {
     return start();
   } catch (error) {
     log("error", "listen_failed", { variable, code: faultCode(error) });
-    process.exit(1);
+    exit(1);
   }
 }
 
@@ -128,6 +134,6 @@ async function open(): Promise<SharedRedis> {
       code: faultCode(error),
       note: "can't be used: locked, damaged, not writable, another program's, or of a newer version",
     });
-    process.exit(EXIT_CONFIG);
+    exit(EXIT_CONFIG);
   }
 }

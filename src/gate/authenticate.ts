@@ -146,7 +146,10 @@ function createAttempts(clock: Clock): Attempts {
     clock,
   });
   return {
-    waitMs({ limitKey }) {
+    waitMs(incoming) {
+      // Without any failure there is no need for the address, which is slow to find out.
+      if (failures.size === 0) return 0;
+      const { limitKey } = incoming;
       if (limitKey === undefined || failures.waitMs(limitKey) === 0) return 0;
       return slow.take(limitKey);
     },

@@ -11,7 +11,7 @@ export interface RateLimit<Key> {
   count(key: Key, cost?: number): void;
   /** `waitMs`, and when that is 0 also `count`. */
   take(key: Key, cost?: number): number;
-  /** Keys remembered now. */
+  /** Keys remembered now; 0 when no key has to wait. */
   readonly size: number;
 }
 
@@ -69,7 +69,8 @@ export function createRateLimit<Key>(options: {
       return wait;
     },
     get size() {
-      return recent.size + older.size;
+      const isPast = clock.monotonicMs() - turnedAtMs >= 2 * windowMs;
+      return isPast ? 0 : recent.size + older.size;
     },
   };
 }

@@ -114,6 +114,27 @@ export function createLog(options: {
   };
 }
 
+/** Collects lines and writes them together: a write for each line would cost more than the admission it reports. */
+export function createLineBuffer(write: (text: string) => void): {
+  add(line: string): void;
+  /** Writes what was collected, at once: before the process ends. */
+  flush(): void;
+} {
+  let waiting = "";
+  function flush(): void {
+    const text = waiting;
+    waiting = "";
+    if (text !== "") write(text);
+  }
+  return {
+    add(line) {
+      if (waiting === "") setTimeout(flush);
+      waiting += line;
+    },
+    flush,
+  };
+}
+
 /** JSON leaves these unescaped, and some log readers treat them as line ends. */
 function escapeLineBreaks(json: string): string {
   return json.replace(
