@@ -37,16 +37,23 @@ export async function admit(
   const { ticket } = credential;
 
   if (ticket !== undefined && !isTicket(ticket)) return failed(refuse("ticket_refused"));
-  if (ticket === undefined && incoming.origin === "none")
-    return refuse(codeWithoutOrigin(incoming));
+  if (ticket === undefined && incoming.origin === "none") {
+    return failed(refuse(codeWithoutOrigin(incoming)));
+  }
 
   const waitMs = attempts.waitMs(incoming);
   if (waitMs > 0) return refuseFor(waitMs);
 
-  if (!(await revocations.areFollowed())) return refuse("store_unavailable");
   const admitted =
-    ticket === undefined ? await authenticator.visitor(incoming) : await tickets.redeem(ticket);
+    ticket === undefined
+      ? await authenticator.visitor(incoming, { isLasting: true })
+      : await redeem(ticket);
   return admitted.ok ? admitted : failed(admitted);
+
+  async function redeem(ticket: string): Promise<Admission | Refusal> {
+    const isFollowed = await revocations.areFollowed();
+    return isFollowed ? tickets.redeem(ticket) : refuse("store_unavailable");
+  }
 
   function failed(refusal: Refusal): Refusal {
     const isBadCredential = refusal.code === "ticket_refused" || refusal.code === "session_refused";

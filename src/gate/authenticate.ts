@@ -22,8 +22,14 @@ export interface Authenticator {
    * and `origin_refused` for a proof that browsers attach by themselves.
    */
   user(incoming: Incoming): Promise<Identified | Refusal>;
-  /** The visitor of the request's cookie, from an allowed page, and not revoked. */
-  visitor(incoming: Incoming): Promise<Identified | Refusal>;
+  /**
+   * The visitor of the request's cookie, from an allowed page, and not revoked. `isLasting`: for a connection,
+   * so that later revocations have to arrive, too.
+   */
+  visitor(
+    incoming: Incoming,
+    options?: { readonly isLasting?: boolean },
+  ): Promise<Identified | Refusal>;
   /** The user, or a visitor where the request has no proof of a user; not revoked. */
   anyone(incoming: Incoming): Promise<Identified | Refusal>;
   /** How many attempts an address may make. */
@@ -47,7 +53,7 @@ export function createAuthenticator(options: {
   users: TokenVerifier | { prove: ProveUser };
   /** Left out: there are no visitors. */
   visitors: VisitorSessions | undefined;
-  revocations: Pick<Revocations, "isRevoked">;
+  revocations: Pick<Revocations, "areFollowed" | "isRevoked">;
   clock: Clock;
   log: Log;
 }): Authenticator {
@@ -89,21 +95,28 @@ export function createAuthenticator(options: {
     return typeof users === "function" ? bearer(incoming, users) : own(incoming, users.prove);
   }
 
-  async function unlessRevoked(identified: Identified): Promise<Identified | Refusal> {
+  async function unlessRevoked(
+    identified: Identified,
+    { isLasting = false } = {},
+  ): Promise<Identified | Refusal> {
     const { identity } = identified;
+    if (isLasting && !(await revocations.areFollowed())) return refuse("store_unavailable");
     const revoked = await revocations.isRevoked(identity);
     if (revoked === "unknown") return refuse("store_unavailable");
     if (!revoked) return identified;
     return identity.kind === "user" ? refuseToken("revoked") : refuse("session_refused");
   }
 
-  async function visitor(incoming: Incoming): Promise<Identified | Refusal> {
+  async function visitor(
+    incoming: Incoming,
+    options?: { readonly isLasting?: boolean },
+  ): Promise<Identified | Refusal> {
     if (!visitors) return refuse("session_refused");
     const { request, isSecure } = incoming;
     const cookies = request.headers.get("cookie");
     if (!mayUseCookie(incoming)) return refuse("origin_refused");
     const identity = await visitors.read(cookies, { secure: isSecure });
-    return identity ? unlessRevoked({ ok: true, identity }) : refuse("session_refused");
+    return identity ? unlessRevoked({ ok: true, identity }, options) : refuse("session_refused");
   }
 
   return {
