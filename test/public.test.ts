@@ -31,6 +31,13 @@ const SURFACE: Record<string, { values: string[]; types: string[] }> = {
       ...["SocketLimits", "Sockets", "StopOptions"],
     ],
   },
+  "testing.ts": {
+    values: ["createTestClock", "createTestServer"],
+    types: [
+      ...["ConnectOptions", "TestClock", "TestServer", "TestServerOptions", "TestSocket"],
+      "TestStore",
+    ],
+  },
   "client/mod.ts": {
     values: ["FRAME_ERRORS", "Failure", "createChatClient"],
     types: [
@@ -49,11 +56,19 @@ interface Exported {
   readonly file: string;
 }
 
-/** What an entry exports: it has nothing but lists of names. */
+/** What an entry exports, by lists of names or by declarations of its own. */
 async function exportsOf(entry: string): Promise<Exported[]> {
   const text = await Bun.file(join(SOURCE, entry)).text();
   const lists = text.matchAll(/export (type )?\{([^}]*)\} from "([^"]+)";/g);
-  return [...lists].flatMap(([, allTypes, names = "", from = ""]) =>
+  const declared = text.matchAll(
+    /^export (?:async )?(const|function|class|interface|type) (\w+)/gm,
+  );
+  const own = [...declared].map(([, kind, name = ""]) => ({
+    name,
+    isType: kind === "interface" || kind === "type",
+    file: entry,
+  }));
+  const listed = [...lists].flatMap(([, allTypes, names = "", from = ""]) =>
     names
       .split(",")
       .map((name) => name.trim())
@@ -64,6 +79,7 @@ async function exportsOf(entry: string): Promise<Exported[]> {
         file: join(dirname(entry), from),
       })),
   );
+  return [...listed, ...own];
 }
 
 /** The docstring of a declaration, if there is one right before it. */

@@ -6,7 +6,7 @@ import { refusalResponse, refuse } from "../request/refusal.ts";
 import { SOCKET_PATH } from "../wire/paths.ts";
 import type { SocketLimits } from "./limits.ts";
 import type { SocketData, SocketHandlers } from "./socket.ts";
-import { isSettled, openSocketRoom, type StopOptions } from "./sockets.ts";
+import { isSettled, openSocketRoom, type SocketRoom, type StopOptions } from "./sockets.ts";
 
 /** Largest body that Bun reads before a route sees it, in bytes. */
 const MAX_BODY_BYTES = 1024 * 1024;
@@ -44,6 +44,13 @@ export interface RunningServer extends AsyncDisposable {
    * promise. Rejects when the handlers failed to stop in time.
    */
   stop(options?: StopOptions): Promise<void>;
+}
+
+const rooms = new WeakMap<RunningServer, SocketRoom>();
+
+/** The sockets of a server that `serve` started. */
+export function roomOf(server: RunningServer): SocketRoom {
+  return rooms.get(server) as SocketRoom;
 }
 
 /**
@@ -140,5 +147,6 @@ export function serve<Claims = unknown>(
     stop: (stopOptions) => (stopping ??= stopAll(stopOptions)),
     [Symbol.asyncDispose]: () => self.stop(),
   };
+  rooms.set(self, sockets);
   return self;
 }

@@ -62,6 +62,8 @@ export interface Sockets<Claims = unknown> extends AsyncDisposable {
 /** What `serve` uses of its own sockets, too. */
 export interface SocketRoom extends Omit<Sockets, "upgrade"> {
   readonly isStopping: boolean;
+  /** Whether any peer has yet to respond to a ping. */
+  readonly awaitsPongs: boolean;
   upgrade(incoming: Incoming, server: Bun.Server<SocketData>): Promise<Response | undefined>;
   /** The first part of `stop`: says goodbye and waits for those that respond. */
   drain(options?: StopOptions): Promise<void>;
@@ -353,6 +355,9 @@ export function openSocketRoom(
     },
     get isStopping() {
       return isStopping;
+    },
+    get awaitsPongs() {
+      return [...open].some(({ missedBeats, isEnded }) => missedBeats > 0 && !isEnded);
     },
     upgrade,
     drain,
