@@ -97,7 +97,8 @@ async function startUpstashWire(): Promise<Wire> {
   };
 }
 
-async function reached(sent: (name: string) => number, names: string[]): Promise<void> {
+/** Resolves when one more command of each of these names has been counted. */
+export async function reached(sent: (name: string) => number, names: string[]): Promise<void> {
   const before = names.map(sent);
   while (!names.every((name, at) => sent(name) > (before[at] as number))) {
     await new Promise((resolve) => setImmediate(resolve));
