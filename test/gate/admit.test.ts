@@ -1,20 +1,24 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { admit } from "../../src/gate/admit.ts";
+import { memoryTicketStore } from "../../src/gate/memory.ts";
 import { toBase64url } from "../../src/lib/encoding.ts";
-import type { Feed } from "../../src/redis/feed.ts";
+import type { TicketStore } from "../../src/gate/store.ts";
 import type { RefusalCode } from "../../src/request/refusal.ts";
-import { codeOf, type Gate, startGate } from "../support/gate.ts";
-import { HANDSHAKE, handshake, openRaw, sendRaw } from "../support/raw.ts";
+import { underClock } from "../support/clock.ts";
+import { codeOf, startWatched, type WatchedServer } from "../support/gate.ts";
+import { HANDSHAKE, handshake, openRaw, type RawAnswer, sendRaw } from "../support/raw.ts";
 import { startServer } from "../support/server.ts";
 import { lastingStore } from "../support/store.ts";
+import { anyPath, anyQuery } from "../support/text.ts";
 
 /** Written like a ticket, and never issued. */
 const UNKNOWN = toBase64url(new Uint8Array(32).fill(1));
 const JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl";
 
-/** Failed handshakes that an address may make in a minute. */
+/** Failed handshakes that an address may make in a minute; beyond it, attempts are slowed down. */
 const FAILURES = 120;
+/** Attempts per second then, as many at once. */
+const SLOW = 10;
 
 interface Knock {
   method: string;
@@ -63,35 +67,47 @@ function write(ticket: string, ...faults: ((knock: Knock) => void)[]): string {
 
 describe("each rung of the ladder refuses by itself and leaves the ticket alone", () => {
   test.each(RUNGS)("%s", async (name, status, code, fault) => {
-    await using gate = startGate();
-    const answer = await gate.turnAway((ticket) => write(ticket, fault));
+    await using server = startWatched();
+    const answer = await server.turnAway((ticket) => write(ticket, fault));
     expect([answer.status, codeOf(answer)]).toEqual([status, code]);
-    const logged = gate.logLines.filter((line) => line.includes('"socket_refused"'));
+    const logged = server.logLines.filter((line) => line.includes('"socket_refused"'));
     // Without a URL there is no telling that a socket was wanted.
     expect(logged).toHaveLength(name === NO_URL ? 0 : 1);
   });
 
-  test("a server on its way out", async () => {
+  test("a server that is stopping, before anything else of the handshake counts", async () => {
     const store = lastingStore();
-    await using leaving = startServer({ store });
-    await using staying = startGate({ store });
-    const ticket = await staying.ticket();
-    using connection = await openRaw(leaving.port);
-    const request = write(ticket);
-    connection.write(request.slice(0, -2));
-    // By the time that this one is answered the other's beginning has been read.
-    await fetch(`${leaving.origin}/healthz`);
-    void leaving.server.stop();
-    connection.write(request.slice(-2));
-    expect(await connection.closed).toStartWith("HTTP/1.1 503 ");
-    expect(connection.text).toContain('"code":"shutting_down"');
+    await using leaving = startWatched({ store });
+    await using staying = startWatched({ store });
+    const [ticket, held] = [await staying.ticket(), await leaving.ticket()];
+    using good = await openRaw(leaving.port);
+    using bad = await openRaw(leaving.port);
+    const requests = [
+      [good, write(ticket)],
+      [bad, write(ticket, ({ headers }) => (headers.Origin = "https://evil.test"))],
+    ] as const;
+    for (const [connection, request] of requests) connection.write(request.slice(0, -2));
+    // A handshake in progress, which the stop waits for. The beginnings of the others came before it.
+    const { asked, release } = leaving.store.hold();
+    const inProgress = leaving.knock(held);
+    await asked;
+    const stopped = leaving.server.stop();
+    for (const [connection, request] of requests) {
+      connection.write(request.slice(-2));
+      await connection.until((text) => text.includes('"code"'));
+      expect(connection.text).toStartWith("HTTP/1.1 503 ");
+      expect(connection.text).toContain('"code":"shutting_down"');
+    }
+    release();
+    expect(codeOf(await inProgress)).toBe("shutting_down");
+    await underClock(leaving.clock, stopped);
     expect((await staying.knock(ticket)).status).toBe(101);
   });
 
   test("an address that failed too often", async () => {
-    await using gate = startGate({ trustProxy: 1 });
-    await fail(gate, "192.0.2.1", FAILURES);
-    const answer = await gate.turnAway((ticket) =>
+    await using server = startWatched({ trustProxy: 1 });
+    await fail(server, "192.0.2.1", FAILURES + SLOW);
+    const answer = await server.turnAway((ticket) =>
       handshake(`/ws/chat?ticket=${ticket}`, { "X-Forwarded-For": "192.0.2.1" }),
     );
     expect([answer.status, codeOf(answer)]).toEqual([429, "too_many_requests"]);
@@ -99,8 +115,8 @@ describe("each rung of the ladder refuses by itself and leaves the ticket alone"
   });
 
   test("neither a ticket nor a cookie", async () => {
-    await using gate = startGate();
-    const answer = await gate.turnAway(() => handshake("/ws/chat"));
+    await using server = startWatched();
+    const answer = await server.turnAway(() => handshake("/ws/chat"));
     expect([answer.status, codeOf(answer)]).toEqual([401, "session_refused"]);
   });
 });
@@ -110,37 +126,37 @@ describe("of two faults the lower rung answers", () => {
     RUNGS.slice(at + 1).map(([upper, , , two]) => ({ lower, upper, status, code, one, two })),
   );
   test.each(pairs)("$lower, then $upper", async ({ status, code, one, two }) => {
-    await using gate = startGate();
-    const answer = await gate.turnAway((ticket) => write(ticket, one, two));
+    await using server = startWatched();
+    const answer = await server.turnAway((ticket) => write(ticket, one, two));
     expect([answer.status, codeOf(answer)]).toEqual([status, code]);
   });
 
   test("and all of them answer before the limit of an address", async () => {
-    await using gate = startGate({ trustProxy: 1 });
-    await fail(gate, "192.0.2.1", FAILURES);
+    await using server = startWatched({ trustProxy: 1 });
+    await fail(server, "192.0.2.1", FAILURES + SLOW);
     for (const [name, status, code, fault] of RUNGS) {
       const answer = await sendRaw(
-        gate.port,
+        server.port,
         write(UNKNOWN, ({ headers }) => (headers["X-Forwarded-For"] = "192.0.2.1"), fault),
       );
       expect([name, answer.status, codeOf(answer)]).toEqual([name, status, code]);
     }
-    expect(gate.store.takes).toHaveLength(FAILURES);
+    expect(server.store.takes).toHaveLength(FAILURES + SLOW);
   });
 });
 
 describe("the last rungs spend the ticket", () => {
   test("once it is used", async () => {
-    await using gate = startGate();
-    const ticket = await gate.ticket();
-    expect((await gate.knock(ticket)).status).toBe(101);
-    for (const _ of [1, 2]) expect(codeOf(await gate.knock(ticket))).toBe("ticket_refused");
+    await using server = startWatched();
+    const ticket = await server.ticket();
+    expect((await server.knock(ticket)).status).toBe(101);
+    for (const _ of [1, 2]) expect(codeOf(await server.knock(ticket))).toBe("ticket_refused");
   });
 
   test("when the store gave no usable answer, without asking it again", async () => {
     const store = lastingStore();
     let broken = true;
-    await using gate = startGate({
+    await using server = startWatched({
       store: {
         ...store,
         async take(hash) {
@@ -150,67 +166,67 @@ describe("the last rungs spend the ticket", () => {
         },
       },
     });
-    const ticket = await gate.ticket();
-    const answer = await gate.knock(ticket);
+    const ticket = await server.ticket();
+    const answer = await server.knock(ticket);
     expect([answer.status, codeOf(answer)]).toEqual([503, "store_unavailable"]);
-    expect(gate.store.takes).toHaveLength(1);
+    expect(server.store.takes).toHaveLength(1);
     broken = false;
-    expect(codeOf(await gate.knock(ticket))).toBe("ticket_refused");
+    expect(codeOf(await server.knock(ticket))).toBe("ticket_refused");
   });
 
   test("when the client goes away meanwhile: nothing is opened, and the log says so", async () => {
     let opened = 0;
-    await using gate = startGate({ handlers: { open: () => void opened++, message() {} } });
-    const ticket = await gate.ticket();
-    const held = gate.store.hold();
-    using connection = await openRaw(gate.port);
+    await using server = startWatched({ handlers: { open: () => void opened++, message() {} } });
+    const ticket = await server.ticket();
+    const held = server.store.hold();
+    using connection = await openRaw(server.port);
     connection.write(handshake(`/ws/chat?ticket=${ticket}`));
     await held.asked;
     await connection.leave();
     held.release();
-    expect(codeOf(await gate.knock(ticket))).toBe("ticket_refused");
-    const events = gate.logLines.map((line) => JSON.parse(line) as Record<string, unknown>);
+    expect(codeOf(await server.knock(ticket))).toBe("ticket_refused");
+    const events = server.logLines.map((line) => JSON.parse(line) as Record<string, unknown>);
     expect(events.filter(({ event }) => event === "client_gone")).toMatchObject([
       { user: "alice", ticketTag: expect.any(String) },
     ]);
     expect(events.some(({ event }) => event === "socket_opened")).toBe(false);
-    expect([opened, gate.server.socketCount, connection.text]).toEqual([0, 0, ""]);
+    expect([opened, server.server.socketCount, connection.text]).toEqual([0, 0, ""]);
   });
 
   test("when the server starts to leave meanwhile", async () => {
-    await using gate = startGate();
-    const ticket = await gate.ticket();
-    const held = gate.store.hold();
-    const answer = gate.knock(ticket);
+    await using server = startWatched();
+    const ticket = await server.ticket();
+    const held = server.store.hold();
+    const answer = server.knock(ticket);
     await held.asked;
-    const stopped = gate.server.stop();
+    const stopped = server.server.stop();
     held.release();
     expect(codeOf(await answer)).toBe("shutting_down");
-    await stopped;
-    expect(gate.server.socketCount).toBe(0);
+    await underClock(server.clock, stopped);
+    expect(server.server.socketCount).toBe(0);
   });
 });
 
 describe("a ticket alone decides where there is one", () => {
   /** A visitor's own headers, as a browser on the server's page sends them. */
-  async function visiting(gate: Gate): Promise<Record<string, string>> {
-    const Host = `127.0.0.1:${gate.port}`;
-    return { Host, Origin: gate.origin, Cookie: await gate.visitorCookie() };
+  async function visiting(server: WatchedServer): Promise<Record<string, string>> {
+    const Host = `127.0.0.1:${server.port}`;
+    return { Host, Origin: server.origin, Cookie: await server.visitorCookie() };
   }
 
   /** Whom the log says that the last socket was opened for. */
-  function openedAs(gate: Gate): { user?: string; visitor?: string } {
-    const line = gate.logLines.findLast((one) => one.includes('"socket_opened"'));
+  function openedAs(server: WatchedServer): { user?: string; visitor?: string } {
+    const line = server.logLines.findLast((one) => one.includes('"socket_opened"'));
     const { user, visitor } = JSON.parse(line ?? "{}");
     return { user, visitor };
   }
 
   test("the cookie by itself is the visitor", async () => {
-    await using gate = startGate();
-    const headers = await visiting(gate);
-    expect((await sendRaw(gate.port, handshake("/ws/chat", headers))).status).toBe(101);
-    expect(openedAs(gate)).toEqual({ visitor: headers.Cookie?.split(".")[1] as string });
-    expect(gate.store.takes).toEqual([]);
+    await using server = startWatched();
+    const headers = await visiting(server);
+    expect((await sendRaw(server.port, handshake("/ws/chat", headers))).status).toBe(101);
+    expect(openedAs(server)).toEqual({ visitor: headers.Cookie?.split(".")[1] as string });
+    expect(server.store.takes).toEqual([]);
   });
 
   test.each([
@@ -219,24 +235,26 @@ describe("a ticket alone decides where there is one", () => {
     ["an unknown one", UNKNOWN, 401],
     ["a JWT", JWT, 400],
   ])("a good cookie doesn't make up for %s", async (_, ticket, status) => {
-    await using gate = startGate();
-    const answer = await gate.knock(ticket, await visiting(gate));
+    await using server = startWatched();
+    const answer = await server.knock(ticket, await visiting(server));
     expect(answer.status).toBe(status);
-    expect(gate.server.socketCount).toBe(0);
+    expect(server.server.socketCount).toBe(0);
   });
 
   test("a good ticket beside a good cookie is the user", async () => {
-    await using gate = startGate();
-    const answer = await gate.knock(await gate.ticket("bob"), await visiting(gate));
+    await using server = startWatched();
+    const answer = await server.knock(await server.ticket("bob"), await visiting(server));
     expect(answer.status).toBe(101);
-    expect(openedAs(gate)).toEqual({ user: "bob" });
+    expect(openedAs(server)).toEqual({ user: "bob" });
   });
 
   test("a bad cookie takes nothing from a good ticket", async () => {
-    await using gate = startGate();
-    const answer = await gate.knock(await gate.ticket("bob"), { Cookie: "anonSessionId=forged" });
+    await using server = startWatched();
+    const answer = await server.knock(await server.ticket("bob"), {
+      Cookie: "anonSessionId=forged",
+    });
     expect(answer.status).toBe(101);
-    expect(openedAs(gate)).toEqual({ user: "bob" });
+    expect(openedAs(server)).toEqual({ user: "bob" });
   });
 });
 
@@ -258,7 +276,7 @@ describe("what isn't written like a ticket never gets to the store", () => {
     ["encoded UTF-8", (ticket) => `${ticket.slice(1)}%C3%A9`],
     ["a character too few", (ticket) => ticket.slice(1)],
     ["a character too many", (ticket) => `A${ticket}`],
-    ["15 KB", (ticket) => ticket.repeat(350)],
+    ["8 KB", (ticket) => ticket.repeat(188)],
     ["encoded twice", (ticket) => encode(ticket).replaceAll("%", "%25")],
     ["encoded three times", (ticket) => encode(ticket).replaceAll("%", "%2525")],
     [
@@ -267,16 +285,24 @@ describe("what isn't written like a ticket never gets to the store", () => {
     ],
   ];
   test.each(cases)("%s", async (_, value) => {
-    await using gate = startGate();
-    const answer = await gate.turnAway((ticket) => handshake(`/ws/chat?ticket=${value(ticket)}`));
+    await using server = startWatched();
+    const answer = await server.turnAway((ticket) => handshake(`/ws/chat?ticket=${value(ticket)}`));
     expect([answer.status, codeOf(answer)]).toEqual([401, "ticket_refused"]);
   });
 
+  test("a ticket longer than a URL may be", async () => {
+    await using server = startWatched();
+    const answer = await server.turnAway((ticket) =>
+      handshake(`/ws/chat?ticket=${ticket.repeat(350)}`),
+    );
+    expect([answer.status, codeOf(answer)]).toEqual([400, "malformed_request"]);
+  });
+
   test("a ticket that is encoded once is the same ticket", async () => {
-    await using gate = startGate();
-    const ticket = await gate.ticket();
-    expect((await gate.knock(encode(ticket))).status).toBe(101);
-    expect(codeOf(await gate.knock(ticket))).toBe("ticket_refused");
+    await using server = startWatched();
+    const ticket = await server.ticket();
+    expect((await server.knock(encode(ticket))).status).toBe(101);
+    expect(codeOf(await server.knock(ticket))).toBe("ticket_refused");
   });
 
   const several: [name: string, query: (ticket: string) => string][] = [
@@ -287,8 +313,8 @@ describe("what isn't written like a ticket never gets to the store", () => {
     ["the same in two spellings", (ticket) => `ticket=${ticket}&%74icket=${ticket}`],
   ];
   test.each(several)("several tickets: %s", async (_, query) => {
-    await using gate = startGate();
-    const answer = await gate.turnAway((ticket) => handshake(`/ws/chat?${query(ticket)}`));
+    await using server = startWatched();
+    const answer = await server.turnAway((ticket) => handshake(`/ws/chat?${query(ticket)}`));
     expect([answer.status, codeOf(answer)]).toEqual([400, "malformed_request"]);
   });
 
@@ -296,13 +322,13 @@ describe("what isn't written like a ticket never gets to the store", () => {
     ...["token", "TOKEN", "%74oken", "%2574oken", "access_token", "jwt", "anonSessionId"],
     ...["ws_ticket", "Ticket", "anonsessionid", "auth%2dtoken"],
   ])("%s is no way in, and not beside a ticket either", async (name) => {
-    await using gate = startGate();
+    await using server = startWatched();
     for (const query of [`${name}=x`, `${name}=${JWT}`]) {
-      const beside = await gate.turnAway((ticket) =>
+      const beside = await server.turnAway((ticket) =>
         handshake(`/ws/chat?ticket=${ticket}&${query}`),
       );
       expect([beside.status, codeOf(beside)]).toEqual([400, "credential_in_url"]);
-      const alone = await gate.turnAway(() => handshake(`/ws/chat?${query}`));
+      const alone = await server.turnAway(() => handshake(`/ws/chat?${query}`));
       expect([alone.status, codeOf(alone)]).toEqual([400, "credential_in_url"]);
     }
   });
@@ -310,14 +336,14 @@ describe("what isn't written like a ticket never gets to the store", () => {
   test.each(["/", "/api/auth/ws-ticket", "/healthz"])(
     "a ticket at %s, where no socket is",
     async (path) => {
-      await using gate = startGate();
-      const answer = await gate.turnAway((ticket) => handshake(`${path}?ticket=${ticket}`));
+      await using server = startWatched();
+      const answer = await server.turnAway((ticket) => handshake(`${path}?ticket=${ticket}`));
       expect(answer.status).not.toBe(101);
     },
   );
 
   test("a ticket anywhere but in the query", async () => {
-    await using gate = startGate();
+    await using server = startWatched();
     for (const headers of [
       (ticket: string) => ({ Authorization: `Bearer ${ticket}` }),
       (ticket: string) => ({ Authorization: `Ticket ${ticket}` }),
@@ -325,7 +351,7 @@ describe("what isn't written like a ticket never gets to the store", () => {
       (ticket: string) => ({ "Sec-WebSocket-Protocol": ticket }),
       (ticket: string) => ({ "X-Ticket": ticket }),
     ]) {
-      const answer = await gate.turnAway((ticket) => handshake("/ws/chat", headers(ticket)));
+      const answer = await server.turnAway((ticket) => handshake("/ws/chat", headers(ticket)));
       expect([401, 403]).toContain(answer.status);
     }
   });
@@ -345,15 +371,15 @@ describe("subprotocols", () => {
     ["10 KB", () => "p".repeat(10_000)],
   ];
   test.each(offers)("offered and never taken up: %s", async (_, offer) => {
-    await using gate = startGate();
-    const ticket = await gate.ticket();
+    await using server = startWatched();
+    const ticket = await server.ticket();
     const headers = { "Sec-WebSocket-Protocol": offer(ticket) };
-    const answer = await gate.knock(ticket, headers);
+    const answer = await server.knock(ticket, headers);
     expect(answer.status).toBe(101);
     expect(answer.headers.get("sec-websocket-protocol") ?? "").toBe("");
     expect(answer.text).not.toContain(ticket);
-    expect(gate.store.takes).toHaveLength(1);
-    const without = await gate.turnAway((other) =>
+    expect(server.store.takes).toHaveLength(1);
+    const without = await server.turnAway((other) =>
       handshake("/ws/chat", { "Sec-WebSocket-Protocol": offer(other) }),
     );
     expect([without.status, codeOf(without)]).toEqual([401, "session_refused"]);
@@ -362,131 +388,172 @@ describe("subprotocols", () => {
 });
 
 describe("failed handshakes per address", () => {
-  test("make that address wait, good tickets included, as long as Retry-After says", async () => {
-    await using gate = startGate({ trustProxy: 1 });
-    const from = { "X-Forwarded-For": "192.0.2.1" };
-    await fail(gate, "192.0.2.1", FAILURES);
-    const ticket = await gate.ticket();
-    const refused = await gate.knock(ticket, from);
+  const from = { "X-Forwarded-For": "192.0.2.1" };
+
+  test("slow that address down, good tickets included, for as long as Retry-After says", async () => {
+    await using server = startWatched({ trustProxy: 1 });
+    await fail(server, "192.0.2.1", FAILURES);
+    // Slowed down, and not locked out: ten at once are within ten a second.
+    for (let time = 0; time < SLOW; time++) {
+      expect((await server.knock(await server.ticket(), from)).status).toBe(101);
+    }
+    const ticket = await server.ticket();
+    const refused = await server.knock(ticket, from);
     expect([refused.status, refused.headers.get("retry-after")]).toEqual([429, "1"]);
-    gate.clock.advance(499);
-    expect((await gate.knock(ticket, from)).status).toBe(429);
-    gate.clock.advance(1);
-    expect((await gate.knock(ticket, from)).status).toBe(101);
-    expect(codeOf(await gate.knock(UNKNOWN, from))).toBe("ticket_refused");
-    expect((await gate.knock(UNKNOWN, from)).status).toBe(429);
-    gate.clock.advance(60_000);
-    await fail(gate, "192.0.2.1", FAILURES);
-    expect((await gate.knock(UNKNOWN, from)).status).toBe(429);
+    server.clock.advance(1_000 / SLOW - 1);
+    expect((await server.knock(ticket, from)).status).toBe(429);
+    server.clock.advance(1);
+    expect((await server.knock(ticket, from)).status).toBe(101);
+    expect((await server.knock(await server.ticket(), from)).status).toBe(429);
   });
 
-  test("hurt no other address", async () => {
-    await using gate = startGate({ trustProxy: 1 });
-    await fail(gate, "192.0.2.1", FAILURES);
+  test("never make it wait for longer than that, however many there were", async () => {
+    await using server = startWatched({ trustProxy: 1 });
+    for (let second = 0; second < 5; second++) {
+      for (let time = 0; time < FAILURES + SLOW; time++) {
+        const answer = await server.knock(UNKNOWN, from);
+        expect([401, 429]).toContain(answer.status);
+      }
+      const refused = await server.knock(await server.ticket(), from);
+      expect([refused.status, refused.headers.get("retry-after")]).toEqual([429, "1"]);
+      server.clock.advance(1_000);
+      expect((await server.knock(await server.ticket(), from)).status).toBe(101);
+    }
+  });
+
+  test("are forgotten within a minute, whether or not attempts were refused meanwhile", async () => {
+    await using server = startWatched({ trustProxy: 1 });
+    await fail(server, "192.0.2.1", FAILURES + SLOW);
+    for (let time = 0; time < 50; time++) {
+      expect((await server.knock(UNKNOWN, from)).status).toBe(429);
+    }
+    server.clock.advance(60_000);
+    expect(await attemptsOf(server, "192.0.2.1")).toBe("all");
+  });
+
+  test("don't affect any other address", async () => {
+    await using server = startWatched({ trustProxy: 1 });
+    await fail(server, "192.0.2.1", FAILURES + SLOW);
     for (const other of ["192.0.2.2", "2001:db8::1", "192.0.2.1, 192.0.2.3"]) {
-      const answer = await gate.knock(await gate.ticket(), { "X-Forwarded-For": other });
+      const answer = await server.knock(await server.ticket(), { "X-Forwarded-For": other });
       expect([other, answer.status]).toEqual([other, 101]);
     }
   });
 
   test("count for a whole IPv6 network, and for no other", async () => {
-    await using gate = startGate({ trustProxy: 1 });
-    for (let host = 0; host < FAILURES; host++) {
-      await fail(gate, `2001:db8:0:1::${host.toString(16)}`, 1);
+    await using server = startWatched({ trustProxy: 1 });
+    for (let host = 0; host < FAILURES + SLOW; host++) {
+      await fail(server, `2001:db8:0:1::${host.toString(16)}`, 1);
     }
     const knockFrom = async (address: string) =>
-      (await gate.knock(await gate.ticket(), { "X-Forwarded-For": address })).status;
+      (await server.knock(await server.ticket(), { "X-Forwarded-For": address })).status;
     expect(await knockFrom("2001:db8:0:1:ffff:ffff:ffff:ffff")).toBe(429);
     expect(await knockFrom("2001:DB8::1:0:0:0:1")).toBe(429);
     expect(await knockFrom("2001:db8:0:2::1")).toBe(101);
   });
 
-  test("count however they fail, and only when they fail", async () => {
-    await using gate = startGate({ trustProxy: 1 });
-    const from = { "X-Forwarded-For": "192.0.2.1" };
+  test.each<[string, (server: WatchedServer) => Promise<RawAnswer>]>([
+    ["an unknown ticket", (server) => server.knock(UNKNOWN, from)],
+    ["a malformed ticket", (server) => server.knock("x", from)],
+    ["neither ticket nor cookie", ({ port }) => sendRaw(port, handshake("/ws/chat", from))],
+    [
+      "a forged cookie",
+      ({ port, origin }) => {
+        const Cookie = `anonSessionId=v1.${"A".repeat(22)}.1767225600.${"A".repeat(43)}`;
+        const headers = { Host: `127.0.0.1:${port}`, Origin: origin, Cookie, ...from };
+        return sendRaw(port, handshake("/ws/chat", headers));
+      },
+    ],
+  ])("count with %s", async (_, send) => {
+    await using server = startWatched({ trustProxy: 1 });
+    for (let time = 0; time < FAILURES; time++) expect((await send(server)).status).toBe(401);
+    expect(await attemptsOf(server, "192.0.2.1")).toBe("slowed");
+  });
+
+  test("don't count when they succeed, nor when the request is refused for something else", async () => {
+    await using server = startWatched({ trustProxy: 1, limits: { maxPerIdentity: 0 } });
     for (let time = 0; time < FAILURES; time++) {
-      expect((await gate.knock(await gate.ticket(), from)).status).toBe(101);
+      expect((await server.knock(await server.ticket(), from)).status).toBe(101);
+      const foreign = { ...from, Origin: "https://evil.test" };
+      expect((await server.knock(UNKNOWN, foreign)).status).toBe(403);
+      expect((await server.knock(JWT, from)).status).toBe(400);
     }
-    await fail(gate, "192.0.2.1", 40);
-    for (let time = 0; time < 40; time++) {
-      expect(codeOf(await gate.knock("x", from))).toBe("ticket_refused");
-      const nobody = await sendRaw(gate.port, handshake("/ws/chat", from));
-      expect(codeOf(nobody)).toBe("session_refused");
-    }
-    expect((await gate.knock(await gate.ticket(), from)).status).toBe(429);
+    expect(await attemptsOf(server, "192.0.2.1")).toBe("all");
   });
 
   test("are shared with tokens that don't verify", async () => {
-    await using gate = startGate({ trustProxy: 1 });
+    await using server = startWatched({ trustProxy: 1 });
     const mint = (token: string) =>
-      fetch(`${gate.origin}/api/auth/ws-ticket`, {
+      fetch(`${server.origin}/api/auth/ws-ticket`, {
         method: "POST",
-        headers: { Authorization: `Bearer ${token}`, "X-Forwarded-For": "192.0.2.1" },
+        headers: { Authorization: `Bearer ${token}`, ...from },
       });
     const statuses: number[] = [];
-    for (let time = 0; time < FAILURES; time++) statuses.push((await mint(JWT)).status);
+    for (let time = 0; time < FAILURES + SLOW; time++) statuses.push((await mint(JWT)).status);
     expect(new Set(statuses)).toEqual(new Set([401]));
-    expect((await mint(await gate.token())).status).toBe(429);
-    const answer = await gate.knock(await gate.ticket(), { "X-Forwarded-For": "192.0.2.1" });
-    expect(answer.status).toBe(429);
+    expect((await mint(await server.token())).status).toBe(429);
+    expect((await server.knock(await server.ticket(), from)).status).toBe(429);
   });
 
   test("can't be blamed on others, nor spread over many, by a forged header", async () => {
     await using server = startServer();
-    const from = (address: string, forged: string, ticket = UNKNOWN) =>
-      admit(
+    const knock = (address: string, forged: string, ticket = UNKNOWN) =>
+      server.gate.admit(
         new Request(`${server.origin}/ws/chat?ticket=${ticket}`, {
           headers: { ...HANDSHAKE, "X-Forwarded-For": forged, "X-Real-IP": forged },
         }),
-        server.deps,
-        address,
+        { socketAddress: address },
       );
-    for (let time = 0; time < FAILURES; time++) {
-      const refused = await from("192.0.2.1", time % 2 ? "192.0.2.9" : `198.51.100.${time}`);
+    for (let time = 0; time < FAILURES + SLOW; time++) {
+      const refused = await knock("192.0.2.1", time % 2 ? "192.0.2.9" : `198.51.100.${time}`);
       expect(refused).toEqual({ ok: false, code: "ticket_refused" });
     }
     const ticket = await server.ticket();
-    expect(await from("192.0.2.1", "203.0.113.1", ticket)).toMatchObject({
+    expect(await knock("192.0.2.1", "203.0.113.1", ticket)).toMatchObject({
       code: "too_many_requests",
     });
-    expect(await from("192.0.2.9", "192.0.2.1", ticket)).toMatchObject({ ok: true });
+    expect(await knock("192.0.2.9", "192.0.2.1", ticket)).toMatchObject({ ok: true });
   });
 
-  test("a proxy on this machine that isn't trusted to name others is never made to wait itself", async () => {
-    await using gate = startGate();
-    await fail(gate, "192.0.2.1", FAILURES + 1);
-    expect((await gate.knock(await gate.ticket())).status).toBe(101);
+  test("through a proxy on this machine that isn't trusted to name others never slow it down", async () => {
+    await using server = startWatched();
+    await fail(server, "192.0.2.1", FAILURES + SLOW + 1);
+    expect((await server.knock(await server.ticket())).status).toBe(101);
+  });
+
+  test("aren't counted where the address isn't known", async () => {
+    await using server = startServer();
+    const request = () =>
+      new Request(`${server.origin}/ws/chat?ticket=${UNKNOWN}`, { headers: HANDSHAKE });
+    for (let time = 0; time < FAILURES + SLOW + 1; time++) {
+      expect(await server.gate.admit(request())).toEqual({ ok: false, code: "ticket_refused" });
+    }
   });
 });
 
-describe("admit", () => {
-  test("gives user, end and a tag that is no ticket", async () => {
+describe("gate.admit", () => {
+  test("returns the identity, and a tag for the log that is no ticket", async () => {
     await using server = startServer();
     const ticket = await server.ticket("bob");
     const request = new Request(`${server.origin}/ws/chat?ticket=${ticket}`, {
       headers: HANDSHAKE,
     });
-    expect(await admit(request, server.deps)).toMatchObject({
+    const admitted = await server.gate.admit(request);
+    expect(admitted).toMatchObject({
       ok: true,
       identity: { kind: "user", id: "bob", expiresAtMs: server.clock.nowMs() + 3_600_000 },
       ticketTag: expect.stringMatching(/^[0-9a-f]{6}$/),
     });
+    expect(await server.gate.admit(request)).toEqual({ ok: false, code: "ticket_refused" });
   });
 
-  test("answers shutting_down before it looks at anything", async () => {
-    await using server = startServer();
-    const request = { url: "no URL", method: "X", headers: new Headers() } as Request;
-    const deps = { ...server.deps, isDraining: () => true };
-    expect(await admit(request, deps)).toEqual({ ok: false, code: "shutting_down" });
-  });
-
-  test("never throws and never lets in what holds no ticket and no cookie", async () => {
+  test("never throws, and admits nothing without a ticket or a cookie", async () => {
     await using server = startServer();
     const header = fc.stringMatching(/^[!-~]{0,40}$/);
     await fc.assert(
       fc.asyncProperty(
-        fc.webPath(),
-        fc.oneof(fc.webQueryParameters(), header),
+        anyPath(),
+        fc.oneof(anyQuery(), header),
         fc.dictionary(
           fc.constantFrom(
             ...[...Object.keys(HANDSHAKE), "Origin", "Cookie", "Host", "X-Forwarded-For"],
@@ -495,15 +562,48 @@ describe("admit", () => {
           header,
         ),
         fc.option(fc.oneof(fc.ipV4(), fc.ipV6(), header), { nil: undefined }),
-        async (path, query, headers, address) => {
+        async (path, query, headers, socketAddress) => {
           const url = URL.parse(`${server.origin}${path}?${query}`);
           fc.pre(url !== null);
           const request = new Request(url as URL, { headers: { ...HANDSHAKE, ...headers } });
-          expect((await admit(request, server.deps, address)).ok).toBe(false);
+          expect((await server.gate.admit(request, { socketAddress })).ok).toBe(false);
         },
       ),
       { numRuns: 500 },
     );
+  });
+});
+
+describe("while revocations by other processes can't be read", () => {
+  const store: TicketStore = {
+    ...memoryTicketStore(),
+    revocations: {
+      subscribe() {},
+      ready: () => Promise.reject(new Error("Out of reach")),
+      isFailing: true,
+    },
+  };
+
+  test("good tickets and cookies are store_unavailable, what is refused without the store stays so", async () => {
+    await using server = startServer({ store });
+    const cookie = await server.visitorCookie();
+    const Origin = server.origin;
+    const host = { Host: Origin.slice("http://".length) };
+    const codesOf = async (target: string, headers: Record<string, string>) => {
+      const answer = await sendRaw(server.port, handshake(target, { ...host, ...headers }));
+      return [answer.status, codeOf(answer)];
+    };
+    const forged = `${cookie.slice(0, -4)}AAAA`;
+    expect(await codesOf("/ws/chat", { Origin })).toEqual([401, "session_refused"]);
+    expect(await codesOf("/ws/chat", { Origin, Cookie: forged })).toEqual([401, "session_refused"]);
+    expect(await codesOf("/ws/chat", { Cookie: cookie })).toEqual([403, "origin_refused"]);
+    expect(await codesOf("/ws/chat?ticket=x", {})).toEqual([401, "ticket_refused"]);
+    const unavailable = [503, "store_unavailable"];
+    expect(await codesOf("/ws/chat", { Origin, Cookie: cookie })).toEqual(unavailable);
+    const ticket = await server.ticket();
+    expect(await codesOf(`/ws/chat?ticket=${ticket}`, {})).toEqual(unavailable);
+    // It wasn't spent.
+    expect(await server.parts.tickets.redeem(ticket)).toMatchObject({ ok: true });
   });
 });
 
@@ -513,32 +613,18 @@ function encode(text: string): string {
 }
 
 /** Fails so many handshakes as what a trusted proxy says is this address. */
-async function fail(gate: Gate, address: string, times: number): Promise<void> {
+async function fail(server: WatchedServer, address: string, times: number): Promise<void> {
   for (let time = 0; time < times; time++) {
-    const answer = await gate.knock(UNKNOWN, { "X-Forwarded-For": address });
+    const answer = await server.knock(UNKNOWN, { "X-Forwarded-For": address });
     expect(codeOf(answer)).toBe("ticket_refused");
   }
 }
 
-test("who could be refused without asking others is, also while those can't be heard", async () => {
-  const feed: Feed = {
-    on() {},
-    start() {},
-    ready: () => Promise.reject(new Error("Out of reach")),
-    wake() {},
-    close: async () => {},
-  };
-  await using server = startServer({ feed });
-  const cookie = await server.visitorCookie();
-  const statusOf = async (headers: Record<string, string>) =>
-    (await sendRaw(server.port, handshake("/ws/chat", headers))).status;
-  const Origin = server.origin;
-  const host = { Host: Origin.slice("http://".length) };
-  expect(await statusOf({ ...host, Origin })).toBe(401);
-  expect(await statusOf({ ...host, Cookie: cookie })).toBe(403);
-  expect(await statusOf({ ...host, Origin, Cookie: cookie })).toBe(503);
-  const ticket = await server.ticket();
-  expect((await sendRaw(server.port, handshake(`/ws/chat?ticket=${ticket}`, host))).status).toBe(
-    503,
-  );
-});
+/** Whether an address is slowed down: of one attempt more than a slowed-down one may make at once, all were let through. */
+async function attemptsOf(server: WatchedServer, address: string): Promise<"all" | "slowed"> {
+  const headers = { "X-Forwarded-For": address };
+  for (let time = 0; time < SLOW; time++) {
+    expect((await server.knock(UNKNOWN, headers)).status).toBe(401);
+  }
+  return (await server.knock(UNKNOWN, headers)).status === 429 ? "slowed" : "all";
+}

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { codeOf, type Gate, startGate } from "../support/gate.ts";
+import { codeOf, type WatchedServer, startWatched } from "../support/gate.ts";
 import { HANDSHAKE, handshake, openRaw, sendRaw } from "../support/raw.ts";
 
 const KEY = HANDSHAKE["Sec-WebSocket-Key"] as string;
@@ -72,16 +72,16 @@ describe("a handshake with a fault in it is refused and leaves the ticket alone"
     ["connection options without a comma", 400, "handshake_invalid", { Connection: "a Upgrade" }],
   ];
   test.each(cases)("%s", async (_, status, code, headers) => {
-    await using gate = startGate();
-    const answer = await gate.turnAway(knocking(headers));
+    await using server = startWatched();
+    const answer = await server.turnAway(knocking(headers));
     expect([answer.status, codeOf(answer)]).toEqual([status, code]);
   });
 
   test.each(["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE", "HEAD"])(
     "method %s",
     async (method) => {
-      await using gate = startGate();
-      const answer = await gate.turnAway(knocking({}, { method }));
+      await using server = startWatched();
+      const answer = await server.turnAway(knocking({}, { method }));
       expect(answer.status).toBe(405);
       expect(answer.headers.get("allow")).toBe("GET");
       expect(codeOf(answer)).toBe(method === "HEAD" ? undefined : "method_not_allowed");
@@ -97,16 +97,16 @@ describe("a handshake with a fault in it is refused and leaves the ticket alone"
     ["an expectation without a body", { Expect: "100-continue" }, ""],
   ];
   test.each(bodies)("%s", async (_, headers, body) => {
-    await using gate = startGate();
-    const answer = await gate.turnAway(knocking(headers, { body }));
+    await using server = startWatched();
+    const answer = await server.turnAway(knocking(headers, { body }));
     expect([answer.status, codeOf(answer)]).toEqual([400, "handshake_invalid"]);
   });
 
   test.each(["", "a b", "user@127.0.0.1", "127.0.0.1:99999", "127.0.0.1:x", "evil.test/x", "[::1"])(
     "host %p",
     async (host) => {
-      await using gate = startGate();
-      const answer = await gate.turnAway(knocking({}, { host }));
+      await using server = startWatched();
+      const answer = await server.turnAway(knocking({}, { host }));
       expect([answer.status, codeOf(answer)]).toEqual([400, "malformed_request"]);
     },
   );
@@ -117,8 +117,8 @@ describe("a handshake with a fault in it is refused and leaves the ticket alone"
     [["127.0.0.1", "127.0.0.1"]],
     ["127.0.0.1, evil.test"],
   ])("two hosts: %p", async (Host) => {
-    await using gate = startGate();
-    const answer = await gate.turnAway(knocking({ Host }));
+    await using server = startWatched();
+    const answer = await server.turnAway(knocking({ Host }));
     expect([answer.status, codeOf(answer)]).toEqual([400, "malformed_request"]);
   });
 
@@ -134,14 +134,14 @@ describe("a handshake with a fault in it is refused and leaves the ticket alone"
     ["a path below it", "/ws/chat/x?ticket="],
     ["another path of the same host", "/?ticket="],
   ])("not quite its path: %s", async (_, target) => {
-    await using gate = startGate();
-    const answer = await gate.turnAway((ticket) => handshake(target + ticket));
+    await using server = startWatched();
+    const answer = await server.turnAway((ticket) => handshake(target + ticket));
     expect([answer.status, codeOf(answer)]).toEqual([404, "not_found"]);
   });
 
   test("a ticket behind the fragment sign is none", async () => {
-    await using gate = startGate();
-    const answer = await gate.turnAway((ticket) => handshake(`/ws/chat#?ticket=${ticket}`));
+    await using server = startWatched();
+    const answer = await server.turnAway((ticket) => handshake(`/ws/chat#?ticket=${ticket}`));
     expect([answer.status, codeOf(answer)]).toEqual([401, "session_refused"]);
   });
 });
@@ -159,8 +159,8 @@ describe("a handshake that is only written differently is let in", () => {
     ["a length of zero", { "Content-Length": "0" }],
   ];
   test.each(cases)("%s", async (_, headers) => {
-    await using gate = startGate();
-    const answer = await sendRaw(gate.port, knocking(headers)(await gate.ticket()));
+    await using server = startWatched();
+    const answer = await sendRaw(server.port, knocking(headers)(await server.ticket()));
     expect(answer.status).toBe(101);
     expect(answer.headers.get("sec-websocket-accept")).toBe("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
   });
@@ -168,19 +168,19 @@ describe("a handshake that is only written differently is let in", () => {
   test.each(["/ws/./chat", "/ws/x/../chat", "/ws/x/%2e%2e/chat", "/ws\\chat"])(
     "%s, which is its path by the time that anybody sees it",
     async (path) => {
-      await using gate = startGate();
-      const answer = await sendRaw(gate.port, handshake(`${path}?ticket=${await gate.ticket()}`));
+      await using server = startWatched();
+      const answer = await sendRaw(server.port, handshake(`${path}?ticket=${await server.ticket()}`));
       expect(answer.status).toBe(101);
     },
   );
 
   test("an absolute target, whose host counts for nothing", async () => {
-    await using gate = startGate();
+    await using server = startWatched();
     const target = `http://evil.test/ws/chat?ticket=`;
     const Origin = "http://evil.test";
-    const foreign = await gate.turnAway((ticket) => handshake(target + ticket, { Origin }));
+    const foreign = await server.turnAway((ticket) => handshake(target + ticket, { Origin }));
     expect([foreign.status, codeOf(foreign)]).toEqual([403, "origin_refused"]);
-    const own = await sendRaw(gate.port, handshake(target + (await gate.ticket())));
+    const own = await sendRaw(server.port, handshake(target + (await server.ticket())));
     expect(own.status).toBe(101);
   });
 
@@ -191,8 +191,8 @@ describe("a handshake that is only written differently is let in", () => {
     ";;,,=",
     `x-${"long".repeat(1_000)}`,
   ])("extensions are not taken up: %.40s", async (extensions) => {
-    await using gate = startGate();
-    const answer = await gate.knock(await gate.ticket(), {
+    await using server = startWatched();
+    const answer = await server.knock(await server.ticket(), {
       "Sec-WebSocket-Extensions": extensions,
     });
     expect(answer.status).toBe(101);
@@ -200,8 +200,8 @@ describe("a handshake that is only written differently is let in", () => {
   });
 
   test("what only a server or a proxy sends changes nothing", async () => {
-    await using gate = startGate();
-    const answer = await gate.knock(await gate.ticket(), {
+    await using server = startWatched();
+    const answer = await server.knock(await server.ticket(), {
       "Sec-WebSocket-Accept": "AAAAAAAAAAAAAAAAAAAAAAAAAAA=",
       "X-Forwarded-Proto": "https",
       "X-Forwarded-Host": "evil.test",
@@ -214,19 +214,19 @@ describe("a handshake that is only written differently is let in", () => {
     });
     expect(answer.status).toBe(101);
     expect(answer.headers.get("sec-websocket-accept")).toBe("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
-    const opened = gate.logLines.find((line) => line.includes('"socket_opened"'));
+    const opened = server.logLines.find((line) => line.includes('"socket_opened"'));
     expect(JSON.parse(opened ?? "{}")).toMatchObject({ user: "alice", peer: "127.0.0.1" });
   });
 
   test("forged proxy headers make no foreign origin the server's own", async () => {
-    await using gate = startGate();
+    await using server = startWatched();
     const forged = {
       Origin: "https://evil.test",
       "X-Forwarded-Proto": "https",
       "X-Forwarded-Host": "evil.test",
       Forwarded: "host=evil.test;proto=https",
     };
-    expect(codeOf(await gate.turnAway(knocking(forged)))).toBe("origin_refused");
+    expect(codeOf(await server.turnAway(knocking(forged)))).toBe("origin_refused");
   });
 });
 
@@ -262,8 +262,8 @@ describe("what is no HTTP/1.1 never gets as far as the store", () => {
     ],
   ];
   test.each(cases)("%s", async (_, allowed, write) => {
-    await using gate = startGate();
-    expect(allowed).toContain((await gate.turnAway(write)).status);
+    await using server = startWatched();
+    expect(allowed).toContain((await server.turnAway(write)).status);
   });
 });
 
@@ -286,33 +286,33 @@ describe("no second request hides in the first", () => {
     ["a negative chunk", { "Transfer-Encoding": "chunked" }, "-1\r\n\r\n0\r\n\r\n"],
   ];
   test.each(cases)("%s", async (_, headers, body) => {
-    await using gate = startGate();
-    const [first, second] = [await gate.ticket(), await gate.ticket()];
-    using connection = await openRaw(gate.port);
+    await using server = startWatched();
+    const [first, second] = [await server.ticket(), await server.ticket()];
+    using connection = await openRaw(server.port);
     const hidden = handshake(`/ws/chat?ticket=${second}`);
     connection.write(knocking(headers, { body: body + hidden })(first));
     await connection.until((text) => text.includes("\r\n\r\n"));
     await connection.leave();
     // A second 400 may follow for the rest, never the 101 that the hidden request would get.
     expect(new Set(statuses(connection.text))).toEqual(new Set([400]));
-    expect(gate.store.takes).toEqual([]);
-    for (const ticket of [first, second]) expect((await gate.knock(ticket)).status).toBe(101);
+    expect(server.store.takes).toEqual([]);
+    for (const ticket of [first, second]) expect((await server.knock(ticket)).status).toBe(101);
   });
 
   test("a request behind a good handshake is not answered as HTTP", async () => {
-    await using gate = startGate();
-    using connection = await openRaw(gate.port);
+    await using server = startWatched();
+    using connection = await openRaw(server.port);
     connection.write(
-      knocking({})(await gate.ticket()) + "GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+      knocking({})(await server.ticket()) + "GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
     );
     await connection.closed;
     expect(statuses(connection.text)).not.toContain(200);
-    expect((await gate.knock(await gate.ticket())).status).toBe(101);
+    expect((await server.knock(await server.ticket())).status).toBe(101);
   });
 
   test("requests after a refused handshake stand for themselves", async () => {
-    await using gate = startGate();
-    using connection = await openRaw(gate.port);
+    await using server = startWatched();
+    using connection = await openRaw(server.port);
     connection.write(handshake("/ws/chat?ticket=none"));
     await connection.until((text) => text.includes("ticket_refused"));
     connection.write("POST /api/auth/ws-ticket HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n");
@@ -320,34 +320,34 @@ describe("no second request hides in the first", () => {
     connection.write(handshake("/ws/chat"));
     await connection.until((text) => text.includes("session_refused"));
     expect(statuses(connection.text)).toEqual([401, 401, 401]);
-    expect(gate.store.takes).toEqual([]);
+    expect(server.store.takes).toEqual([]);
   });
 });
 
 describe("connections that say too little", () => {
   test("400 halves of a handshake keep nobody else out", async () => {
-    await using gate = startGate();
+    await using server = startWatched();
     const half = handshake("/ws/chat?ticket=x").slice(0, -4);
-    const idle = await Promise.all(Array.from({ length: 400 }, () => openRaw(gate.port)));
+    const idle = await Promise.all(Array.from({ length: 400 }, () => openRaw(server.port)));
     for (const connection of idle) connection.write(half);
-    await expectServed(gate);
+    await expectServed(server);
     for (const connection of idle) connection[Symbol.dispose]();
-    await expectServed(gate);
-    expect(gate.server.socketCount).toBeLessThanOrEqual(2);
+    await expectServed(server);
+    expect(server.server.socketCount).toBeLessThanOrEqual(2);
   });
 
   test("silence, half a request and one byte a second are cut off", async () => {
-    await using gate = startGate();
+    await using server = startWatched();
     const request = handshake("/ws/chat?ticket=x");
-    const connections = await Promise.all([0, 1, 2].map(() => openRaw(gate.port)));
+    const connections = await Promise.all([0, 1, 2].map(() => openRaw(server.port)));
     const [, half, drip] = connections;
     half?.write(request.slice(0, 40));
     let sent = 0;
     const timer = setInterval(() => drip?.write(request.charAt(sent++)), 1_000);
     await Promise.all(connections.map(({ closed }) => closed));
     clearInterval(timer);
-    expect(gate.store.takes).toEqual([]);
-    await expectServed(gate);
+    expect(server.store.takes).toEqual([]);
+    await expectServed(server);
   }, 30_000);
 });
 
@@ -356,6 +356,6 @@ function statuses(text: string): number[] {
   return Array.from(text.matchAll(/HTTP\/1\.1 (\d{3})/g), ([, status]) => Number(status));
 }
 
-async function expectServed(gate: Gate): Promise<void> {
-  expect((await gate.knock(await gate.ticket())).status).toBe(101);
+async function expectServed(server: WatchedServer): Promise<void> {
+  expect((await server.knock(await server.ticket())).status).toBe(101);
 }

@@ -8,7 +8,7 @@ import { sha256Hex, toBase64url } from "../../src/lib/encoding.ts";
 import { createRateLimit } from "../../src/lib/limit.ts";
 import { createLog } from "../../src/lib/log.ts";
 import { fakeClock, settle } from "../support/clock.ts";
-import { codeOf, startGate } from "../support/gate.ts";
+import { codeOf, startWatched } from "../support/gate.ts";
 import { lastingStore, watchStore } from "../support/store.ts";
 
 /** Issues and redeems over a store that records its calls. */
@@ -141,7 +141,7 @@ describe("issuing a ticket", () => {
     const at = world({ ttlMs });
     const issued = await at.issue({ lifeMs });
     if (expiresIn === undefined) {
-      expect(issued).toEqual({ ok: false, code: "token_invalid" });
+      expect(issued).toEqual({ ok: false, code: "token_invalid", fault: "expired" });
       expect(at.store.puts).toEqual([]);
     } else {
       expect(issued).toMatchObject({ ok: true, expiresInSeconds: expiresIn });
@@ -190,7 +190,7 @@ describe("issuing a ticket", () => {
 
   test("is token_invalid for a credential that the store knows to be revoked", async () => {
     const at = world({ store: { ...lastingStore(), put: async () => false } });
-    expect(await at.issue()).toEqual({ ok: false, code: "token_invalid" });
+    expect(await at.issue()).toEqual({ ok: false, code: "token_invalid", fault: "revoked" });
     expect(at.logLines.join("")).not.toContain("ticket_issued");
   });
 
@@ -395,36 +395,36 @@ describe("redeeming a ticket", () => {
 
 describe("a ticket over the wire", () => {
   test("is let in at 29,999 ms and refused at 30,000", async () => {
-    await using gate = startGate();
-    const [one, two] = [await gate.ticket(), await gate.ticket()];
-    gate.clock.advance(29_999);
-    expect((await gate.knock(one)).status).toBe(101);
-    gate.clock.advance(1);
-    expect(codeOf(await gate.knock(two))).toBe("ticket_refused");
+    await using server = startWatched();
+    const [one, two] = [await server.ticket(), await server.ticket()];
+    server.clock.advance(29_999);
+    expect((await server.knock(one)).status).toBe(101);
+    server.clock.advance(1);
+    expect(codeOf(await server.knock(two))).toBe("ticket_refused");
   });
 
   test("comes with its lifetime, never longer than its token's", async () => {
-    await using gate = startGate();
+    await using server = startWatched();
     for (const [ttlMs, expiresIn] of [
       [3_600_000, 30],
       [12_000, 12],
       [1_000, 1],
     ] as const) {
-      const answer = await gate.mint(await gate.token("alice", { ttlMs }));
+      const answer = await server.mint(await server.token("alice", { ttlMs }));
       expect(await answer.json()).toEqual({ ticket: expect.any(String), expiresIn });
     }
-    const over = await gate.mint(await gate.token("alice", { ttlMs: 0 }));
+    const over = await server.mint(await server.token("alice", { ttlMs: 0 }));
     expect([over.status, await over.json()]).toMatchObject([401, { code: "token_invalid" }]);
   });
 
   test("malformed, unknown, used, expired and outlived ones get the same answer, byte for byte", async () => {
-    await using gate = startGate({ store: lastingStore() });
-    const [used, expired] = [await gate.ticket(), await gate.ticket()];
-    expect((await gate.knock(used)).status).toBe(101);
-    gate.clock.advance(30_000);
+    await using server = startWatched({ store: lastingStore() });
+    const [used, expired] = [await server.ticket(), await server.ticket()];
+    expect((await server.knock(used)).status).toBe(101);
+    server.clock.advance(30_000);
     const answers = await Promise.all(
       ["", "x", `${used}=`, toBase64url(new Uint8Array(32)), used, expired].map((ticket) =>
-        gate.knock(ticket),
+        server.knock(ticket),
       ),
     );
     const texts = answers.map(({ text }) => text.replace(/^Date: .*$/m, ""));
@@ -433,15 +433,15 @@ describe("a ticket over the wire", () => {
   });
 
   test("of 16 clients at once exactly one gets in, 200 times", async () => {
-    await using gate = startGate({ limits: { maxPerIdentity: 0 } });
+    await using server = startWatched({ limits: { maxPerIdentity: 0 } });
     for (let round = 0; round < 200; round++) {
-      const ticket = await gate.ticket();
-      const answers = await Promise.all(Array.from({ length: 16 }, () => gate.knock(ticket)));
+      const ticket = await server.ticket();
+      const answers = await Promise.all(Array.from({ length: 16 }, () => server.knock(ticket)));
       const statuses = answers.map(({ status }) => status).sort();
       expect([round, ...statuses]).toEqual([round, 101, ...Array<number>(15).fill(401)]);
     }
-    expect(gate.store.takes).toHaveLength(3_200);
-    const opened = gate.logLines.filter((line) => line.includes('"socket_opened"'));
+    expect(server.store.takes).toHaveLength(3_200);
+    const opened = server.logLines.filter((line) => line.includes('"socket_opened"'));
     expect(opened).toHaveLength(200);
   }, 30_000);
 });

@@ -7,7 +7,7 @@ import {
   type OriginPolicy,
   ownOrigin,
 } from "../../src/request/origin.ts";
-import { codeOf, startGate } from "../support/gate.ts";
+import { codeOf, startWatched } from "../support/gate.ts";
 import { handshake } from "../support/raw.ts";
 import { anyUrl } from "../support/text.ts";
 
@@ -80,16 +80,16 @@ function bytes(text: string): string {
 
 describe("a handshake from a page", () => {
   test.each([APP, IPV6])("of the listed origin %s is let in", async (origin) => {
-    await using gate = startGate({ origins: [APP, IPV6] });
-    const answer = await gate.knock(await gate.ticket(), { Origin: origin });
+    await using server = startWatched({ origins: [APP, IPV6] });
+    const answer = await server.knock(await server.ticket(), { Origin: origin });
     expect(answer.status).toBe(101);
   });
 
   test.each(LOOK_ALIKES)(
     "of a look-alike is refused before the ticket is touched: %s",
     async (_, origin) => {
-      await using gate = startGate({ origins: [APP, IPV6] });
-      const answer = await gate.turnAway((ticket) =>
+      await using server = startWatched({ origins: [APP, IPV6] });
+      const answer = await server.turnAway((ticket) =>
         handshake(`/ws/chat?ticket=${ticket}`, { Origin: bytes(origin) }),
       );
       expect([answer.status, codeOf(answer)]).toEqual([403, "origin_refused"]);
@@ -97,13 +97,13 @@ describe("a handshake from a page", () => {
   );
 
   test("that sends two origins is refused", async () => {
-    await using gate = startGate({ origins: [APP] });
+    await using server = startWatched({ origins: [APP] });
     for (const Origin of [
       [APP, APP],
       [APP, "https://evil.test"],
       ["https://evil.test", APP],
     ]) {
-      const answer = await gate.turnAway((ticket) =>
+      const answer = await server.turnAway((ticket) =>
         handshake(`/ws/chat?ticket=${ticket}`, { Origin }),
       );
       expect([answer.status, codeOf(answer)]).toEqual([403, "origin_refused"]);
@@ -111,10 +111,10 @@ describe("a handshake from a page", () => {
   });
 
   test("of the server's own origin is let in without a list, and no longer with one", async () => {
-    await using gate = startGate();
-    const own = { Host: `127.0.0.1:${gate.port}`, Origin: gate.origin };
-    expect((await gate.knock(await gate.ticket(), own)).status).toBe(101);
-    await using listed = startGate({ origins: [APP] });
+    await using server = startWatched();
+    const own = { Host: `127.0.0.1:${server.port}`, Origin: server.origin };
+    expect((await server.knock(await server.ticket(), own)).status).toBe(101);
+    await using listed = startWatched({ origins: [APP] });
     const answer = await listed.turnAway((ticket) =>
       handshake(`/ws/chat?ticket=${ticket}`, {
         Host: `127.0.0.1:${listed.port}`,
@@ -129,19 +129,19 @@ describe("a handshake from a page", () => {
     ["another name of the same host", "http://localhost"],
     ["https on the same host", "https://127.0.0.1"],
   ])("of %s is refused without a list", async (_, Origin) => {
-    await using gate = startGate();
-    const answer = await gate.turnAway((ticket) =>
+    await using server = startWatched();
+    const answer = await server.turnAway((ticket) =>
       handshake(`/ws/chat?ticket=${ticket}`, { Origin }),
     );
     expect([answer.status, codeOf(answer)]).toEqual([403, "origin_refused"]);
   });
 
   test("whose name was pointed at this address is refused (DNS rebinding)", async () => {
-    await using gate = startGate();
-    const Host = `evil.test:${gate.port}`;
-    const cookie = await gate.visitorCookie();
+    await using server = startWatched();
+    const Host = `evil.test:${server.port}`;
+    const cookie = await server.visitorCookie();
     for (const headers of [{}, { Cookie: cookie }]) {
-      const answer = await gate.turnAway((ticket) =>
+      const answer = await server.turnAway((ticket) =>
         handshake(`/ws/chat?ticket=${ticket}`, { Host, Origin: `http://${Host}`, ...headers }),
       );
       expect([answer.status, codeOf(answer)]).toEqual([403, "origin_refused"]);
@@ -151,15 +151,15 @@ describe("a handshake from a page", () => {
 
 describe("a handshake from no page", () => {
   test("needs no origin with a ticket", async () => {
-    await using gate = startGate({ origins: [APP] });
-    expect((await gate.knock(await gate.ticket())).status).toBe(101);
+    await using server = startWatched({ origins: [APP] });
+    expect((await server.knock(await server.ticket())).status).toBe(101);
   });
 
   test("needs one with a cookie, and its old name is none", async () => {
-    await using gate = startGate();
-    const cookie = { Host: `127.0.0.1:${gate.port}`, Cookie: await gate.visitorCookie() };
-    for (const headers of [cookie, { ...cookie, "Sec-WebSocket-Origin": gate.origin }]) {
-      const answer = await gate.turnAway(() => handshake("/ws/chat", headers));
+    await using server = startWatched();
+    const cookie = { Host: `127.0.0.1:${server.port}`, Cookie: await server.visitorCookie() };
+    for (const headers of [cookie, { ...cookie, "Sec-WebSocket-Origin": server.origin }]) {
+      const answer = await server.turnAway(() => handshake("/ws/chat", headers));
       expect([answer.status, codeOf(answer)]).toEqual([403, "origin_refused"]);
     }
   });

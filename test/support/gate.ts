@@ -3,11 +3,11 @@ import { memoryTicketStore } from "../../src/gate/memory.ts";
 import type { TicketStore } from "../../src/gate/store.ts";
 import { fakeClock } from "./clock.ts";
 import { handshake, type RawAnswer, sendRaw } from "./raw.ts";
-import { startServer, type TestServer } from "./server.ts";
+import { startServer, type TestServer, type TestServerOptions } from "./server.ts";
 import { watchStore, type WatchedStore } from "./store.ts";
 
-/** A server seen from its door: what it answers to a handshake, and what that cost in the store. */
-export interface Gate extends TestServer {
+/** A server whose store is watched: what handshakes come to, and what they cost. */
+export interface WatchedServer extends TestServer {
   readonly store: WatchedStore;
   /** One handshake with this ticket, otherwise without fault. */
   knock(ticket: string, headers?: Record<string, string | null>): Promise<RawAnswer>;
@@ -18,25 +18,25 @@ export interface Gate extends TestServer {
   turnAway(write: (ticket: string) => string): Promise<RawAnswer>;
 }
 
-export function startGate({
+export function startWatched({
   store: inner,
   ...options
-}: Parameters<typeof startServer>[0] & { store?: TicketStore } = {}): Gate {
-  const clock = fakeClock();
+}: TestServerOptions & { store?: TicketStore } = {}): WatchedServer {
+  const { clock = fakeClock() } = options;
   const store = watchStore(inner ?? memoryTicketStore({ clock }));
-  const server = startServer({ clock, ...options, store });
-  const knock: Gate["knock"] = (ticket, headers) =>
+  const server = startServer({ ...options, clock, store });
+  const knock: WatchedServer["knock"] = (ticket, headers) =>
     sendRaw(server.port, handshake(`/ws/chat?ticket=${ticket}`, headers));
   return Object.assign(server, {
     store,
     knock,
     async turnAway(write: (ticket: string) => string) {
       const ticket = await server.ticket();
-      const asked = store.takes.length;
+      const takes = store.takes.length;
       const opened = opens(server);
       const answer = await sendRaw(server.port, write(ticket));
       expect(answer.status).not.toBe(101);
-      expect(store.takes).toHaveLength(asked);
+      expect(store.takes).toHaveLength(takes);
       expect(opens(server)).toBe(opened);
       expect(server.logLines.join("")).not.toContain(ticket);
       const next = await knock(
