@@ -1,7 +1,9 @@
 import { describe, expect, test } from "bun:test";
+import { createGate } from "../../src/gate/gate.ts";
 import { memoryTicketStore } from "../../src/gate/memory.ts";
+import { serve } from "../../src/sockets/serve.ts";
 import { fakeClock, settle } from "../support/clock.ts";
-import { startServer } from "../support/server.ts";
+import { startServer, TOKEN_SECRET } from "../support/server.ts";
 
 test("a user and a visitor write to each other", async () => {
   await using server = startServer();
@@ -36,6 +38,31 @@ test("listens on loopback only, unless another address is given", async () => {
 test("throws when its port is taken, rather than share it", async () => {
   await using first = startServer();
   expect(() => startServer({ port: first.port })).toThrow(/EADDRINUSE|in use/);
+});
+
+test("starts its handlers and its checks only once it listens", async () => {
+  await using other = startServer();
+  const clock = fakeClock();
+  await using gate = createGate({ users: { secret: TOKEN_SECRET }, clock });
+  let starts = 0;
+  const handlers = { start: () => void starts++, message() {} };
+  expect(() => serve(gate, handlers, { port: other.port })).toThrow();
+  expect([starts, clock.timers]).toEqual([0, 0]);
+  await using _server = serve(gate, handlers);
+  expect([starts, clock.timers]).toEqual([1, 1]);
+});
+
+test("frees its port when the handlers' start throws", async () => {
+  const { port } = await (async () => {
+    await using server = startServer();
+    return server;
+  })();
+  const fail = () => {
+    throw new Error("canary");
+  };
+  expect(() => startServer({ port, handlers: { start: fail, message() {} } })).toThrow("canary");
+  await using server = startServer({ port });
+  expect(server.port).toBe(port);
 });
 
 describe("a stop", () => {
@@ -77,6 +104,8 @@ describe("a stop", () => {
       () => "refused",
     );
     expect([503, "refused"]).toContain(ready);
+    // Longer than a stop waits for responses to leave.
+    await settle(1_500);
     gated.open();
     expect((await minting).status).toBe(200);
     await stopped;
