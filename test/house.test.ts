@@ -7,6 +7,7 @@ const SOURCE = join(import.meta.dir, "../src");
 const FLOORS = [
   ...["lib/", "wire/", "request/", "redis/", "gate/", "sockets/", "chat/"],
   ...["config.ts", "open.ts", "testing.ts", "page/", "metrics.ts", "routes.ts", "main.ts"],
+  ...["cli/", "cli.ts"],
 ];
 /** What a package's entry exports may come from any of these floors and below. */
 const ENTRIES: Record<string, string> = { "mod.ts": "gate/", "bun.ts": "open.ts" };

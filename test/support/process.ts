@@ -1,7 +1,7 @@
 import { join } from "node:path";
 import { type People, peopleOf, SESSION_SECRET, TOKEN_SECRET } from "./people.ts";
 
-const MAIN = join(import.meta.dir, "../../src/main.ts");
+const SOURCE = join(import.meta.dir, "../../src");
 
 /** The server as a process of its own, with all that it says. */
 export interface TestProcess extends AsyncDisposable {
@@ -22,13 +22,17 @@ export interface TestProcess extends AsyncDisposable {
 
 /**
  * Starts `src/main.ts` with this environment and nothing else, on a free port unless it says otherwise.
- * `within`: a command that starts what its further arguments say, in surroundings of its own.
+ * `within`: a command that starts what its further arguments say, in surroundings of its own. `command`: another
+ * file of the source, with its arguments.
  */
 export function startProcess(
   environment: Record<string, string> = {},
-  { within = [] }: { within?: readonly string[] } = {},
+  {
+    within = [],
+    command: [file = "main.ts", ...args] = [],
+  }: { within?: readonly string[]; command?: readonly string[] } = {},
 ): TestProcess {
-  const child = Bun.spawn([...within, process.execPath, MAIN], {
+  const child = Bun.spawn([...within, process.execPath, join(SOURCE, file), ...args], {
     cwd: import.meta.dir,
     env: { PORT: "0", CHAT_DATABASE: ":memory:", ...environment },
     stdout: "pipe",
