@@ -18,7 +18,7 @@ const BROWSER: Record<string, readonly string[]> = {
 };
 /** What runs wherever there are web standards. */
 const PORTABLE = ["lib/", "wire/", "request/", "redis/", "gate/", "client/", "mod.ts"];
-const BUN_ONLY = ["redis/native.ts"];
+const BUN_ONLY = ["redis/native.ts", "redis/diagnosis.ts"];
 
 interface Import {
   readonly file: string;
