@@ -47,14 +47,14 @@ export async function start(environment: Environment): Promise<void> {
 
   const demoSecret = crypto.getRandomValues(new Uint8Array(32));
   const { store, chat: history } = await open();
-  const { issuer, audience, userClaim, publicUrl, ticketTtlMs, ticketsPerMinute, trustProxy } =
-    config;
+  const { issuer, audience, userClaim, publicUrl, ticketTtlMs, ticketsPerMinute } = config;
+  const { trustProxy, strictTransport } = config;
   const gate = createGate({
     users: { ...(config.keys ?? { secret: demoSecret }), issuer, audience, userClaim },
     visitors: { secret: config.sessionSecret ?? crypto.getRandomValues(new Uint8Array(32)) },
     store: metrics?.measure(store) ?? store,
     origins: config.allowedOrigins,
-    ...{ publicUrl, ticketTtlMs, ticketsPerMinute, trustProxy, clock, log },
+    ...{ publicUrl, ticketTtlMs, ticketsPerMinute, trustProxy, strictTransport, clock, log },
   });
   const chat = createChat(gate, history);
   const fetch = createServerRoutes({
@@ -65,7 +65,7 @@ export async function start(environment: Environment): Promise<void> {
     signDemoToken: config.demo ? signDemoToken : undefined,
     isStopping: () => server.isStopping,
   });
-  const server = listen("PORT", () =>
+  const server = listen("HOST", "PORT", () =>
     serve(gate, chat.handlers, {
       hostname: config.host,
       port: config.port,
@@ -84,8 +84,10 @@ export async function start(environment: Environment): Promise<void> {
 
   log("info", "listening", { url: server.url.href });
   if (metricsModule && metrics && config.metricsPort !== undefined) {
-    const options = { hostname: config.host, port: config.metricsPort, metrics };
-    const { url } = listen("METRICS_PORT", () => metricsModule.serveMetrics(options));
+    const options = { hostname: config.metricsHost, port: config.metricsPort, metrics };
+    const { url } = listen("METRICS_HOST", "METRICS_PORT", () =>
+      metricsModule.serveMetrics(options),
+    );
     log("info", "metrics_listening", { url: url.href });
   }
   if (config.demo) {
@@ -120,12 +122,13 @@ export async function start(environment: Environment): Promise<void> {
     return signToken({ secret: demoSecret, user, expiresAtMs: nowMs + DEMO_TOKEN_TTL_MS, claims });
   }
 
-  /** Ends the process when the address is taken, and logs which one. */
-  function listen<Server>(variable: string, start: () => Server): Server {
+  /** Ends the process when the address can't be had, and logs which part of it. */
+  function listen<Server>(host: string, port: string, start: () => Server): Server {
     try {
       return start();
     } catch (error) {
-      log("error", "listen_failed", { variable, code: faultCode(error) });
+      const code = faultCode(error);
+      log("error", "listen_failed", { variable: code === "EADDRNOTAVAIL" ? host : port, code });
       exit(1);
     }
   }

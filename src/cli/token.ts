@@ -32,7 +32,7 @@ what JWT_ISSUER, JWT_AUDIENCE and USER_CLAIM require.`,
       iat: Math.floor(nowMs / 1000),
       jti: crypto.randomUUID(),
       ...(issuer !== undefined && { iss: issuer }),
-      ...(audience !== undefined && { aud: audience }),
+      ...(audience !== undefined && { aud: audience[0] }),
       ...(userClaim === "email" && { email_verified: true }),
       [userClaim]: user,
     };

@@ -9,6 +9,7 @@ import {
   readRequest,
   type RequestPolicy,
 } from "../request/incoming.ts";
+import { isStrictTransport, secureHeaders } from "../request/headers.ts";
 import { isExactOrigin } from "../request/origin.ts";
 import { type Refusal, refusalResponse, refuse } from "../request/refusal.ts";
 import type { Close } from "../wire/close.ts";
@@ -42,8 +43,8 @@ import { createVisitorSessions } from "./visitor.ts";
 export interface TokenOptions {
   /** Enforced when given (`iss`). */
   readonly issuer?: string | undefined;
-  /** Enforced when given (`aud`). */
-  readonly audience?: string | undefined;
+  /** Enforced when given (`aud`): one of these. */
+  readonly audience?: string | readonly string[] | undefined;
   /** The claim that identifies a user. Default `sub`. */
   readonly userClaim?: string | undefined;
 }
@@ -77,6 +78,8 @@ export interface GateOptions<Claims = unknown> {
   readonly ticketsPerMinute?: number | undefined;
   /** Proxies whose `X-Forwarded-For` counts. Default 0. */
   readonly trustProxy?: number | undefined;
+  /** `Strict-Transport-Security` over https. Default `max-age=31536000`, for this host alone; `false`: none. */
+  readonly strictTransport?: string | false | undefined;
   /** Default: the machine's. */
   readonly clock?: Clock | undefined;
   /** Default: warnings and errors to the console. */
@@ -344,10 +347,13 @@ function readUsers<Claims>(
   if ((secret === undefined) === (jwksUrl === undefined)) {
     throw new TypeError("Option users must have either a secret or a jwksUrl");
   }
-  for (const [name, value] of Object.entries({ issuer, audience, userClaim })) {
-    if (value !== undefined && (typeof value !== "string" || value === "")) {
+  for (const [name, value] of Object.entries({ issuer, userClaim })) {
+    if (value !== undefined && !isNonEmpty(value)) {
       throw new TypeError(`Option users.${name} must be a string`);
     }
+  }
+  if (audience !== undefined && !isAudience(audience)) {
+    throw new TypeError("Option users.audience must be a string, or a list of strings");
   }
   const keys =
     jwksUrl === undefined
@@ -356,14 +362,28 @@ function readUsers<Claims>(
   return createTokenVerifier({ keys, issuer, audience, userClaim, clock, log });
 }
 
-function readPolicy({ origins, publicUrl, trustProxy = 0 }: GateOptions): RequestPolicy {
+function isNonEmpty(value: unknown): boolean {
+  return typeof value === "string" && value !== "";
+}
+
+function isAudience(value: unknown): boolean {
+  return Array.isArray(value) ? value.length > 0 && value.every(isNonEmpty) : isNonEmpty(value);
+}
+
+function readPolicy(options: GateOptions): RequestPolicy {
+  const { origins, publicUrl, trustProxy = 0, strictTransport } = options;
   if (origins !== undefined && !(Array.isArray(origins) && origins.every(isOrigin))) {
     throw new TypeError("Option origins must be exact origins such as https://example.com");
+  }
+  const isKnown = typeof strictTransport === "string" && isStrictTransport(strictTransport);
+  if (strictTransport !== undefined && strictTransport !== false && !isKnown) {
+    throw new TypeError("Option strictTransport must be like max-age=31536000, or false");
   }
   return {
     allowed: origins && new Set(origins),
     publicUrl: publicUrl === undefined ? undefined : requirePublicUrl(publicUrl),
     trustProxy: requireWhole(trustProxy, "trustProxy", { least: 0, most: 10 }),
+    secureHeaders: secureHeaders(strictTransport),
   };
 }
 

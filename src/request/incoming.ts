@@ -8,6 +8,8 @@ import { parseUrl } from "./url.ts";
 export interface RequestPolicy extends OriginPolicy {
   /** Proxies whose `X-Forwarded-For` counts. */
   readonly trustProxy: number;
+  /** Headers of every response over https. */
+  readonly secureHeaders: Readonly<Record<string, string>>;
 }
 
 /** What the runtime knows of a request's connection. */
@@ -70,18 +72,13 @@ export interface Sharing {
 
 /** How long a browser may keep the response to a preflight, in seconds. */
 const PREFLIGHT_MAX_AGE_SECONDS = 600;
-/** On https: stay there. */
-const STRICT_TRANSPORT = {
-  "Strict-Transport-Security": "max-age=31536000; includeSubDomains",
-};
-const SECURE_RESPONSE_HEADERS = { ...RESPONSE_HEADERS, ...STRICT_TRANSPORT };
 
 /** The headers of a response: what every response has, and for a shared route what lets allowed origins read it. */
 export function headersFor(
   incoming: Incoming,
   sharing?: Sharing,
 ): Readonly<Record<string, string>> {
-  const always = incoming.isSecure ? SECURE_RESPONSE_HEADERS : RESPONSE_HEADERS;
+  const always = incoming.isSecure ? incoming.policy.secureHeaders : RESPONSE_HEADERS;
   if (!sharing) return always;
   if (incoming.origin !== "allowed") return { ...always, Vary: "Origin" };
   return {
