@@ -19,6 +19,16 @@ const DRAIN_SPREAD_MS = 3_000;
 /** Longest time to close the store after the last socket, in milliseconds. */
 const CLOSE_MS = 2_000;
 
+/** What keeps a file from being opened now, and may not later. */
+const PASSING: ReadonlyMap<string, string> = new Map([
+  ["disk_full", "The disk is full"],
+  ["disk_failed", "The disk can't be written to: full, over a quota, or broken"],
+  [
+    "in_use",
+    "Another process uses the file: each server needs a file of its own, or all of them one Redis",
+  ],
+]);
+
 /**
  * Starts the server that the environment describes: logs to stdout, listens until a signal ends it. Ends the
  * process when it can't.
@@ -137,11 +147,16 @@ export async function start(environment: Environment): Promise<void> {
     try {
       return await openStores(config, { clock, log });
     } catch (error) {
-      log("error", "config_fault", {
-        variable: config.redis ? "REDIS_URL" : "CHAT_DATABASE",
-        code: faultCode(error),
-        note: "can't be used: locked, damaged, not writable, another program's, or of a newer version",
-      });
+      const variable = config.redis ? "REDIS_URL" : "CHAT_DATABASE";
+      const code = faultCode(error);
+      // No fault of the configuration: it may be better at the next try.
+      const passing = PASSING.get(code);
+      if (passing !== undefined) {
+        log("error", "open_failed", { variable, code, note: passing });
+        exit(1);
+      }
+      const note = "can't be used: damaged, not writable, another program's, or of a newer version";
+      log("error", "config_fault", { variable, code, note });
       exit(EXIT_CONFIG);
     }
   }

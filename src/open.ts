@@ -74,18 +74,33 @@ async function openerOf(
   return () => upstashTransport({ url, token, clock });
 }
 
-/** Opens what the configuration names. Throws when the chat's database can't be used. */
+/** How long a starting process waits for one that ends, in milliseconds: longer than that takes. */
+const HANDOVER_MS = 15_000;
+
+/** Opens what the configuration names. Rejects when the chat's database can't be used, or another process uses it. */
 export async function openStores(
   config: Pick<Config, "redis" | "chatDatabase" | "retention">,
   options: { clock: Clock; log: Log },
 ): Promise<SharedRedis> {
   const { retention } = config;
   if (config.redis) return openRedis(config.redis, { ...options, retention });
-  const { clock } = options;
+  const { clock, log } = options;
   const { memoryTicketStore } = await import("./gate/memory.ts");
   const { sqliteChatHistory } = await import("./chat/sqlite.ts");
-  return {
-    store: memoryTicketStore({ clock }),
-    chat: sqliteChatHistory({ path: config.chatDatabase, clock, retention }),
-  };
+  const store = memoryTicketStore({ clock });
+  const path = config.chatDatabase;
+  const { isFile } = await import("./chat/database.ts");
+  if (!isFile(path)) return { store, chat: sqliteChatHistory({ path, clock, retention }) };
+  const { lockFile } = await import("./chat/lock.ts");
+  const release = await lockFile(path, {
+    ...{ withinMs: HANDOVER_MS, clock },
+    onWait: () => log("warn", "open_waits", { variable: "CHAT_DATABASE", code: "in_use" }),
+  });
+  try {
+    const chat = sqliteChatHistory({ path, clock, retention });
+    return { store, chat: { ...chat, close: () => chat.close().finally(release) } };
+  } catch (error) {
+    release();
+    throw error;
+  }
 }

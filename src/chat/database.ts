@@ -1,4 +1,5 @@
 import { Database } from "bun:sqlite";
+import { closeSync, openSync, statSync } from "node:fs";
 
 /** Version of the tables below, kept in the file. */
 const SCHEMA_VERSION = 2;
@@ -69,6 +70,7 @@ const MIGRATION = `
 
 /** Opens or creates the file. Throws when it is locked, damaged, another program's, or of a newer version. */
 export function openDatabase(path: string): Database {
+  if (isFile(path)) createPrivate(path);
   const db = new Database(path, { create: true, strict: true });
   try {
     db.run(`PRAGMA busy_timeout = ${BUSY_TIMEOUT_MS}`);
@@ -97,4 +99,34 @@ export function openDatabase(path: string): Database {
     db.close();
     throw error;
   }
+}
+
+/** Whether a path is one, and not SQLite's name for something in memory. */
+export function isFile(path: string): boolean {
+  return path !== "" && !path.startsWith(":") && !path.startsWith("file:");
+}
+
+/** Creates an empty file that only its owner may read, where there is none. SQLite gives its siblings the same mode. */
+export function createPrivate(path: string): void {
+  try {
+    closeSync(openSync(path, "ax", 0o600));
+  } catch {
+    // It exists, or SQLite will say why it can't.
+  }
+}
+
+/** The file is no longer at its path. */
+class FileGoneError extends Error {
+  override name = "FileGoneError";
+  readonly code = "file_gone";
+}
+
+/** Makes a check that throws once the file at `path` isn't the one there is now: what is written then is lost. */
+export function createFileCheck(path: string): () => void {
+  const inode = () => statSync(path, { throwIfNoEntry: false })?.ino;
+  if (!isFile(path)) return () => {};
+  const opened = inode();
+  return () => {
+    if (inode() !== opened) throw new FileGoneError("Chat database was deleted or replaced");
+  };
 }

@@ -1,6 +1,6 @@
 import { type Clock, systemClock } from "../lib/clock.ts";
 import { createBatcher } from "../lib/batch.ts";
-import { openDatabase } from "./database.ts";
+import { createFileCheck, openDatabase } from "./database.ts";
 import {
   type Appended,
   type Chat,
@@ -60,6 +60,7 @@ export function sqliteChatHistory(options: {
   const { path, clock = systemClock } = options;
   const { maxMessages, maxAgeMs } = { ...DEFAULT_RETENTION, ...options.retention };
   const db = openDatabase(path);
+  const requireFile = createFileCheck(path);
   let deliver: (event: ChatEvent) => void = () => {};
 
   const findRef = db.query<{ id: number; at_ms: number }, [string, string, string]>(
@@ -113,6 +114,7 @@ export function sqliteChatHistory(options: {
     // An earlier batch may not have delivered its own yet.
     const earlier = events.length;
     try {
+      requireFile();
       let results: unknown[] = [];
       db.transaction(() => {
         forgetWhatOthersChanged();

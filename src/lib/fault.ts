@@ -8,6 +8,7 @@ export type DependencyFault =
   | "out_of_memory"
   | "read_only"
   | "disk_full"
+  | "disk_failed"
   | "in_use";
 
 /** By the codes of Redis, Node, Bun and SQLite. */
@@ -39,5 +40,6 @@ const CERTIFICATE = /CERT|SELF_SIGNED|UNABLE_TO_VERIFY|HOSTNAME_MISMATCH/;
 /** The word for a code; `undefined` for one that says something else. */
 export function dependencyFault(code: string): DependencyFault | undefined {
   if (Object.hasOwn(FAULTS, code)) return FAULTS[code];
+  if (code.startsWith("SQLITE_IOERR")) return "disk_failed";
   return CERTIFICATE.test(code) ? "bad_certificate" : undefined;
 }

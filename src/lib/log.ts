@@ -14,6 +14,8 @@ export type LogEvent =
   | "listen_failed"
   | "listening"
   | "metrics_listening"
+  | "open_failed"
+  | "open_waits"
   | "stop_failed"
   | "stopped"
   | "uncaught"

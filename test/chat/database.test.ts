@@ -1,8 +1,10 @@
 import { Database } from "bun:sqlite";
 import { describe, expect, test } from "bun:test";
+import { chmodSync, copyFileSync, renameSync, statSync, unlinkSync } from "node:fs";
 import { join } from "node:path";
 import { MAX_UNANSWERED, REF_TTL_MS, UNANSWERED_TTL_MS } from "../../src/chat/history.ts";
 import { sqliteChatHistory } from "../../src/chat/sqlite.ts";
+import { faultCode } from "../../src/lib/log.ts";
 import type { Side } from "../../src/wire/frames.ts";
 import { newChat, newVisitorId, write } from "../support/chat.ts";
 import { fakeClock } from "../support/clock.ts";
@@ -208,6 +210,57 @@ describe("SQLite in a file", () => {
       expect(server.stdout).not.toContain(path);
       expect(server.stderr).toBe("");
     }));
+
+  test("a server that finds the disk full when it starts exits with 1: it may be better next time", () =>
+    withFile(async (path) => {
+      await using server = startProcess(
+        { CHAT_DATABASE: path },
+        { within: ["sh", "-c", `trap "" XFSZ; ulimit -f 0; exec "$@"`, "sh"] },
+      );
+      expect(await server.exited).toBe(1);
+      expect(server.events).toMatchObject([
+        // What SQLite says of a limit on the size of files, which stands for the disk.
+        { event: "open_failed", variable: "CHAT_DATABASE", code: "disk_failed" },
+      ]);
+    }));
+
+  test("is created for its owner alone, its siblings included", () =>
+    withFile(async (path) => {
+      await using chat = await openSqlite(path);
+      await write(chat.history, newChat(), "private");
+      for (const file of [path, `${path}-wal`, `${path}-shm`]) {
+        expect([file, (statSync(file).mode & 0o777).toString(8)]).toEqual([file, "600"]);
+      }
+    }));
+
+  test("keeps the mode that its owner has given it", () =>
+    withFile(async (path) => {
+      await (await openSqlite(path)).history.close();
+      chmodSync(path, 0o640);
+      await (await openSqlite(path)).history.close();
+      expect(statSync(path).mode & 0o777).toBe(0o640);
+    }));
+
+  test.each<[string, (path: string) => void]>([
+    ["deleted", (path) => unlinkSync(path)],
+    ["moved away", (path) => renameSync(path, `${path}.old`)],
+    [
+      "replaced",
+      (path) => {
+        copyFileSync(path, `${path}.copy`);
+        renameSync(`${path}.copy`, path);
+      },
+    ],
+  ])("nothing is acknowledged once the file was %s", (_, spoil) =>
+    withFile(async (path) => {
+      await using chat = await openSqlite(path);
+      const where = newChat();
+      await write(chat.history, where, "before");
+      spoil(path);
+      expect(await write(chat.history, where, "after").catch(faultCode)).toBe("file_gone");
+      expect(chat.delivered.of(where)).toEqual(["before"]);
+    }),
+  );
 
   const setpriv = Bun.which("setpriv");
   test.skipIf(process.getuid?.() === 0 && !setpriv)(

@@ -19,6 +19,7 @@ describe("what is wrong with a dependency", () => {
     ["READONLY", "read_only"],
     ["SQLITE_FULL", "disk_full"],
     ["ENOSPC", "disk_full"],
+    ["SQLITE_IOERR_WRITE", "disk_failed"],
     ["SQLITE_BUSY", "in_use"],
   ])("%s is %s, and is logged as that", (code, fault) => {
     expect(dependencyFault(code)).toBe(fault as never);

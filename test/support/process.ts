@@ -108,22 +108,21 @@ export interface TestInstance extends TestProcess, People {
   readonly origin: string;
 }
 
+/** The secrets of the tests, and no limits. */
+export const SETTINGS: Readonly<Record<string, string>> = {
+  JWT_SECRET: new TextDecoder().decode(TOKEN_SECRET),
+  SESSION_SECRET: new TextDecoder().decode(SESSION_SECRET),
+  TICKETS_PER_MINUTE: "0",
+  MESSAGES_PER_SECOND: "0",
+  MAX_SOCKETS_PER_IDENTITY: "0",
+};
+
 /** Starts a server with the secrets of the tests and without limits, and waits until it listens. */
 export async function startInstance(
   environment: Record<string, string> = {},
   options?: { within?: readonly string[] },
 ): Promise<TestInstance> {
-  const started = startProcess(
-    {
-      JWT_SECRET: new TextDecoder().decode(TOKEN_SECRET),
-      SESSION_SECRET: new TextDecoder().decode(SESSION_SECRET),
-      TICKETS_PER_MINUTE: "0",
-      MESSAGES_PER_SECOND: "0",
-      MAX_SOCKETS_PER_IDENTITY: "0",
-      ...environment,
-    },
-    options,
-  );
+  const started = startProcess({ ...SETTINGS, ...environment }, options);
   const { origin } = await started.listening;
   // The getters of `started` stay getters.
   return Object.assign(Object.create(started), peopleOf(origin), { origin });
