@@ -74,6 +74,8 @@ export async function start(environment: Environment): Promise<void> {
     adminToken: config.adminToken,
     signDemoToken: config.demo ? signDemoToken : undefined,
     isStopping: () => server.isStopping,
+    // Not the one that is measured: a probe is no redemption.
+    store,
   });
   const server = listen("HOST", "PORT", () =>
     serve(gate, chat.handlers, {

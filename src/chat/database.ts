@@ -86,8 +86,8 @@ export function openDatabase(path: string): Database {
       } else if (found < SCHEMA_VERSION) {
         db.run(MIGRATION);
       }
-      // Written every time, so that a read-only file is noticed now and not at the first message.
-      db.run(`PRAGMA user_version = ${SCHEMA_VERSION}`);
+      // A read-only file is noticed now and not at the first message.
+      writeVersion(db);
     }).immediate();
     // This changes the file, so only after its ownership is verified.
     db.run("PRAGMA journal_mode = WAL");
@@ -99,6 +99,11 @@ export function openDatabase(path: string): Database {
     db.close();
     throw error;
   }
+}
+
+/** Writes what is there already: a write that changes nothing. */
+export function writeVersion(db: Database): void {
+  db.run(`PRAGMA user_version = ${SCHEMA_VERSION}`);
 }
 
 /** Whether a path is one, and not SQLite's name for something in memory. */

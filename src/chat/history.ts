@@ -86,6 +86,8 @@ export interface ChatHistory {
   remove(chat: Chat): Promise<boolean>;
   /** Sets whether the user accepts messages from the visitor. */
   setBlocked(chat: Chat, blocked: boolean): Promise<void>;
+  /** Rejects while nothing can be stored. Left out: that can't be said. */
+  probe?(): Promise<void>;
   /** Closes the database or connection. */
   close(): Promise<void>;
 }

@@ -16,10 +16,12 @@ import {
   toMessage,
   UNANSWERED_TTL_MS,
 } from "./history.ts";
-import { APPEND, LIST, MARK_READ, PAGE, PREFIX, REMOVE, SET_BLOCKED } from "./scripts.ts";
+import { APPEND, LIST, MARK_READ, PAGE, PREFIX, PROBE, REMOVE, SET_BLOCKED } from "./scripts.ts";
 
 const SEQUENCE = `${PREFIX}sequence`;
 
+/** Written to find out whether anything can be. */
+const PROBE_KEYS = ["value", "stream", "hash", "set"].map((kind) => `${PREFIX}probe:${kind}`);
 /** Text in one script, and in one entry of the feed, about; in UTF-16 code units. */
 const MAX_BATCH_LENGTH = 64_000;
 /** Scripts in progress at once, so that Redis works on one while this process prepares the next. */
@@ -129,6 +131,9 @@ export function redisChatHistory(options: {
     async setBlocked(chat, blocked) {
       const keys = [chatKey(chat), blockedKey(chat.user)];
       await run(SET_BLOCKED, keys, [chat.visitor, blocked ? 1 : 0]);
+    },
+    async probe() {
+      await run(PROBE, PROBE_KEYS, []);
     },
     close: () => transport.close(),
   };

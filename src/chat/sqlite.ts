@@ -1,6 +1,6 @@
 import { type Clock, systemClock } from "../lib/clock.ts";
 import { createBatcher } from "../lib/batch.ts";
-import { createFileCheck, openDatabase } from "./database.ts";
+import { createFileCheck, openDatabase, writeVersion } from "./database.ts";
 import {
   type Appended,
   type Chat,
@@ -333,6 +333,7 @@ export function sqliteChatHistory(options: {
         const row = chatRow(chat);
         if (row) row.blocked = blocked ? 1 : 0;
       }),
+    probe: () => write(() => writeVersion(db)),
     async close() {
       stopSweep();
       await writes.idle();

@@ -367,6 +367,7 @@ describe("SQLite in a file", () => {
         while (answer.type === "ACK" && count < 2_000) answer = await say(++count);
         expect(answer).toMatchObject({ type: "ERROR", code: "unavailable" });
         expect(await say(count)).toMatchObject({ type: "ERROR", code: "unavailable" });
+        expect((await server.ask("/readyz")).status).toBe(503);
         const room = ["prlimit", "--pid", `${server.pid}`, "--fsize=unlimited:unlimited"];
         expect(Bun.spawnSync(room).exitCode).toBe(0);
         const ids = [await say(count), await say(count), await say(count + 1)].map(({ id }) => id);

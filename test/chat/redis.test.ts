@@ -1,6 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { type Chat, MAX_UNANSWERED } from "../../src/chat/history.ts";
 import { createFeed, FEED_LENGTH, FEED_STREAM } from "../../src/redis/feed.ts";
+import { faultCode } from "../../src/lib/log.ts";
 import { newChat, newVisitorId, write } from "../support/chat.ts";
 import { fakeClock } from "../support/clock.ts";
 import { inRedis, type OpenHistory, openRedisHistory } from "../support/history.ts";
@@ -77,6 +78,26 @@ for (const name of WIRE_NAMES) {
         await one.polling(one.delivered.has(where, 3));
         expect(one.delivered.of(where)).toEqual(["before", "x", "after"]);
       }
+    });
+
+    test("a probe rejects while Redis is out of memory, is away, or may not write", async () => {
+      await using wire = await startWire(name);
+      await using chat = await openRedisHistory(wire, name);
+      const probe = async () => (await chat.history.probe?.().catch(faultCode)) ?? "good";
+      await wire.redis.command("CONFIG", "SET", "maxmemory", "1");
+      expect(await probe()).toBe("out_of_memory");
+      await wire.redis.command("CONFIG", "SET", "maxmemory", "0");
+      expect(await probe()).toBe("good");
+      for (const word of ["xadd", "hset", "zadd", "set"]) {
+        await wire.redis.command("ACL", "SETUSER", "default", `-${word}`);
+        expect([word, await probe()]).toEqual([word, "not_permitted"]);
+        await wire.redis.command("ACL", "SETUSER", "default", `+${word}`);
+      }
+      expect(await probe()).toBe("good");
+      const keys = (await wire.redis.command("KEYS", "*:probe:*")) as string[];
+      for (const key of keys) expect(await wire.redis.command("PTTL", key)).toBeWithin(1, 60_001);
+      await wire.goDown();
+      expect(await probe()).not.toBe("good");
     });
 
     test("scripts are loaded again after SCRIPT FLUSH", async () => {
