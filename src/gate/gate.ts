@@ -8,6 +8,7 @@ import {
   type Incoming,
   readRequest,
   type RequestPolicy,
+  type Suspicion,
 } from "../request/incoming.ts";
 import { isStrictTransport, secureHeaders } from "../request/headers.ts";
 import { isExactOrigin } from "../request/origin.ts";
@@ -214,7 +215,7 @@ export function createGate<Claims = unknown>(options: GateOptions<Claims>): Gate
     "close",
   ]);
   const basePath = requireBasePath(options.basePath ?? BASE_PATH);
-  const policy = readPolicy(options);
+  const policy = { ...readPolicy(options), onSuspicion: createSuspicionLog(log) };
   const live = createLive({ clock });
   const revocations = createRevocations({ store, live, clock, log });
   const visitors = options.visitors && {
@@ -384,6 +385,28 @@ function readPolicy(options: GateOptions): RequestPolicy {
     publicUrl: publicUrl === undefined ? undefined : requirePublicUrl(publicUrl),
     trustProxy: requireWhole(trustProxy, "trustProxy", { least: 0, most: 10 }),
     secureHeaders: secureHeaders(strictTransport),
+  };
+}
+
+/** What to set, by what requests look like. */
+const ADVICE: Readonly<Record<Suspicion, { variable: string; note: string }>> = {
+  proxy: {
+    variable: "TRUST_PROXY",
+    note: "Requests come through a proxy on this machine, and no address is told from another: set TRUST_PROXY=1, or trustProxy: 1",
+  },
+  public_url: {
+    variable: "PUBLIC_URL",
+    note: "A page of this server's own was refused, since the server doesn't know its own origin behind a proxy: set PUBLIC_URL to the URL that browsers see, or publicUrl",
+  },
+};
+
+/** Warns of each suspicion once. */
+function createSuspicionLog(log: Log): (suspicion: Suspicion) => void {
+  const known = new Set<Suspicion>();
+  return (suspicion) => {
+    if (known.has(suspicion)) return;
+    known.add(suspicion);
+    log("warn", "setting_missing", ADVICE[suspicion]);
   };
 }
 

@@ -16,6 +16,7 @@ export type LogEvent =
   | "metrics_listening"
   | "open_failed"
   | "open_waits"
+  | "setting_missing"
   | "stop_failed"
   | "stopped"
   | "uncaught"

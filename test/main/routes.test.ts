@@ -339,6 +339,16 @@ describe("health", () => {
     expect(await (await send("/healthz", { method: "HEAD" })).text()).toBe("");
   });
 
+  test.each(["/healthz", "/readyz"])(
+    "%s answers HTTP/1.0 without a host, as proxies check it",
+    async (path) => {
+      await using server = startServer();
+      const answer = await sendRaw(server.port, `GET ${path} HTTP/1.0\r\n\r\n`);
+      expect([answer.status, answer.body]).toEqual([200, '{"status":"ok"}']);
+      expectHeaders(answer.headers);
+    },
+  );
+
   test("/readyz: 200 with a store that works", async () => {
     const answer = await routesOf().send("/readyz");
     expect(answer.status).toBe(200);
