@@ -85,7 +85,9 @@ export function createLive({ clock }: { clock: Clock }): Live {
     of: (identity) => byIdentity.get(identityKey(identity)) ?? NONE,
     revoke(revocation) {
       const key = JSON.stringify([revocation.kind, revocation.id, revocation.session]);
-      recent.set(key, { revocation, atMs: clock.monotonicMs() });
+      // As in the stores, a later one with an earlier time takes nothing back.
+      const atMs = Math.max(revocation.atMs, recent.get(key)?.revocation.atMs ?? 0);
+      recent.set(key, { revocation: { ...revocation, atMs }, atMs: clock.monotonicMs() });
       startChecks();
       for (const connection of [...(byIdentity.get(identityKey(revocation)) ?? [])]) {
         if (covers(revocation, connection.identity)) connection.end(CLOSE.signedOut);
