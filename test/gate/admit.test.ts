@@ -547,6 +547,26 @@ describe("gate.admit", () => {
     expect(await server.gate.admit(request)).toEqual({ ok: false, code: "ticket_refused" });
   });
 
+  test("reads the address only where a limit needs it", async () => {
+    await using server = startServer();
+    let reads = 0;
+    const connection = {
+      get socketAddress() {
+        reads++;
+        return "192.0.2.1";
+      },
+    };
+    const knock = (ticket: string) =>
+      server.gate.admit(
+        new Request(`${server.origin}/ws/chat?ticket=${ticket}`, { headers: HANDSHAKE }),
+        connection,
+      );
+    expect(await knock(await server.ticket())).toMatchObject({ ok: true });
+    expect(reads).toBe(0);
+    expect(await knock(UNKNOWN)).toMatchObject({ code: "ticket_refused" });
+    expect(reads).toBeGreaterThan(0);
+  });
+
   test("never throws, and admits nothing without a ticket or a cookie", async () => {
     await using server = startServer();
     const header = fc.stringMatching(/^[!-~]{0,40}$/);
