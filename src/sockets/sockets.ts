@@ -30,6 +30,8 @@ const CHECK_INTERVAL_MS = 1_000;
 const MAX_MISSED_BEATS = 2;
 /** How long sockets that don't respond to the Close frame hold up a stop, in milliseconds. */
 const GOODBYE_MS = 1_000;
+/** A query that has a ticket and nothing else, which needn't be kept. */
+const TICKET_ALONE = /^\?ticket=[\w-]{43}$/;
 /** Longest step of a spread-out goodbye, in milliseconds. */
 const SPREAD_STEP_MS = 10;
 
@@ -142,8 +144,8 @@ export function openSocketRoom(
   function isCrowded(state: SocketState): boolean {
     const { maxPerIdentity } = limits;
     const own = live.of(state.identity);
-    if (maxPerIdentity === 0 || own.size <= maxPerIdentity) return false;
-    const counted = [...own].filter((one) => one instanceof SocketState && !one.hadNotice);
+    if (maxPerIdentity === 0 || own.length <= maxPerIdentity) return false;
+    const counted = own.filter((one) => one instanceof SocketState && !one.hadNotice);
     return counted.length > maxPerIdentity;
   }
 
@@ -303,7 +305,8 @@ export function openSocketRoom(
       return refusalResponse(admission);
     }
     const { identity, ticketTag } = admission;
-    const data = new SocketState({ identity, search: url.search, limitKey, clock, log });
+    const search = TICKET_ALONE.test(url.search) ? "" : url.search;
+    const data = new SocketState({ identity, search, limitKey, clock, log });
     const isUpgraded =
       !request.signal.aborted &&
       on.upgrade(request, {
