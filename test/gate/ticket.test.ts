@@ -432,16 +432,16 @@ describe("a ticket over the wire", () => {
     expect(answers.map(codeOf)).toEqual(Array(6).fill("ticket_refused"));
   });
 
-  test("of 16 clients at once exactly one gets in, 200 times", async () => {
+  test("of 16 clients at once exactly one gets in, 50 times", async () => {
     await using server = startWatched({ limits: { maxPerIdentity: 0 } });
-    for (let round = 0; round < 200; round++) {
+    for (let round = 0; round < 50; round++) {
       const ticket = await server.ticket();
       const answers = await Promise.all(Array.from({ length: 16 }, () => server.knock(ticket)));
       const statuses = answers.map(({ status }) => status).sort();
       expect([round, ...statuses]).toEqual([round, 101, ...Array<number>(15).fill(401)]);
     }
-    expect(server.store.takes).toHaveLength(3_200);
+    expect(server.store.takes).toHaveLength(50 * 16);
     const opened = server.logLines.filter((line) => line.includes('"socket_opened"'));
-    expect(opened).toHaveLength(200);
+    expect(opened).toHaveLength(50);
   }, 30_000);
 });
