@@ -75,7 +75,9 @@ describe.each(["/api/auth", "/auth", "/v1/accounts.example/ws_gate"])(
 
 test("elsewhere gate.fetch doesn't look at queries: they are a matter of the host's", async () => {
   const { send, logLines } = bareGate();
-  await expectRefusal(await send("/search?token=x"), 404, "not_found");
+  for (const path of ["/search", "/api/auth", "/api/authors", "/api/auth.json"]) {
+    await expectRefusal(await send(`${path}?token=x&ticket=a&ticket=b`), 404, "not_found");
+  }
   expect(logLines).toEqual([]);
 });
 

@@ -25,7 +25,13 @@ const PURPOSES = [
   "__proto__",
   "p".repeat(64),
 ];
-const PAIRS = PURPOSES.flatMap((issued) => PURPOSES.map((redeemed) => ({ issued, redeemed })));
+const PAIRS = PURPOSES.flatMap((issued) =>
+  PURPOSES.map((redeemed) => [nameOf(issued), nameOf(redeemed), issued, redeemed] as const),
+);
+
+function nameOf(purpose: string | undefined): string {
+  return purpose === undefined ? "nothing" : JSON.stringify(purpose);
+}
 
 interface Subject extends AsyncDisposable {
   /** Two gates that share their tickets. */
@@ -83,8 +89,8 @@ function contract(name: WireName | "memory"): void {
   }
 
   test.each(PAIRS)(
-    "a ticket issued for $issued and redeemed for $redeemed",
-    async ({ issued, redeemed }) => {
+    "a ticket issued for %s and redeemed for %s",
+    async (_, __, issued, redeemed) => {
       const ticket = await issue({ purpose: issued });
       const isSame = (issued ?? "socket") === (redeemed ?? "socket");
       const first = await there.redeem(ticket, { purpose: redeemed });

@@ -651,6 +651,7 @@ describe("the sign-in that a token belongs to", () => {
     ["two tokens of one long sid", { sid: `${long}s`, jti: "a" }, { sid: `${long}s` }, true],
     ["two long sids with the same start", { sid: `${long}s` }, { sid: `${long}t` }, false],
     ["two tokens of one sid that is a number", { sid: 7, jti: "a" }, { sid: 7 }, true],
+    ["two sids that are objects", { sid: { id: 1 } }, { sid: { id: 2 } }, false],
     ["a number and its text as the sid", { sid: 7 }, { sid: "7" }, false],
     ["the same token twice", {}, {}, true],
     ["two tokens with neither", {}, { exp: NOW + 60 }, false],
