@@ -173,6 +173,37 @@ describe("after unfollow", () => {
     expect(kept.ends).toEqual([CLOSE.signedOut]);
   });
 
+  test("a second call takes nothing from other connections", async () => {
+    const { gate, clock } = bareGate();
+    const gone = follow(gate, userOf());
+    const other = follow(gate, userOf({ id: "bob", expiresAtMs: NOW_MS + 60_000 }));
+    gone.unfollow();
+    const next = follow(gate, userOf());
+    gone.unfollow();
+    next.unfollow();
+    next.unfollow();
+    const last = follow(gate, userOf());
+    next.unfollow();
+    clock.advance(60_000 + CHECK_MS);
+    expect(other.ends).toEqual([CLOSE.credentialExpired]);
+    await gate.revoke({ user: "alice" });
+    expect(last.ends).toEqual([CLOSE.signedOut]);
+    expect([gone.ends, next.ends]).toEqual([[], []]);
+  });
+
+  test("no timer runs once the last revocation is a minute old", async () => {
+    const { gate, clock } = bareGate();
+    await gate.revoke({ user: "alice" });
+    await gate.revoke({ user: "alice", session: "one" });
+    clock.advance(59_000);
+    expect(clock.timers).toBe(1);
+    await gate.revoke({ user: "bob" });
+    clock.advance(59_000);
+    expect(clock.timers).toBe(1);
+    clock.advance(1_000 + CHECK_MS);
+    expect(clock.timers).toBe(0);
+  });
+
   test("no timer runs, and one runs for any number of connections", () => {
     const { gate, clock } = bareGate();
     expect(clock.timers).toBe(0);
