@@ -73,7 +73,7 @@ describe.each(["/api/auth", "/auth", "/v1/accounts.example/ws_gate"])(
   },
 );
 
-test("elsewhere gate.fetch doesn't look at queries: they are a matter of the host's", async () => {
+test("elsewhere gate.fetch doesn't read queries: they belong to the host", async () => {
   const { send, logLines } = bareGate();
   for (const path of ["/search", "/api/auth", "/api/authors", "/api/auth.json"]) {
     await expectRefusal(await send(`${path}?token=x&ticket=a&ticket=b`), 404, "not_found");

@@ -93,7 +93,7 @@ describe("a handshake with a fault in it is refused and leaves the ticket alone"
     ["a body that never comes", { "Content-Length": "3" }, ""],
     ["a chunked body", { "Transfer-Encoding": "chunked" }, "3\r\nabc\r\n0\r\n\r\n"],
     ["an empty chunked body", { "Transfer-Encoding": "chunked" }, "0\r\n\r\n"],
-    ["a body that waits to be asked for", { Expect: "100-continue", "Content-Length": "3" }, ""],
+    ["a body that waits for 100-continue", { Expect: "100-continue", "Content-Length": "3" }, ""],
     ["an expectation without a body", { Expect: "100-continue" }, ""],
   ];
   test.each(bodies)("%s", async (_, headers, body) => {

@@ -15,7 +15,7 @@ import { startWire, type WireName } from "../support/wire.ts";
 
 const REFUSED = { ok: false, code: "ticket_refused" } as const;
 
-/** What a ticket may be issued and redeemed for; `undefined`: nothing was said, which means the socket. */
+/** What a ticket may be issued and redeemed for; `undefined` means the socket. */
 const PURPOSES = [
   undefined,
   "socket",

@@ -188,7 +188,7 @@ describe("issuing a ticket", () => {
     expect(at.clock.delays).toBe(0);
   });
 
-  test("is token_invalid for a credential that the store knows to be revoked", async () => {
+  test("is token_invalid for a credential that is revoked in the store", async () => {
     const at = world({ store: { ...lastingStore(), put: async () => false } });
     expect(await at.issue()).toEqual({ ok: false, code: "token_invalid", fault: "revoked" });
     expect(at.logLines.join("")).not.toContain("ticket_issued");
@@ -347,7 +347,7 @@ describe("redeeming a ticket", () => {
     expect(at.store.takes).toHaveLength(1);
   });
 
-  test("fails at the deadline of the store, and a late reply admits nobody", async () => {
+  test("fails at the deadline of the store, and a late reply admits no one", async () => {
     const at = world();
     const ticket = await fresh(at);
     const held = at.store.hold();

@@ -37,7 +37,7 @@ async function verify(token: string, options: VerifierOptions = {}): Promise<str
   return verified.ok ? `user ${verified.identity.id}` : verified.code;
 }
 
-/** Asks a server for a ticket, and requires the one answer that every token gets that doesn't verify. */
+/** Fails unless a server refuses the token as it refuses every token that does not verify. */
 async function expectTokenInvalid(token: string, options: { keys?: TokenKeys } = {}) {
   await using server = startServer(options);
   const answer = await server.mint(token);
@@ -239,7 +239,7 @@ describe("a token anywhere but in the Authorization header is no token", () => {
     expect(challenge).toBe(status === 401 ? "Bearer" : null);
   });
 
-  test("beside a valid header a token in the body is not looked at", async () => {
+  test("beside a valid header a token in the body is ignored", async () => {
     await using server = startServer();
     const answer = await fetch(`${server.origin}/api/auth/ws-ticket`, {
       method: "POST",
@@ -492,7 +492,7 @@ describe("header parameters", () => {
     expect(await verify(token, { keys: { jwksUrl: keyServer.url } })).toBe("token_invalid");
   });
 
-  test("addresses inside a token are never asked", async () => {
+  test("addresses inside a token are never requested", async () => {
     const [own, issuers] = await Promise.all([issuerKey("ES256", "own"), issuerKey("ES256", "k1")]);
     await using canary = startKeyServer(own);
     await using keyServer = startKeyServer(issuers);
