@@ -165,7 +165,11 @@ describe("a server's metrics", () => {
     const clock = fakeClock();
     const metrics = createMetrics(clock);
     const gate = Promise.withResolvers<undefined>();
-    const store = metrics.measure({ ...memoryTicketStore({ clock }), take: () => gate.promise });
+    const revocations = { subscribe() {}, ready: async () => {}, isFailing: true };
+    const inner = { ...memoryTicketStore({ clock }), take: () => gate.promise, revocations };
+    const store = metrics.measure(inner);
+    // Without it the sign-outs of other processes would go unnoticed.
+    expect(store.revocations).toBe(revocations);
     const taken = store.take("hash").catch((error) => error);
     clock.advance(1_500);
     gate.reject(new Error("canary"));
