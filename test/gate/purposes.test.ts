@@ -46,7 +46,7 @@ async function startSubject(name: WireName | "memory"): Promise<Subject> {
   const memory = memoryTicketStore({ clock });
   const start = () => {
     const store: TicketStore = wire
-      ? redisTicketStore(wire.transport({ ...{ clock } }))
+      ? redisTicketStore(wire.transport({ clock }))
       : { ...memory, async close() {} };
     return bareGate({ clock, store, ticketsPerMinute: 0 });
   };

@@ -327,7 +327,7 @@ for (const name of WIRE_NAMES) {
     async function startFaulty() {
       const wire = await startWire(name);
       const clock = fakeClock();
-      const store = redisTicketStore(wire.transport({ deadlineMs: DEADLINE_MS, ...{ clock } }));
+      const store = redisTicketStore(wire.transport({ clock }));
       return { wire, store, clock, [Symbol.asyncDispose]: () => wire[Symbol.asyncDispose]() };
     }
 
