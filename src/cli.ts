@@ -5,6 +5,7 @@ import { type Command, EXIT_USAGE, type Terminal, UsageError } from "./cli/comma
 const USAGE = `Usage: ws-ticket <command>
 
   start         Starts the server
+  check         Checks the settings, and reaches everything that they name
   token USER    Signs a JWT for USER with JWT_SECRET, to try things out
   healthcheck   Whether the server on this machine is ready
 
@@ -16,6 +17,7 @@ Settings are environment variables, and a .env file in the working directory.`;
 /** Loaded when they are called: the server doesn't wait for the doctor. */
 const COMMANDS: Readonly<Record<string, () => Promise<{ command: Command }>>> = {
   start: () => import("./cli/start.ts"),
+  check: () => import("./cli/check.ts"),
   token: () => import("./cli/token.ts"),
   healthcheck: () => import("./cli/healthcheck.ts"),
 };

@@ -206,3 +206,11 @@ export function readConfig(
   };
   return faults.length === 0 ? { ok: true, config } : { ok: false, faults };
 }
+
+/** Every variable that is read. */
+export function variables(): string[] {
+  const names = new Set<string>();
+  const get = (_: object, name: string | symbol): undefined => void names.add(String(name));
+  readConfig(new Proxy({}, { get }));
+  return [...names];
+}

@@ -44,6 +44,10 @@ export async function start(environment: Environment): Promise<void> {
   });
   if (!read.ok) {
     for (const fault of read.faults) writeLog("error", "config_fault", { ...fault });
+    const { nearMisses } = await import("./check/settings.ts");
+    for (const { subject, found } of nearMisses(environment)) {
+      writeLog("error", "setting_warning", { variable: subject, note: found });
+    }
     exit(EXIT_CONFIG);
   }
   const { config } = read;
@@ -109,6 +113,8 @@ export async function start(environment: Environment): Promise<void> {
     });
   }
 
+  void warn();
+
   async function stop(): Promise<void> {
     log("info", "draining");
     try {
@@ -120,6 +126,16 @@ export async function start(environment: Environment): Promise<void> {
     } catch (error) {
       log("error", "stop_failed", { code: faultCode(error) });
       exit(1);
+    }
+  }
+
+  /** Logs what `ws-ticket check` would warn of. Once it serves, so that nobody waits for it. */
+  async function warn(): Promise<void> {
+    const { inspect } = await import("./check/inspect.ts");
+    for (const report of await inspect(config, environment, { clock, isRunning: true })) {
+      if (report.level === "ok") continue;
+      const { subject: variable, note = "" } = report;
+      log("warn", "setting_warning", { variable, note });
     }
   }
 

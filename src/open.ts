@@ -43,7 +43,7 @@ export async function openRedis(
   const log =
     options.log ??
     createLog({ level: "warn", clock, write: (line) => console.log(line.trimEnd()) });
-  const open = await openerOf(settings, clock);
+  const open = await redisOpener(settings, clock);
   const { createFeed } = await import("./redis/feed.ts");
   const { sharedTicketStore } = await import("./gate/redis.ts");
   const { redisChatHistory } = await import("./chat/redis.ts");
@@ -57,7 +57,7 @@ export async function openRedis(
 }
 
 /** How to open one more connection. Only what is used is loaded: Upstash's client doubles the time to start. */
-async function openerOf(
+export async function redisOpener(
   { url, token }: RedisSettings,
   clock: Clock,
 ): Promise<() => RedisTransport> {

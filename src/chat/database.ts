@@ -2,7 +2,7 @@ import { Database } from "bun:sqlite";
 import { closeSync, openSync, statSync } from "node:fs";
 
 /** Version of the tables below, kept in the file. */
-const SCHEMA_VERSION = 2;
+export const SCHEMA_VERSION = 2;
 /** Longest wait for another process that holds the file, in milliseconds: it blocks the whole server. */
 const BUSY_TIMEOUT_MS = 250;
 /** Pages of 4 KB in the write-ahead log at which they move to the file. */

@@ -406,7 +406,7 @@ function createSuspicionLog(log: Log): (suspicion: Suspicion) => void {
   return (suspicion) => {
     if (known.has(suspicion)) return;
     known.add(suspicion);
-    log("warn", "setting_missing", ADVICE[suspicion]);
+    log("warn", "setting_warning", ADVICE[suspicion]);
   };
 }
 

@@ -16,7 +16,7 @@ export type LogEvent =
   | "metrics_listening"
   | "open_failed"
   | "open_waits"
-  | "setting_missing"
+  | "setting_warning"
   | "stop_failed"
   | "stopped"
   | "uncaught"

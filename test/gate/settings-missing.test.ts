@@ -12,7 +12,7 @@ function watchedGate(options: Partial<GateOptions> = {}) {
     warned: () =>
       logLines
         .map((line) => JSON.parse(line))
-        .filter(({ event, level }) => event === "setting_missing" && level === "warn")
+        .filter(({ event, level }) => event === "setting_warning" && level === "warn")
         .map(({ variable }) => variable),
   };
 }
@@ -45,7 +45,7 @@ describe("a proxy on this machine that isn't trusted", () => {
     for (const path of ["/ws/chat", "/readyz"]) {
       await using server = startServer();
       await server.ask(path, { headers: FORWARDED });
-      const lines = server.logLines.filter((line) => line.includes('"setting_missing"'));
+      const lines = server.logLines.filter((line) => line.includes('"setting_warning"'));
       expect(lines).toHaveLength(1);
       expect(JSON.parse(lines[0] as string)).toMatchObject({
         variable: "TRUST_PROXY",
