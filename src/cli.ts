@@ -7,6 +7,7 @@ const USAGE = `Usage: ws-ticket <command>
   start         Starts the server
   check         Checks the settings, and reaches everything that they name
   token USER    Signs a JWT for USER with JWT_SECRET, to try things out
+  doctor URL    Attacks a deployment of tickets, and says what is open
   healthcheck   Whether the server on this machine is ready
 
   --help        After a command: its options
@@ -19,6 +20,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<{ command: Command }>>> = 
   start: () => import("./cli/start.ts"),
   check: () => import("./cli/check.ts"),
   token: () => import("./cli/token.ts"),
+  doctor: () => import("./cli/doctor.ts"),
   healthcheck: () => import("./cli/healthcheck.ts"),
 };
 
