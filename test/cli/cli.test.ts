@@ -11,7 +11,7 @@ const SECRETS = {
   JWT_SECRET: new TextDecoder().decode(TOKEN_SECRET),
   SESSION_SECRET: new TextDecoder().decode(SESSION_SECRET),
 };
-const COMMANDS = ["start", "check", "token", "healthcheck"];
+const COMMANDS = ["start", "check", "token", "doctor", "healthcheck"];
 
 describe("ws-ticket", () => {
   test("is the package's command, and has a shebang", async () => {

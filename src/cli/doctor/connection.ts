@@ -201,7 +201,7 @@ export async function speaksHttp2(target: Target): Promise<Finding[]> {
 }
 
 export async function limitsAddresses(target: Target): Promise<Finding[]> {
-  const { sessionPath, origin, url } = target.options;
+  const { sessionPath, origin, url, resolve = systemAddresses } = target.options;
   // It must be there at all.
   await target.session();
   const path = target.path(sessionPath);
@@ -211,7 +211,10 @@ export async function limitsAddresses(target: Target): Promise<Finding[]> {
       headers: { Origin: origin, ...headers },
       ...(address !== undefined && { address }),
     });
-  const [own, other] = await addressesOf(url.hostname);
+  // From here, addresses of different families are reached from different addresses.
+  const all = await resolve(url.hostname.replace(/^\[|\]$/g, ""));
+  const own = all.find((address) => !isIPv6(address)) ?? all[0];
+  const other = all.find((address) => isIPv6(address) && address !== own);
   let limited: Exchange | undefined;
   // What is left is for the checks of the limit itself.
   const burst = Math.min(BURST, MAX_REQUESTS - target.requests - 2);
@@ -262,10 +265,7 @@ export async function limitsAddresses(target: Target): Promise<Finding[]> {
   ];
 }
 
-/** An address of the host's, and one of the other family: from here the two are reached from different addresses. */
-async function addressesOf(hostname: string): Promise<(string | undefined)[]> {
-  const all = await lookup(hostname.replace(/^\[|\]$/g, ""), { all: true }).catch(() => []);
-  const v4 = all.find(({ address }) => !isIPv6(address))?.address;
-  const v6 = all.find(({ address }) => isIPv6(address))?.address;
-  return v4 === undefined ? [v6] : [v4, v6];
+async function systemAddresses(hostname: string): Promise<string[]> {
+  const found = await lookup(hostname, { all: true }).catch(() => []);
+  return found.map(({ address }) => address);
 }

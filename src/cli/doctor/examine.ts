@@ -111,8 +111,8 @@ export async function examine(
   results.push(connected);
   if (connected.outcome === "skipped") missing.ticket = connected.reason;
   if (connected.outcome === "finding") missing.ticket = "no good ticket opens a socket";
-  const isOpenToAll = !missing.ticket && (await target.knock("")).status === 101;
-  if (isOpenToAll) {
+  target.isOpenToAll = (await target.knock("")).status === 101;
+  if (target.isOpenToAll) {
     missing.refusal = "sockets open without any credential, so that nothing tells a refusal";
   }
 
@@ -121,7 +121,7 @@ export async function examine(
     ? Promise.resolve(skipped("idle", missing.ticket))
     : outcomeOf("idle", staysOpen(target, quietMs));
   for (const check of BEFORE) await make(check);
-  if (isOpenToAll) {
+  if (target.isOpenToAll) {
     const at = results.findIndex(({ id }) => id === "downgrade");
     results[at] = { id: "downgrade", outcome: "finding", findings: [openToAll(target)] };
   }

@@ -33,6 +33,9 @@ export async function refusesTokensInUrl(target: Target): Promise<Finding[]> {
     const handshake = await target.knock(`${name}=${encoded}`);
     if (handshake.status === 101) report(handshake, name);
   }
+  // Whoever gets one without any token needs none in the URL.
+  const bare = await target.send(target.path(ticketPath), { method: "POST" });
+  if (target.ticketIn(bare) !== undefined) return findings;
   const path = `${target.path(ticketPath)}?access_token=${encoded}`;
   const exchange = await target.send(path, { method: "POST" });
   if (target.ticketIn(exchange) !== undefined) report(exchange, "access_token");

@@ -1,3 +1,4 @@
+import { isIP } from "node:net";
 import { type Clock, pause } from "../../lib/clock.ts";
 
 /** Longest response that is kept, in bytes. */
@@ -80,10 +81,18 @@ export async function connect(endpoint: Endpoint, withinMs: number): Promise<Con
   void pause(withinMs, clock, timer.signal).then(() =>
     opened.reject(Object.assign(new Error("No connection in time"), { code: "ETIMEDOUT" })),
   );
+  const bare = hostname.replace(/^\[|\]$/g, "");
   const connecting = Bun.connect({
-    hostname: address ?? hostname.replace(/^\[|\]$/g, ""),
+    hostname: address ?? bare,
     port,
-    ...(isEncrypted && { tls: { serverName: hostname, ...(ca && { ca }) } }),
+    ...(isEncrypted && {
+      // An address is no name that could be asked for (RFC 6066 section 3).
+      tls: {
+        rejectUnauthorized: true,
+        ...(!isIP(bare) && { serverName: hostname }),
+        ...(ca && { ca }),
+      },
+    }),
     socket: {
       open: () => void (isEncrypted || opened.resolve()),
       handshake: (_, isTrusted, error) =>
