@@ -9,8 +9,7 @@ export function launchBrowser(): Promise<Browser> {
     args: [
       ...["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"],
       ...["--disable-background-networking", "--disable-component-update"],
-      // Nothing is drawn in three dimensions, and nobody waits for a process in reserve.
-      ...["--disable-software-rasterizer", "--disable-features=SpareRendererForSitePerProcess"],
+      "--disable-software-rasterizer",
     ],
   });
 }
@@ -107,7 +106,7 @@ async function newMember(
   return member;
 }
 
-/** Closes all pages but the first, which stays at its server without anything on it, and deletes the cookies. */
+/** Closes all pages but the first, which goes to its server's first page, and deletes the cookies. */
 async function isEmptied(member: Member): Promise<boolean> {
   const { context, complaints } = member;
   const [first] = member.pages;
@@ -117,7 +116,7 @@ async function isEmptied(member: Member): Promise<boolean> {
   if (protocol !== "http:") return false;
   try {
     // Of the same origin, or the browser would start another process.
-    await first.goto(`${origin}/assets/icon.svg`);
+    await first.goto(origin);
     await first.setViewportSize({ width: 1000, height: 700 });
     await context.setOffline(false);
     await context.clearCookies();
