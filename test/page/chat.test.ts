@@ -10,7 +10,8 @@ import { connected, newName, say, shows, signIn, startSite, visit } from "../sup
 /** What browsers themselves write about a server that isn't there. */
 const OUTAGE = /net::ERR_|WebSocket connection to/;
 
-setDefaultTimeout(20_000);
+/** Browsers are slow where others use the processor, too. */
+setDefaultTimeout(60_000);
 
 describeWith("chromium")("in Chromium", () => {
   let crowd: Crowd;

@@ -4,7 +4,8 @@ import { describeWith } from "../support/require.ts";
 import type { TestServer } from "../support/server.ts";
 import { newName, startSite } from "../support/site.ts";
 
-setDefaultTimeout(20_000);
+/** Browsers are slow where others use the processor, too. */
+setDefaultTimeout(60_000);
 
 /** Hosts of a foreign page: same site as the server's, and not. */
 const HOSTS = ["127.0.0.1", "localhost"];
