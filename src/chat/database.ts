@@ -2,10 +2,12 @@ import { Database } from "bun:sqlite";
 
 /** Version of the tables below, kept in the file. */
 const SCHEMA_VERSION = 2;
-/** Longest wait for another process that holds the file, in milliseconds: it blocks the whole server. */
+/** Longest wait for another process that holds the file, in milliseconds, while it is opened. */
 const BUSY_TIMEOUT_MS = 250;
 /** Pages of 4 KB in the write-ahead log at which they move to the file. */
 const CHECKPOINT_PAGES = 2_000;
+/** What a write-ahead log that has grown is cut down to, in bytes. */
+const MAX_JOURNAL_BYTES = 16 * 1024 * 1024;
 /** Memory for the file's pages, in KB. */
 const CACHE_KB = 16_384;
 
@@ -14,6 +16,7 @@ const UNANSWERED = `
   CREATE TABLE unanswered (
     visitor TEXT, user TEXT, at_ms INTEGER NOT NULL, PRIMARY KEY (visitor, user)
   ) WITHOUT ROWID;
+  CREATE INDEX unanswered_by_age ON unanswered (at_ms);
 `;
 
 const SCHEMA = `
@@ -92,6 +95,9 @@ export function openDatabase(path: string): Database {
     db.run("PRAGMA synchronous = FULL");
     db.run(`PRAGMA cache_size = -${CACHE_KB}`);
     db.run(`PRAGMA wal_autocheckpoint = ${CHECKPOINT_PAGES}`);
+    db.run(`PRAGMA journal_size_limit = ${MAX_JOURNAL_BYTES}`);
+    // From here on, a busy file is tried again without blocking.
+    db.run("PRAGMA busy_timeout = 0");
     return db;
   } catch (error) {
     db.close();

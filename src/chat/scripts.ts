@@ -1,15 +1,36 @@
+import { ADD_TO_FEED } from "../redis/feed.ts";
+import {
+  MAX_BLOCKS,
+  MAX_PAGE_LENGTH,
+  MAX_UNANSWERED,
+  MAX_UNANSWERED_MESSAGES,
+  UNANSWERED_TTL_MS,
+} from "./history.ts";
+
 /** Start of every key of the chat's. */
 export const PREFIX = "ws-ticket:chat:";
 
 /** How often a chat's expiry is prolonged and its old messages are deleted, in milliseconds. */
 const TOUCH_MS = 3_600_000;
-/** Deletes a chat's messages that are too old. Ids rise with time, so the first recent one ends the search. */
+/** Messages that one script deletes at most because of their age. */
+const MAX_DROPPED = 1_000;
+
+/**
+ * Deletes a chat's messages that are too old, and at most some of them: the next script continues. Ids rise
+ * with time, so the first recent one ends the search.
+ */
 const DROP_OLD = `
+  local dropped = 0
   local function dropOld(messages, oldest)
-    local first = redis.call('XRANGE', messages, '-', '+', 'COUNT', 1)[1]
-    while first and tonumber(first[2][2]) < tonumber(oldest) do
-      redis.call('XDEL', messages, first[1])
-      first = redis.call('XRANGE', messages, '-', '+', 'COUNT', 1)[1]
+    while dropped < ${MAX_DROPPED} do
+      local old = {}
+      for _, entry in ipairs(redis.call('XRANGE', messages, '-', '+', 'COUNT', 100)) do
+        if tonumber(entry[2][2]) >= tonumber(oldest) then break end
+        old[#old + 1] = entry[1]
+      end
+      if #old == 0 then return end
+      redis.call('XDEL', messages, unpack(old))
+      dropped = dropped + #old
     end
   end
 `;
@@ -19,35 +40,48 @@ const DROP_OLD = `
  * arguments for each, after those that all share.
  */
 export const APPEND = `
+  ${ADD_TO_FEED}
   ${DROP_OLD}
-  local sequence, feed = unpack(KEYS, 1, 2)
-  local refTtl, maxMessages, maxAge, feedLength, maxUnanswered, unansweredTtl = unpack(ARGV, 1, 6)
+  local sequence, feed, epoch = unpack(KEYS, 1, 3)
+  local refTtl, maxMessages, maxAge, origin = unpack(ARGV, 1, 4)
   local call = redis.call
   local frames = {}
 
   local function hasTooManyUnanswered(unanswered, user, at)
-    call('ZREMRANGEBYSCORE', unanswered, '-inf', at - unansweredTtl)
+    call('ZREMRANGEBYSCORE', unanswered, '-inf', at - ${UNANSWERED_TTL_MS})
     local others = call('ZCARD', unanswered) - (call('ZSCORE', unanswered, user) and 1 or 0)
-    return others >= tonumber(maxUnanswered)
+    return others >= ${MAX_UNANSWERED}
   end
 
-  -- Ids of messages that turn out to be known or refused are left out.
-  local count = (#KEYS - 2) / 7
-  local firstId = call('INCRBY', sequence, count) - count + 1
+  -- Ids of messages that turn out to be known or refused are left out. After data was lost, ids must not be
+  -- used again, so they never fall behind the time.
+  local count = (#KEYS - 3) / 7
+  local time = call('TIME')
+  local floor = time[1] * 100000 + math.floor(time[2] / 10)
+  local lastId = call('INCRBY', sequence, count)
+  if lastId < floor then
+    lastId = floor
+    call('SET', sequence, string.format('%.0f', floor))
+  end
+  local firstId = lastId - count + 1
 
   local function append(n)
-    local messages, chat, ref, ofUser, ofVisitor, blocked, unanswered = unpack(KEYS, 3 + n * 7, 9 + n * 7)
-    local side, user, visitor, nickname, at, hasRef, body = unpack(ARGV, 7 + n * 7, 13 + n * 7)
+    local messages, chat, ref, ofUser, ofVisitor, blocked, unanswered = unpack(KEYS, 4 + n * 7, 10 + n * 7)
+    local side, user, visitor, nickname, at, hasRef, onlyAnswered, body = unpack(ARGV, 5 + n * 8, 12 + n * 8)
     local byVisitor = side == 'visitor'
-    local state = call('HMGET', chat, 'touched', 'blocked', 'answered')
+    local state = call('HMGET', chat, 'touched', 'blocked', 'answered', 'waiting')
     local touched = state[1]
     local isBlocked = touched and state[2] or tostring(call('SISMEMBER', blocked, visitor))
     local refused
     if byVisitor then
       if isBlocked == '1' then
         refused = 'blocked'
-      elseif not touched and hasTooManyUnanswered(unanswered, user, at) then
-        refused = 'too_many_recipients'
+      elseif not state[3] then
+        if onlyAnswered == '1' or tonumber(state[4] or 0) >= ${MAX_UNANSWERED_MESSAGES} then
+          refused = 'too_many_messages'
+        elseif not touched and hasTooManyUnanswered(unanswered, user, at) then
+          refused = 'too_many_recipients'
+        end
       end
     elseif not touched then
       refused = 'not_found'
@@ -73,6 +107,7 @@ export const APPEND = `
       call('HSET', chat, 'answered', 1)
       call('ZREM', unanswered, user)
     end
+    if byVisitor and not state[3] then call('HINCRBY', chat, 'waiting', 1) end
     if byVisitor and nickname ~= '' then call('HSET', chat, 'nickname', nickname) end
     call('ZADD', ofUser, id, visitor)
     call('ZADD', ofVisitor, id, user)
@@ -86,7 +121,7 @@ export const APPEND = `
       end
     end
     frames[#frames + 1] = '{"id":"' .. id .. '",' .. body
-    return kept
+    return byVisitor and not state[3] and kept .. ' unanswered' or kept
   end
 
   local outcomes = {}
@@ -94,8 +129,7 @@ export const APPEND = `
     outcomes[n + 1] = append(n)
   end
   if #frames > 0 then
-    call('XADD', feed, 'MAXLEN', '~', feedLength, '*', 'kind', 'messages',
-      'frames', table.concat(frames, '\\n'))
+    addToFeed(feed, epoch, 'kind', 'messages', 'origin', origin, 'frames', table.concat(frames, '\\n'))
   end
   return outcomes
 `;
@@ -104,21 +138,27 @@ export const APPEND = `
 export const SET_BLOCKED = `
   local chat, blocked = unpack(KEYS)
   local visitor, value = unpack(ARGV)
-  redis.call(value == '1' and 'SADD' or 'SREM', blocked, visitor)
+  if value ~= '1' then
+    redis.call('SREM', blocked, visitor)
+  elseif redis.call('SISMEMBER', blocked, visitor) == 0 then
+    if redis.call('EXISTS', chat) == 0 then return 'not_found' end
+    if redis.call('SCARD', blocked) >= ${MAX_BLOCKS} then return 'too_many' end
+    redis.call('SADD', blocked, visitor)
+  end
   if redis.call('EXISTS', chat) == 1 then redis.call('HSET', chat, 'blocked', value) end
-  return 1
+  return 'done'
 `;
 
 export const MARK_READ = `
-  local messages, chat, feed = unpack(KEYS)
-  local by, user, visitor, feedLength = unpack(ARGV)
+  ${ADD_TO_FEED}
+  local messages, chat, feed, epoch = unpack(KEYS)
+  local by, user, visitor = unpack(ARGV)
   local newest = redis.call('XREVRANGE', messages, '+', '-', 'COUNT', 1)[1]
   if not newest then return false end
   local last = newest[1]:match('^%d+')
   if redis.call('HGET', chat, 'read:' .. by) ~= last then
     redis.call('HSET', chat, 'read:' .. by, last, 'unread:' .. by, 0)
-    redis.call('XADD', feed, 'MAXLEN', '~', feedLength, '*', 'kind', 'read', 'user', user, 'visitor', visitor,
-      'by', by, 'upTo', last)
+    addToFeed(feed, epoch, 'kind', 'read', 'user', user, 'visitor', visitor, 'by', by, 'upTo', last)
   end
   return last
 `;
@@ -149,14 +189,41 @@ export const LIST = `
   return chats
 `;
 
+/** A page of one chat: as many messages as were asked for, or fewer when they are long. */
 export const PAGE = `
   ${DROP_OLD}
   local messages, chat = unpack(KEYS)
   local command, first, last, limit, oldest = unpack(ARGV)
   if redis.call('EXISTS', chat) == 0 then return false end
   dropOld(messages, oldest)
+  local page, length, isCut = {}, 0, 0
+  while #page < tonumber(limit) and isCut == 0 do
+    local entries = redis.call(command, messages, first, last, 'COUNT', math.min(limit - #page, 20))
+    if #entries == 0 then break end
+    for _, entry in ipairs(entries) do
+      length = length + #entry[2][4]
+      if #page > 0 and length > ${2 * MAX_PAGE_LENGTH} then
+        isCut = 1
+        break
+      end
+      if tonumber(entry[2][2]) >= tonumber(oldest) then page[#page + 1] = entry end
+    end
+    first = '(' .. entries[#entries][1]
+  end
   local read = redis.call('HMGET', chat, 'read:user', 'read:visitor')
-  return {redis.call(command, messages, first, last, 'COUNT', limit), read[1] or '0', read[2] or '0'}
+  return {page, read[1] or '0', read[2] or '0', isCut}
+`;
+
+/** Spends one of the requests that somebody may make in a window (the generic cell rate algorithm). */
+export const SPEND = `
+  local interval, window = unpack(ARGV)
+  local time = redis.call('TIME')
+  local now = time[1] * 1000 + math.floor(time[2] / 1000)
+  local whole = math.max(tonumber(redis.call('GET', KEYS[1]) or 0), now) + interval
+  local wait = math.ceil(whole - now - window)
+  if wait > 0 then return wait end
+  redis.call('SET', KEYS[1], string.format('%.0f', whole), 'PX', window)
+  return 0
 `;
 
 export const REMOVE = `

@@ -1,5 +1,5 @@
 import { sha256Hex } from "../lib/encoding.ts";
-import { type Feed, FEED_LENGTH, FEED_STREAM } from "../redis/feed.ts";
+import { ADD_TO_FEED, type Feed, FEED_EPOCH, FEED_STREAM } from "../redis/feed.ts";
 import { createScriptRunner } from "../redis/script.ts";
 import type { RedisTransport } from "../redis/transport.ts";
 import { earliestIssueMs, type Identity, identityKey } from "./identity.ts";
@@ -38,8 +38,9 @@ const PUT = `
  * the first, and tells nobody where it changes nothing.
  */
 const REVOKE = `
-  local unused, revoked, feed = unpack(KEYS)
-  local kind, id, session, hash, at, untilAt, ttl, feedLength = unpack(ARGV)
+  ${ADD_TO_FEED}
+  local unused, revoked, feed, epoch = unpack(KEYS)
+  local kind, id, session, hash, at, untilAt, ttl = unpack(ARGV)
   local before = redis.call('GET', revoked)
   local longest = math.max(tonumber(ttl), redis.call('PTTL', revoked))
   if before then at = math.max(tonumber(before), tonumber(at)) end
@@ -52,8 +53,8 @@ const REVOKE = `
     end
   end
   if before and session ~= '' then return 1 end
-  redis.call('XADD', feed, 'MAXLEN', '~', feedLength, '*', 'kind', 'revoked', 'of', kind, 'id', id,
-    'session', session, 'at', string.format('%.0f', at), 'until', untilAt)
+  addToFeed(feed, epoch, 'kind', 'revoked', 'of', kind, 'id', id, 'session', session,
+    'at', string.format('%.0f', at), 'until', untilAt)
   return 1
 `;
 
@@ -104,8 +105,8 @@ export function sharedTicketStore(options: {
       const ttlMs = Math.max(1, untilMs - atMs);
       const done = await run(
         REVOKE,
-        [unusedKey(kind === "user" ? id : ""), revoked, FEED_STREAM],
-        [kind, id, session ?? "", hash, atMs, untilMs, ttlMs, FEED_LENGTH],
+        [unusedKey(kind === "user" ? id : ""), revoked, FEED_STREAM, FEED_EPOCH],
+        [kind, id, session ?? "", hash, atMs, untilMs, ttlMs],
       );
       if (done !== 1) throw new Error("Redis broke off: no outcome of a revocation");
       feed?.wake();

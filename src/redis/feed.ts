@@ -41,10 +41,50 @@ export interface Feed {
   close(): Promise<void>;
 }
 
-/** The stream. Entries have a field `kind`, and others by kind. */
+/** The stream. Entries have fields `kind` and `epoch`, and others by kind. */
 export const FEED_STREAM = "ws-ticket:feed";
+/** Names this run of the Redis: it changes when the data is lost. */
+export const FEED_EPOCH = "ws-ticket:feed:epoch";
 /** Entries that an instance may be behind, about. */
-export const FEED_LENGTH = 4_000;
+const FEED_LENGTH = 4_000;
+/** Longest life of an entry, in milliseconds. */
+const FEED_TTL_MS = 600_000;
+/** Size of the stream above which it is cut in half, in bytes. */
+const FEED_BYTES = 16 * 1024 * 1024;
+/** The size is measured once per this many entries. */
+const MEASURE_EVERY = 64;
+
+/**
+ * Lua: `addToFeed(feed, epochKey, ...)` adds an entry with these fields and values, and keeps the stream bounded in
+ * entries, age and bytes. A server that doesn't measure keys bounds it by entries and age alone.
+ */
+export const ADD_TO_FEED = `
+  local function addToFeed(feed, epochKey, ...)
+    local time = redis.call('TIME')
+    local now = time[1] * 1000 + math.floor(time[2] / 1000)
+    local epoch = redis.call('GET', epochKey)
+    if not epoch then
+      epoch = time[1] .. '.' .. time[2]
+      redis.call('SET', epochKey, epoch)
+    end
+    local id = redis.call('XADD', feed, 'MAXLEN', '~', ${FEED_LENGTH}, '*', 'epoch', epoch, ...)
+    local length = redis.call('XLEN', feed)
+    if (now + length) % ${MEASURE_EVERY} == 0 then
+      redis.call('XTRIM', feed, 'MINID', '~', string.format('%.0f', now - ${FEED_TTL_MS}))
+      local bytes = redis.pcall('MEMORY', 'USAGE', feed)
+      if type(bytes) == 'number' and bytes > ${FEED_BYTES} then
+        redis.call('XTRIM', feed, 'MAXLEN', math.floor(length / 2))
+      end
+    end
+    return id
+  end
+`;
+
+/** Adds the first entry, so that there always is one to read from. */
+const ADD_FIRST = `
+  ${ADD_TO_FEED}
+  return addToFeed(KEYS[1], KEYS[2], 'kind', 'start')
+`;
 
 /**
  * Reads the stream by cursor, so that a lost connection or a restarted Redis delays entries and loses none;
@@ -66,6 +106,7 @@ export function createFeed(options: {
   let onGap = () => {};
   /** The last entry that was read; there always is one, so that a cut stream is noticed. */
   let cursor = "";
+  let epoch = "";
   let starting: Promise<void> | undefined;
   let neededAtMs = Number.NEGATIVE_INFINITY;
   let lastEntryAtMs = Number.NEGATIVE_INFINITY;
@@ -82,23 +123,35 @@ export function createFeed(options: {
   }
 
   async function skipToNewest(): Promise<void> {
-    const newest = await transport.command(["XREVRANGE", FEED_STREAM, "+", "-", "COUNT", "1"]);
-    cursor = entriesOf(newest)[0]?.[0] ?? (await addFirst());
+    const newest = (await readNewest()) ?? (await addFirst());
+    const [id, fields] = newest;
+    cursor = id;
+    epoch = toFields(fields).epoch ?? "";
   }
 
-  async function addFirst(): Promise<string> {
-    const id = await transport.command(["XADD", FEED_STREAM, "*", "kind", "start"]);
-    if (typeof id !== "string") throw new Error("Redis broke off: no id of a feed entry");
-    return id;
+  async function readNewest(): Promise<Entry | undefined> {
+    const reply = await transport.command(["XREVRANGE", FEED_STREAM, "+", "-", "COUNT", "1"]);
+    return entriesOf(reply)[0];
   }
 
-  function deliver(list: readonly string[]): void {
-    const fields = toFields(list);
+  async function addFirst(): Promise<Entry> {
+    await transport.command(["EVAL", ADD_FIRST, "2", FEED_STREAM, FEED_EPOCH]);
+    const first = await readNewest();
+    if (!first) throw new Error("Redis broke off: no entry in the feed");
+    return first;
+  }
+
+  function deliver(fields: Readonly<Record<string, string>>): void {
     try {
       kinds.get(fields.kind ?? "")?.(fields);
     } catch (error) {
       log("error", "feed_failed", { code: faultCode(error) });
     }
+  }
+
+  function reportGap(): void {
+    log("warn", "feed_gap");
+    onGap();
   }
 
   function continues(): boolean {
@@ -120,8 +173,12 @@ export function createFeed(options: {
         endRead();
         isBehind = entries.length >= batch;
         if (!isBehind) largest = CATCH_UP_BATCH;
-        for (const [id, fields] of entries) {
+        for (const [id, list] of entries) {
+          const fields = toFields(list);
+          // The data was lost and begun anew: whatever stood in between is missing.
+          if (fields.epoch !== epoch) reportGap();
           cursor = id;
+          epoch = fields.epoch ?? "";
           deliver(fields);
         }
         if (entries.length > 0) lastEntryAtMs = clock.monotonicMs();
@@ -155,8 +212,7 @@ export function createFeed(options: {
     failedSinceMs ??= nowMs;
     if (nowMs - failedSinceMs < MAX_DEAF_MS) return;
     failedSinceMs = nowMs;
-    log("warn", "feed_gap");
-    onGap();
+    reportGap();
   }
 
   async function read({
@@ -175,9 +231,8 @@ export function createFeed(options: {
     const entries = entriesOf(await transport.command(range));
     // The entry at the cursor is included. Without it the stream was cut, and something may be missing.
     if (entries[0]?.[0] === cursor) return entries.slice(1);
-    log("warn", "feed_gap");
     await skipToNewest();
-    onGap();
+    reportGap();
     return [];
   }
 

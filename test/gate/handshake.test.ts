@@ -169,7 +169,10 @@ describe("a handshake that is only written differently is let in", () => {
     "%s, which is its path by the time that anybody sees it",
     async (path) => {
       await using server = startWatched();
-      const answer = await sendRaw(server.port, handshake(`${path}?ticket=${await server.ticket()}`));
+      const answer = await sendRaw(
+        server.port,
+        handshake(`${path}?ticket=${await server.ticket()}`),
+      );
       expect(answer.status).toBe(101);
     },
   );
