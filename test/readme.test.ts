@@ -1,51 +1,177 @@
-import { expect, test } from "bun:test";
-import { FRAME_ERRORS } from "../src/wire/frames.ts";
+import { describe, expect, test } from "bun:test";
+import { Glob } from "bun";
+import { basename, join } from "node:path";
 import { readConfig } from "../src/config.ts";
+import { MAX_TOKEN_LENGTH } from "../src/gate/token.ts";
+import { createGate } from "../src/mod.ts";
 import { REFUSAL_CODES } from "../src/request/refusal.ts";
+import { readLimits } from "../src/sockets/limits.ts";
 import { CLOSE } from "../src/wire/close.ts";
+import {
+  FRAME_ERRORS,
+  MAX_CONTENT_LENGTH,
+  MAX_NICKNAME_LENGTH,
+  MAX_REF_LENGTH,
+} from "../src/wire/frames.ts";
+import manifest from "../package.json" with { type: "json" };
 
-const root = new URL("..", import.meta.url).pathname;
-const readme = await Bun.file(`${root}README.md`).text();
+const ROOT = join(import.meta.dir, "..");
+const RECIPES = join(ROOT, "test/recipes");
+const readme = await Bun.file(join(ROOT, "README.md")).text();
 
-test("the README names every refusal, every error frame and every close code", () => {
-  const names = [
-    ...REFUSAL_CODES,
-    ...Object.keys(FRAME_ERRORS),
-    ...Object.values(CLOSE).map(({ code }) => code),
-  ];
-  expect(names.filter((name) => !readme.includes(`${name}`))).toEqual([]);
-});
+/** What stands between two lines of the README. */
+function between(start: string, end: string): string {
+  const from = readme.indexOf(start);
+  const to = readme.indexOf(end, from);
+  if (from < 0 || to < 0) throw new Error(`README has no part from ${start} to ${end}`);
+  return readme.slice(from, to);
+}
 
-test("the README names every variable that is read, and no other", () => {
-  const read = new Set<string>();
-  readConfig(
-    new Proxy<Record<string, string>>(
-      {},
-      {
-        get(_, name) {
-          read.add(String(name));
-          return undefined;
-        },
-      },
-    ),
+/** Names that the README doesn't have as code. */
+function missing(names: readonly string[]): string[] {
+  return names.filter(
+    (name) => !new RegExp(String.raw`[\x60.{ (]${name}[\x60(), :?]`).test(readme),
   );
-  read.delete("NODE_ENV");
-  const table = readme.slice(readme.indexOf("## Configuration"), readme.indexOf("Fixed limits"));
-  const named = new Set(table.match(/\b[A-Z]{3,}(?:_[A-Z]+)*\b/g));
-  for (const word of ["HMAC", "JSON"]) named.delete(word);
-  expect([...read].filter((name) => !named.has(name))).toEqual([]);
-  const isVariable = (name: string) => name.includes("_") || name === "HOST" || name === "PORT";
-  expect([...named].filter((name) => isVariable(name) && !read.has(name))).toEqual([]);
+}
+
+describe("the README names", () => {
+  test("every refusal, every error frame and every close code", () => {
+    expect(missing([...REFUSAL_CODES, ...Object.keys(FRAME_ERRORS)])).toEqual([]);
+    const codes = Object.values(CLOSE).map(({ code }) => String(code));
+    const table = between("| Code ", "### The chat");
+    expect(codes.filter((code) => !table.includes(code))).toEqual([]);
+  });
+
+  test("every variable that is read, and no other", () => {
+    const read = new Set<string>();
+    readConfig(
+      new Proxy<Record<string, string>>(
+        {},
+        {
+          get(_, name) {
+            read.add(String(name));
+            return undefined;
+          },
+        },
+      ),
+    );
+    read.delete("NODE_ENV");
+    const table = between("### Settings", "| Fixed limit");
+    const named = [...table.matchAll(/`([A-Z]{3,}(?:_[A-Z]+)*)`/g)].map(([, name]) => name);
+    expect([...read].filter((name) => !named.includes(name))).toEqual([]);
+    const others = new Set(["SIGTERM", "SIGINT"]);
+    expect(named.filter((name = "") => !read.has(name) && !others.has(name))).toEqual([]);
+  });
+
+  test("every default that is a number, in the row of its variable", () => {
+    const read = readConfig({ LOG_LEVEL: "info", SESSION_SECRET: "", JWT_SECRET: "" });
+    if (!read.ok) throw new Error("No configuration");
+    const { config } = read;
+    const { maxPerIdentity, messagesPerSecond, maxMessageBytes } = readLimits();
+    const defaults: Record<string, readonly number[]> = {
+      PORT: [config.port],
+      TRUST_PROXY: [config.trustProxy],
+      CHAT_DATABASE: [config.retention.maxMessages, config.retention.maxAgeMs / 86_400_000],
+      TICKET_TTL_SECONDS: [config.ticketTtlMs / 1000, config.ticketsPerMinute],
+      MAX_SOCKETS_PER_IDENTITY: [maxPerIdentity, messagesPerSecond, maxMessageBytes],
+    };
+    const table = between("### Settings", "| Fixed limit");
+    for (const [variable, values] of Object.entries(defaults)) {
+      const row = table.split("\n").find((line) => line.includes(`\`${variable}\``)) ?? "";
+      const cell = row.split("|")[2] ?? "";
+      expect({ variable, cell: cell.trim() }).toEqual({
+        variable,
+        cell: expect.stringMatching(new RegExp(String.raw`\b${values.join(", ")}$`)),
+      });
+    }
+  });
+
+  test("every limit of the wire", () => {
+    const limits = between("| Fixed limit", "| Store ");
+    for (const limit of [
+      MAX_CONTENT_LENGTH,
+      MAX_NICKNAME_LENGTH,
+      MAX_REF_LENGTH,
+      MAX_TOKEN_LENGTH,
+    ]) {
+      expect(limits).toContain(` ${limit.toLocaleString("en")}`);
+    }
+  });
+
+  test("every entry of the package and every value that it exports", async () => {
+    for (const [entry, file] of Object.entries(manifest.exports)) {
+      expect(readme).toContain(`\`${join("ws-ticket", entry)}\``);
+      expect({ entry, missing: missing(Object.keys(await import(join(ROOT, file)))) }).toEqual({
+        entry,
+        missing: [],
+      });
+    }
+  });
+
+  test("every method and option of the gate, every option of the sockets", async () => {
+    await using gate = createGate({ users: () => undefined });
+    const methods = Object.keys(gate).filter((name) => name !== "basePath");
+    expect(methods.filter((name) => !readme.includes(`gate.${name}(`))).toEqual([]);
+    const options = await Promise.all([
+      membersOf("src/gate/gate.ts", "GateOptions"),
+      membersOf("src/gate/gate.ts", "TokenOptions"),
+      membersOf("src/sockets/serve.ts", "ServeOptions"),
+      membersOf("src/sockets/limits.ts", "SocketLimits"),
+      membersOf("src/sockets/socket.ts", "SocketHandlers"),
+      membersOf("src/sockets/socket.ts", "SocketData"),
+    ]);
+    expect(options.every((names) => names.length > 1)).toBe(true);
+    expect(missing(options.flat())).toEqual([]);
+  });
+
+  test("every recipe", async () => {
+    const names = await Array.fromAsync(new Glob("*.{ts,html}").scan(RECIPES));
+    const programs = names.filter((name) => name !== "program.ts" && !name.includes(".test."));
+    expect(programs.length).toBeGreaterThan(8);
+    expect(programs.filter((name) => !readme.includes(name))).toEqual([]);
+  });
+
+  test("the two commands that set it up", () => {
+    expect(readme).toContain("```sh\nbun install && bun start\n```");
+    expect(readme).toContain("`bun install && bun run test`");
+    expect(Object.keys(manifest.scripts)).toContainValues(["start", "test"]);
+  });
 });
 
-test("the README's library example runs", async () => {
-  const code = /```ts\n([\s\S]*?)```/.exec(readme)?.[1] ?? "";
-  const secret = "a secret for the example, 32 bytes";
-  const child = Bun.spawn([process.execPath, "-e", code], {
-    cwd: root,
-    env: { ...process.env, JWT_SECRET: secret, SESSION_SECRET: secret },
-    stdout: "pipe",
-  });
-  expect(await new Response(child.stdout).text()).toMatch(/^http:\/\/127\.0\.0\.1:\d+\/\n$/);
-  expect(await child.exited).toBe(0);
+test("every line of code in the README is a line of the recipe that the tests run, in its order", async () => {
+  const blocks = [...readme.matchAll(/```[jt]s\n([\s\S]*?)```/g)].map(([, code = ""]) => code);
+  const parts = blocks.flatMap((code) => code.split(/^(?=\/\/ [\w.-]+\.(?:ts|html)\b)/m));
+  expect(parts.length).toBeGreaterThan(8);
+  for (const part of parts) {
+    const [title = "", ...lines] = part.split("\n").map((line) => line.trim());
+    const file = /^\/\/ ([\w.-]+\.(?:ts|html))/.exec(title)?.[1] ?? "";
+    expect(basename(file)).not.toBe("");
+    const program = (await Bun.file(join(RECIPES, file)).text()).split("\n");
+    const rest = program.map((line) => line.trim());
+    for (const line of lines.filter(Boolean)) {
+      const at = rest.indexOf(line);
+      expect({ file, line, isThere: at >= 0 }).toEqual({ file, line, isThere: true });
+      rest.splice(0, at + 1);
+    }
+  }
 });
+
+test("the client has the size that the README says", async () => {
+  const [, size = "0"] = /(\d+) KB gzipped/.exec(readme) ?? [];
+  const built = await Bun.build({
+    entrypoints: [join(ROOT, manifest.exports["./client"])],
+    target: "browser",
+    minify: true,
+  });
+  const bytes = Bun.gzipSync((await built.outputs[0]?.arrayBuffer()) ?? "").length;
+  expect(Math.ceil(bytes / 1024)).toBe(Number(size));
+});
+
+/** The members of an interface, as its source lists them. */
+async function membersOf(file: string, name: string): Promise<string[]> {
+  const source = await Bun.file(join(ROOT, file)).text();
+  const body = new RegExp(String.raw`interface ${name}\b[^{]*\{\n([\s\S]*?)\n\}`).exec(source)?.[1];
+  return [...(body ?? "").matchAll(/^ {2}(?:readonly )?(\w+)\??[:(]/gm)].map(
+    ([, member = ""]) => member,
+  );
+}

@@ -1,6 +1,7 @@
 import { type Clock, systemClock } from "../lib/clock.ts";
 import { createRateLimit } from "../lib/limit.ts";
-import { createLog, type Log } from "../lib/log.ts";
+import { createLog, faultCode, type Log } from "../lib/log.ts";
+import { isLine } from "../lib/text.ts";
 import {
   type ConnectionInfo,
   headersFor,
@@ -15,7 +16,12 @@ import { isUserId, isVisitorId } from "../wire/ids.ts";
 import { BASE_PATH } from "../wire/paths.ts";
 import { type Admission, admit } from "./admit.ts";
 import { type Authenticator, createAuthenticator, type ProveUser } from "./authenticate.ts";
-import type { Identity, UserCredential } from "./identity.ts";
+import {
+  type Identity,
+  identityFields,
+  MAX_SESSION_LENGTH,
+  type UserCredential,
+} from "./identity.ts";
 import { createLive, type Live } from "./live.ts";
 import { memoryTicketStore } from "./memory.ts";
 import { requireMethods, requireSecret, requireUrl, requireWhole } from "./options.ts";
@@ -88,7 +94,9 @@ export interface Gate<Claims = unknown> extends AsyncDisposable {
    * for all others. It never rejects. Limits per address need `socketAddress`, the other end of the connection.
    *
    * @example
-   * app.all("/api/auth/*", (c) => gate.fetch(c.req.raw));
+   * app.all("/api/auth/*", (c) =>
+   *   gate.fetch(c.req.raw, { socketAddress: getConnInfo(c).remote.address }),
+   * );
    */
   fetch(request: Request, connection?: ConnectionInfo): Promise<Response>;
   /**
@@ -117,7 +125,7 @@ export interface Gate<Claims = unknown> extends AsyncDisposable {
   ): Promise<Identified<Claims> | Refusal>;
   /**
    * Checks a WebSocket handshake (RFC 6455 section 4.2) and spends its ticket. For a server of your own in
-   * another runtime; `createSockets` of `ws-ticket/bun` does it by itself. Pass the identity to `follow`, or
+   * another runtime, which decides on the path; `createSockets` of `ws-ticket/bun` does it by itself. Pass the identity to `follow`, or
    * the socket won't end with its credential.
    */
   admit(request: Request, connection?: ConnectionInfo): Promise<Admission<Claims> | Refusal>;
@@ -176,8 +184,8 @@ export function partsOf(gate: Gate<never> | Gate): GateParts {
  *
  * @example
  * const gate = createGate({
- *   users: { secret: process.env.JWT_SECRET },
- *   visitors: { secret: process.env.SESSION_SECRET },
+ *   users: { secret: process.env.JWT_SECRET! },
+ *   visitors: { secret: process.env.SESSION_SECRET! },
  * });
  */
 export function createGate<Claims = unknown>(options: GateOptions<Claims>): Gate<Claims> {
@@ -263,19 +271,32 @@ export function createGate<Claims = unknown>(options: GateOptions<Claims>): Gate
         identity,
         end(close: Close) {
           live.remove(connection);
-          onEnd(close);
+          // A throw would leave the other connections open.
+          try {
+            onEnd(close);
+          } catch (error) {
+            log("error", "socket_failed", { ...identityFields(identity), code: faultCode(error) });
+          }
         },
       };
       live.add(connection);
       return () => live.remove(connection);
     },
     async revoke(target) {
+      if (typeof target !== "object" || target === null) {
+        throw new TypeError("A user or a visitor is required");
+      }
       if ("visitor" in target) {
         if (!isVisitorId(target.visitor)) throw new TypeError("Option visitor must be an id");
         return revocations.endAll({ kind: "visitor", id: target.visitor });
       }
       const { user, session } = target;
       if (!isUserId(user)) throw new TypeError("Option user must be an id");
+      if (session !== undefined && !isLine(session, MAX_SESSION_LENGTH)) {
+        throw new TypeError(
+          `Option session must be a string of 1 to ${MAX_SESSION_LENGTH} characters`,
+        );
+      }
       return session === undefined
         ? revocations.endAll({ kind: "user", id: user })
         : revocations.endSession({ id: user, session });

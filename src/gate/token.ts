@@ -85,14 +85,15 @@ export function createTokenVerifier(options: {
     const signed = token.slice(0, -signature.length - 1);
     try {
       const checked = checkSignature(parsed.alg, signed, signature);
-      const fault = checked instanceof Promise ? await checked : checked;
+      // Not instanceof: a promise of the runtime's need not be of a Promise that was replaced.
+      const fault = typeof checked === "object" ? await checked : checked;
       if (fault) return refuseToken(fault);
     } catch (error) {
       if (error instanceof KeysUnavailableError) return refuse("keys_unavailable");
       throw error;
     }
     const read = readClaims(signed, rules, clock.nowMs());
-    const identity = read instanceof Promise ? await read : read;
+    const identity = typeof read === "object" ? await read : read;
     return typeof identity === "string" ? refuseToken(identity) : { ok: true, identity };
   };
 }

@@ -8,9 +8,10 @@ export type RedisReply = string | number | null | readonly RedisReply[];
  * @example
  * // Over ioredis, whose commands are repeated unless it is told otherwise.
  * const client = new Redis(url, { maxRetriesPerRequest: 0, autoResendUnfulfilledCommands: false });
+ * client.on("error", () => {});
  * const transport: RedisTransport = {
  *   isOrdered: true,
- *   command: ([name, ...args]) => client.call(name, ...args) as Promise<RedisReply>,
+ *   command: ([name = "", ...args]) => client.call(name, ...args) as Promise<RedisReply>,
  *   close: async () => client.disconnect(),
  * };
  */

@@ -94,9 +94,14 @@ const limitBody = bodyLimit({
   onError: (c) => refused(c as unknown as RouteContext, refuse("body_too_large")),
 });
 
-/** Whether a request may have a body; looking at one that has none would cost more than a ticket. */
-function mayHaveBody({ request: { headers } }: Incoming): boolean {
-  return (headers.get("content-length") ?? "0") !== "0" || headers.has("transfer-encoding");
+/** Whether a request may have a body. Looking at one costs more than a ticket, so headers that settle it come first. */
+function mayHaveBody({ request }: Incoming): boolean {
+  const { method, headers } = request;
+  if (headers.has("transfer-encoding")) return true;
+  const length = headers.get("content-length");
+  if (length !== null) return length !== "0";
+  // HTTP/2 needs neither header.
+  return method !== "GET" && method !== "HEAD" && request.body !== null;
 }
 
 async function withinLimit(c: RouteContext, handler: RouteHandler): Promise<Response> {

@@ -114,6 +114,14 @@ export function serve<Claims = unknown>(
     },
   });
 
+  try {
+    // Not before it listens: where the port is taken, the same handlers may be served at another one.
+    sockets.begin();
+  } catch (error) {
+    void server.stop(true);
+    throw error;
+  }
+
   async function stopAll({ withinMs = 10_000, spreadMs = 0 }: StopOptions = {}): Promise<void> {
     const endMs = clock.monotonicMs() + withinMs;
     const leftMs = () => Math.max(1, endMs - clock.monotonicMs());

@@ -64,6 +64,8 @@ export interface SocketRoom extends Omit<Sockets, "upgrade"> {
   readonly isStopping: boolean;
   /** Whether any peer has yet to respond to a ping. */
   readonly awaitsPongs: boolean;
+  /** Once, before the first socket: starts the handlers and the checks. */
+  begin(): void;
   upgrade(incoming: Incoming, server: Bun.Server<SocketData>): Promise<Response | undefined>;
   /** The first part of `stop`: says goodbye and waits for those that respond. */
   drain(options?: StopOptions): Promise<void>;
@@ -89,6 +91,7 @@ export function createSockets<Claims = unknown>(
 ): Sockets<Claims> {
   const parts = partsOf(gate as Gate);
   const room = openSocketRoom(parts, handlers as SocketHandlers, limits);
+  room.begin();
   return {
     websocket: room.websocket as unknown as Bun.WebSocketHandler<SocketData<Claims>>,
     get size() {
@@ -133,8 +136,7 @@ export function openSocketRoom(
   let stopping: Promise<void> | undefined;
   let isStopping = false;
   let whenEmpty: (() => void) | undefined;
-  const stopChecks = clock.every(CHECK_INTERVAL_MS, checkAll);
-  handlers.start?.((topic, text) => void server?.publish(topic, text));
+  let stopChecks = () => {};
 
   /** Whether an identity has too many. Sockets that had notice don't count, or nobody could renew at the limit. */
   function isCrowded(state: SocketState): boolean {
@@ -358,6 +360,10 @@ export function openSocketRoom(
     },
     get awaitsPongs() {
       return [...open].some(({ missedBeats, isEnded }) => missedBeats > 0 && !isEnded);
+    },
+    begin() {
+      handlers.start?.((topic, text) => void server?.publish(topic, text));
+      stopChecks = clock.every(CHECK_INTERVAL_MS, checkAll);
     },
     upgrade,
     drain,

@@ -1,37 +1,38 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import type { ChatHistory, MessagePage } from "../../src/chat/history.ts";
+import type { ChatHistory } from "../../src/chat/history.ts";
 import { redisChatHistory } from "../../src/chat/redis.ts";
 import { sqliteChatHistory } from "../../src/chat/sqlite.ts";
 import { createFeed } from "../../src/redis/feed.ts";
 import { nativeRedisTransport } from "../../src/redis/native.ts";
-import { redisTicketStore } from "../../src/gate/redis.ts";
+import { sharedTicketStore } from "../../src/gate/redis.ts";
 import { write } from "../support/chat.ts";
-import { type FakeClock, fakeClock } from "../support/clock.ts";
+import { type FakeClock, fakeClock, underClock } from "../support/clock.ts";
 import { startProxy, type TestProxy } from "../support/proxy.ts";
 import { startRedis } from "../support/redis.ts";
 import { describeWith } from "../support/require.ts";
 import { startServer, type TestServer } from "../support/server.ts";
+import type { TestSocket } from "../support/socket.ts";
 import { createTab, idOf, type Tab } from "../support/tab.ts";
 
 const USER = "alice";
 
-/** A log whose pages can be held back once they have been read. */
+/** A history whose pages can be held back once they have been read. */
 function withHeldPages(inner: ChatHistory): {
-  chat: ChatHistory;
+  history: ChatHistory;
   /** Holds back the next page; resolves when it has been read. */
   hold(): { read: Promise<void>; release(): void };
 } {
-  let held: ((page: MessagePage | undefined) => Promise<void>) | undefined;
-  const chat: ChatHistory = {
+  let held: (() => Promise<void>) | undefined;
+  const history: ChatHistory = {
     ...inner,
     async messages(where, page) {
       const found = await inner.messages(where, page);
-      await held?.(found);
+      await held?.();
       return found;
     },
   };
   return {
-    chat,
+    history,
     hold() {
       const read = Promise.withResolvers<void>();
       const released = Promise.withResolvers<void>();
@@ -54,12 +55,12 @@ function overSocket({ socket }: Tab): string[] {
   return (socket?.frames ?? []).flatMap(({ content }) => (content === undefined ? [] : [content]));
 }
 
-describe("a client that opens its socket first and then asks for what it has missed", () => {
+describe("a client that opens its socket first and then loads what it has missed", () => {
   const clock: FakeClock = fakeClock();
   const held = withHeldPages(sqliteChatHistory({ path: ":memory:", clock }));
   let server: TestServer;
   beforeAll(() => {
-    server = startServer({ chat: held.chat, clock, limits: { messagesPerSecond: 0 } });
+    server = startServer({ history: held.history, clock, limits: { messagesPerSecond: 0 } });
   });
   afterAll(() => server[Symbol.asyncDispose]());
 
@@ -70,7 +71,7 @@ describe("a client that opens its socket first and then asks for what it has mis
     return { writer, reader: createTab(server, { user }), user, visitor: idOf(writer.who) };
   }
 
-  test("has what came while it was away, before it asked, while it asked, and afterwards: each once", async () => {
+  test("has the messages from before, during and after the request, each once", async () => {
     const { writer, reader, user, visitor } = await newTabs();
     await writer.say(user, "seen");
     await reader.resume([visitor]);
@@ -79,19 +80,19 @@ describe("a client that opens its socket first and then asks for what it has mis
     const page = held.hold();
     const resuming = reader.resume([visitor]);
     await page.read;
-    await writer.say(user, "behind the answer");
-    await reader.socket?.next(({ content }) => content === "behind the answer");
+    await writer.say(user, "behind the response");
+    await reader.socket?.next(({ content }) => content === "behind the response");
     page.release();
     await resuming;
     await writer.say(user, "afterwards");
     await reader.socket?.next(({ content }) => content === "afterwards");
     expect(contentsOf(reader, visitor)).toEqual([
-      ...["seen", "while away", "behind the answer", "afterwards"],
+      ...["seen", "while away", "behind the response", "afterwards"],
     ]);
-    expect(overSocket(reader)).toEqual(["behind the answer", "afterwards"]);
+    expect(overSocket(reader)).toEqual(["behind the response", "afterwards"]);
   });
 
-  test("drops by its id what is both on the socket and in the answer", async () => {
+  test("drops by its id a message that is both on the socket and in the response", async () => {
     const { writer, reader, user, visitor } = await newTabs();
     await writer.say(user, "one");
     await reader.resume([]);
@@ -102,7 +103,7 @@ describe("a client that opens its socket first and then asks for what it has mis
     expect(reader.messages(visitor)).toEqual([two]);
   });
 
-  test("goes on where it was, however much it has missed", async () => {
+  test("continues where it was after 450 missed messages", async () => {
     const { reader, user, visitor, writer } = await newTabs();
     await writer.say(user, "seen");
     await reader.resume([visitor]);
@@ -110,7 +111,7 @@ describe("a client that opens its socket first and then asks for what it has mis
     const missed = Array.from({ length: 450 }, (_, n) => `${n}`);
     await Promise.all(
       missed.map((content) =>
-        write(held.chat, { user, visitor }, content, {
+        write(held.history, { user, visitor }, content, {
           atMs: clock.nowMs(),
         }),
       ),
@@ -119,7 +120,7 @@ describe("a client that opens its socket first and then asks for what it has mis
     expect(contentsOf(reader, visitor)).toEqual(["seen", ...missed]);
   });
 
-  test("comes and goes 20 times while others write without a pause", async () => {
+  test("misses nothing while it reconnects 20 times during a conversation", async () => {
     const { writer, reader, user, visitor } = await newTabs();
     let isOver = false;
     const said: string[] = [];
@@ -141,7 +142,7 @@ describe("a client that opens its socket first and then asks for what it has mis
   });
 });
 
-describeWith("redis-server")("on a server that hears late of what others keep", () => {
+describeWith("redis-server")("on a server whose feed is late", () => {
   /** A server on a Redis behind a proxy of its own for the feed. */
   async function startBehind(redis: { url: string; port: number }): Promise<{
     server: TestServer;
@@ -154,11 +155,9 @@ describeWith("redis-server")("on a server that hears late of what others keep", 
       ...{ transport: nativeRedisTransport({ url: redis.url }), clock, log: () => {} },
       blocking: nativeRedisTransport({ url: feedProxy.url }),
     });
-    const chat = redisChatHistory({ transport: nativeRedisTransport(redis), feed, clock });
-    const store = redisTicketStore(nativeRedisTransport(redis), feed);
-    const server = startServer({
-      ...{ chat, store, feed, clock, limits: { messagesPerSecond: 0 } },
-    });
+    const history = redisChatHistory({ transport: nativeRedisTransport(redis), feed, clock });
+    const store = sharedTicketStore({ transport: nativeRedisTransport(redis), feed });
+    const server = startServer({ history, store, clock, limits: { messagesPerSecond: 0 } });
     return {
       server,
       feedProxy,
@@ -169,7 +168,7 @@ describeWith("redis-server")("on a server that hears late of what others keep", 
     };
   }
 
-  test("what was in the answer already comes over the socket too, and is dropped; nothing is missing", async () => {
+  test("a message that was in the response comes over the socket too, and is dropped; nothing is missing", async () => {
     await using redis = await startRedis();
     const [near, far] = await Promise.all([startBehind(redis), startBehind(redis)]);
     const writer = createTab(near.server, { cookie: await near.server.visitorCookie() });
@@ -177,23 +176,27 @@ describeWith("redis-server")("on a server that hears late of what others keep", 
     const visitor = idOf(writer.who);
     await writer.resume([]);
     await reader.resume([visitor]);
-    await writer.say(USER, "heard");
-    await reader.socket?.next(({ content }) => content === "heard");
+    await writer.say(USER, "before");
+    await reader.socket?.next(({ content }) => content === "before");
 
     far.feedProxy.freeze();
-    await writer.say(USER, "in the answer");
+    await writer.say(USER, "in the response");
     await reader.resume([visitor]);
-    expect(contentsOf(reader, visitor)).toEqual(["heard", "in the answer"]);
+    expect(contentsOf(reader, visitor)).toEqual(["before", "in the response"]);
     expect(overSocket(reader)).toEqual([]);
-    await writer.say(USER, "after the answer");
+    await writer.say(USER, "after the response");
     far.feedProxy.thaw();
-    await reader.socket?.next(({ content }) => content === "after the answer");
-    expect(contentsOf(reader, visitor)).toEqual(["heard", "in the answer", "after the answer"]);
-    expect(overSocket(reader)).toEqual(["in the answer", "after the answer"]);
+    await reader.socket?.next(({ content }) => content === "after the response");
+    expect(contentsOf(reader, visitor)).toEqual([
+      "before",
+      "in the response",
+      "after the response",
+    ]);
+    expect(overSocket(reader)).toEqual(["in the response", "after the response"]);
     await Promise.all([near.end(), far.end()]);
   }, 15_000);
 
-  test("sockets are sent away when something may be missing, and miss nothing when they come back", async () => {
+  test("sockets end with 1012 when messages may be missing, and miss nothing when they are back", async () => {
     await using redis = await startRedis();
     const { server, feedProxy, end } = await startBehind(redis);
     const writer = createTab(server, { cookie: await server.visitorCookie() });
@@ -201,14 +204,14 @@ describeWith("redis-server")("on a server that hears late of what others keep", 
     const visitor = idOf(writer.who);
     await writer.resume([]);
     await reader.resume([visitor]);
-    const closed = reader.socket?.closed;
+    const { closed } = reader.socket as TestSocket;
     feedProxy.freeze();
     await writer.say(USER, "lost on the way");
-    // As if 10,000 others had followed.
+    // As if thousands of others had followed.
     await redis.command("XTRIM", "ws-ticket:feed", "MAXLEN", "0");
     feedProxy.thaw();
     feedProxy.cut();
-    expect(await closed).toMatchObject({ code: 1012 });
+    expect(await underClock(server.clock, closed)).toMatchObject({ code: 1012 });
     await reader.resume([visitor]);
     expect(contentsOf(reader, visitor)).toEqual(["lost on the way"]);
     await end();

@@ -11,16 +11,16 @@ const clock = fakeClock();
 const FRIEND = "https://friend.example";
 
 let server: TestServer;
-let chat: ChatHistory;
+let history: ChatHistory;
 let users = 0;
 
 beforeAll(() => {
-  chat = sqliteChatHistory({ path: ":memory:", clock });
-  server = startServer({ chat, clock });
+  history = sqliteChatHistory({ path: ":memory:", clock });
+  server = startServer({ history, clock });
 });
 afterAll(() => server[Symbol.asyncDispose]());
 
-/** A user and a visitor who have talked, and nobody else knows. */
+/** A user and a visitor with a chat, and in no other test. */
 async function newPair(messages = 1) {
   const user = `user ${++users}`;
   const cookie = await server.visitorCookie();
@@ -28,7 +28,7 @@ async function newPair(messages = 1) {
   const where = { user, visitor };
   const ids: string[] = [];
   for (let n = 0; n < messages; n++) {
-    ids.push(await write(chat, where, `${n}`, { atMs: clock.nowMs() }));
+    ids.push(await write(history, where, `${n}`, { atMs: clock.nowMs() }));
   }
   const path = { user: `/api/chats/${visitor}`, visitor: `/api/chats/${encodeURIComponent(user)}` };
   return { user, cookie, visitor, where, ids, path };
@@ -38,7 +38,7 @@ function refusalOf({ status, body }: Answer): [number, unknown] {
   return [status, body?.code];
 }
 
-describe("who asks", () => {
+describe("credentials", () => {
   const ASKED: readonly (readonly [method: string, path: string])[] = [
     ["GET", "/api/chats"],
     ["GET", `/api/chats/${newVisitorId()}/messages`],
@@ -47,36 +47,36 @@ describe("who asks", () => {
     ["DELETE", `/api/chats/${newVisitorId()}/block`],
     ["DELETE", `/api/chats/${newVisitorId()}`],
   ];
-  const NOBODY: readonly (readonly [
+  /** What a page of the server's own sends. */
+  const fromPage = (cookie: string) => ({ Cookie: cookie, Origin: server.origin });
+  const BAD: readonly (readonly [
     what: string,
     headers: () => Record<string, string> | Promise<Record<string, string>>,
     expected: [number, string],
   ])[] = [
     ["no credential", () => ({}), [401, "session_refused"]],
-    ["an empty cookie", () => ({ Cookie: "anonSessionId=" }), [401, "session_refused"]],
+    ["an empty cookie", () => fromPage("anonSessionId="), [401, "session_refused"]],
     [
       "a visitor's id as the cookie",
-      () => ({ Cookie: `anonSessionId=${newVisitorId()}` }),
+      () => fromPage(`anonSessionId=${newVisitorId()}`),
       [401, "session_refused"],
     ],
     [
       "a cookie whose id was changed",
       async () => {
         const cookie = await server.visitorCookie();
-        return { Cookie: cookie.replace(visitorIdOf(cookie), newVisitorId()) };
+        return fromPage(cookie.replace(visitorIdOf(cookie), newVisitorId()));
       },
       [401, "session_refused"],
     ],
     [
       "two cookies",
-      async () => ({
-        Cookie: `${await server.visitorCookie()}; ${await server.visitorCookie()}`,
-      }),
+      async () => fromPage(`${await server.visitorCookie()}; ${await server.visitorCookie()}`),
       [401, "session_refused"],
     ],
     ["a token that isn't one", () => ({ Authorization: "Bearer a.b.c" }), [401, "token_invalid"]],
     [
-      "a token that somebody else signed",
+      "a token with another signature",
       () => ({
         Authorization: `Bearer ${forge(
           { alg: "HS256" },
@@ -107,21 +107,21 @@ describe("who asks", () => {
     ],
   ];
   for (const [method, path] of ASKED) {
-    const route = path.replace(/[\w-]{22}/, ":peer");
-    test.each(NOBODY)(`${method} ${route} with %s`, async (_, headers, expected) => {
+    const route = path.replace(/[\w-]{22}/, ":partner");
+    test.each(BAD)(`${method} ${route} with %s`, async (_, headers, expected) => {
       const answer = await server.ask(path, { method, headers: await headers() });
       expect(refusalOf(answer)).toEqual(expected);
     });
   }
 
-  test("a user by the token, and not the visitor whose cookie comes along", async () => {
+  test("a token counts, and not the cookie beside it", async () => {
     const { user, cookie, visitor } = await newPair();
     const { body } = await server.ask("/api/chats", { user, cookie });
     expect(body.chats).toMatchObject([{ peer: visitor }]);
   });
 });
 
-describe("a visitor's cookie, and the page that uses it", () => {
+describe("a visitor's cookie from", () => {
   const PAGES: readonly (readonly [
     what: string,
     headers: Record<string, string | null>,
@@ -129,31 +129,21 @@ describe("a visitor's cookie, and the page that uses it", () => {
     mayChange: boolean,
   ])[] = [
     ["a page of the server's own", {}, true, true],
-    ["no word of any page", { Origin: null }, true, false],
+    ["a request without an origin", { Origin: null }, true, false],
+    ["Sec-Fetch-Site: same-origin", { Origin: null, "Sec-Fetch-Site": "same-origin" }, true, true],
+    ["Sec-Fetch-Site: same-site", { Origin: null, "Sec-Fetch-Site": "same-site" }, true, false],
+    ["Sec-Fetch-Site: cross-site", { Origin: null, "Sec-Fetch-Site": "cross-site" }, true, false],
+    ["Sec-Fetch-Site: none", { Origin: null, "Sec-Fetch-Site": "none" }, true, false],
     [
-      "the browser's word that it is the same origin",
-      { Origin: null, "Sec-Fetch-Site": "same-origin" },
-      true,
-      true,
-    ],
-    [
-      "the browser's word that it is a sister site",
-      { Origin: null, "Sec-Fetch-Site": "same-site" },
+      "Sec-Fetch-Site with two values",
+      { Origin: null, "Sec-Fetch-Site": "same-origin, none" },
       true,
       false,
     ],
-    [
-      "the browser's word that it is another site",
-      { Origin: null, "Sec-Fetch-Site": "cross-site" },
-      true,
-      false,
-    ],
-    ["an address typed in", { Origin: null, "Sec-Fetch-Site": "none" }, true, false],
-    ["a list of words", { Origin: null, "Sec-Fetch-Site": "same-origin, none" }, true, false],
-    ["another page", { Origin: "https://evil.example" }, false, false],
+    ["a foreign origin", { Origin: "https://evil.example" }, false, false],
     ["a sandboxed page", { Origin: "null" }, false, false],
     [
-      "another page that says it is the same origin",
+      "a foreign origin with Sec-Fetch-Site: same-origin",
       { Origin: "https://evil.example", "Sec-Fetch-Site": "same-origin" },
       false,
       false,
@@ -175,7 +165,7 @@ describe("a visitor's cookie, and the page that uses it", () => {
     ]);
   });
 
-  test("a user's token needs no page", async () => {
+  test("a user's token may come from any page", async () => {
     const { user, path } = await newPair();
     const asking = { user, method: "DELETE", headers: { Origin: "https://evil.example" } };
     expect((await server.ask(path.user, asking)).status).toBe(204);
@@ -183,7 +173,7 @@ describe("a visitor's cookie, and the page that uses it", () => {
 });
 
 describe("pages", () => {
-  test("of 50 when nobody says, of 200 at most, and more says whether there is more", async () => {
+  test("have 50 messages by default and 200 at most, and say whether there are more", async () => {
     const { user, path, ids } = await newPair(210);
     const page = async (query: string) => {
       const { body } = await server.ask(`${path.user}/messages${query}`, { user });
@@ -205,11 +195,11 @@ describe("pages", () => {
     expect(await page("?after=999999999999999")).toEqual({ from: -1, length: 0, more: false });
   });
 
-  test("of chats go on before the last one's last message", async () => {
+  test("of chats continue before the last message of the last chat", async () => {
     const user = `user ${++users}`;
     const visitors = Array.from({ length: 5 }, newVisitorId);
     for (const visitor of visitors) {
-      await write(chat, { user, visitor }, "x", { atMs: clock.nowMs() });
+      await write(history, { user, visitor }, "x", { atMs: clock.nowMs() });
     }
     const first = await server.ask("/api/chats?limit=3", { user });
     expect(first.body.more).toBe(true);
@@ -222,7 +212,7 @@ describe("pages", () => {
     expect(peers).toEqual(visitors.toReversed());
   });
 
-  test("have the messages, who has read up to where, and nothing else", async () => {
+  test("have the messages, the read marks, and nothing else", async () => {
     const { user, visitor, path, ids } = await newPair();
     const { body, text } = await server.ask(`${path.user}/messages`, { user });
     expect(body).toEqual({
@@ -254,7 +244,7 @@ describe("pages", () => {
     ...["after=1234567890123456", "after=1%00", "after=0;DROP", "before=", "before=x", "before=-"],
     ...["before=1&after=1", "limit=1&limit=2", "after=1&after=2", "before=1&before=1"],
   ];
-  test.each(NO_PAGES)("none for %s", async (query) => {
+  test.each(NO_PAGES)("malformed_request for ?%s", async (query) => {
     const { user, cookie, path } = await newPair();
     const answers = [
       await server.ask(`${path.user}/messages?${query}`, { user }),
@@ -267,7 +257,7 @@ describe("pages", () => {
   });
 });
 
-describe("a chat that isn't mine answers like one that doesn't exist", () => {
+describe("the chat of somebody else gets the same response as one that doesn't exist", () => {
   const WAYS: readonly (readonly [method: string, suffix: string])[] = [
     ["GET", "/messages"],
     ["HEAD", "/messages"],
@@ -279,7 +269,7 @@ describe("a chat that isn't mine answers like one that doesn't exist", () => {
     return { status, text, headers: [...headers].filter(([name]) => name !== "date") };
   }
 
-  test.each(WAYS)("to a user: %s /api/chats/:peer%s", async (method, suffix) => {
+  test.each(WAYS)("for a user: %s /api/chats/:partner%s", async (method, suffix) => {
     const other = await newPair();
     const { user } = await newPair();
     const ask = async (peer: string) =>
@@ -298,7 +288,7 @@ describe("a chat that isn't mine answers like one that doesn't exist", () => {
     for (const peer of [...others, "A".repeat(5_000)]) expect(await ask(peer)).toEqual(theirs);
   });
 
-  test.each(WAYS)("to a visitor: %s /api/chats/:peer%s", async (method, suffix) => {
+  test.each(WAYS)("for a visitor: %s /api/chats/:partner%s", async (method, suffix) => {
     const other = await newPair();
     const { cookie } = await newPair();
     const ask = async (peer: string) =>
@@ -310,7 +300,7 @@ describe("a chat that isn't mine answers like one that doesn't exist", () => {
     }
   });
 
-  test("and stays as it was", async () => {
+  test("and stays unchanged", async () => {
     const { user, visitor, path } = await newPair(2);
     const mallory = `user ${++users}`;
     for (const [method, suffix] of WAYS) {
@@ -324,8 +314,8 @@ describe("a chat that isn't mine answers like one that doesn't exist", () => {
   });
 });
 
-describe("what can be done with a chat", () => {
-  test("reading it: both sides' sockets are told, and nothing is unread", async () => {
+describe("a chat", () => {
+  test("marked as read: both sides' sockets get READ, and nothing is unread", async () => {
     const { user, cookie, visitor, path, ids } = await newPair(3);
     await using theirs = await server.openVisitor(cookie);
     await using mine = await server.openUser(user);
@@ -340,7 +330,7 @@ describe("what can be done with a chat", () => {
     expect(await mine.next()).toMatchObject({ by: visitor });
   });
 
-  test("deleting it, by either side, for both", async () => {
+  test("deleted by either side is gone for both", async () => {
     for (const side of ["user", "visitor"] as const) {
       const { user, cookie, path } = await newPair(3);
       const asking = side === "user" ? { user } : { cookie };
@@ -354,7 +344,7 @@ describe("what can be done with a chat", () => {
     }
   });
 
-  test("blocking the visitor, as often as wanted, until it is taken back", async () => {
+  test("with a blocked visitor, until the block is lifted", async () => {
     const { user, cookie, visitor, path } = await newPair();
     await using socket = await server.openVisitor(cookie);
     const say = async (ref: string) => {
@@ -377,7 +367,7 @@ describe("what can be done with a chat", () => {
     expect(await say("1")).toMatchObject({ type: "ACK" });
   });
 
-  test("blocking is not for visitors, whoever they name", async () => {
+  test("can't be blocked by a visitor", async () => {
     const { user, cookie, path } = await newPair();
     for (const method of ["PUT", "DELETE"]) {
       for (const peer of [path.visitor, path.user, "/api/chats/nobody"]) {
@@ -401,9 +391,9 @@ describe("what can be done with a chat", () => {
     "*",
     ":",
   ];
-  test.each(AWKWARD_USERS)("naming a user in the path: %s", async (user) => {
+  test.each(AWKWARD_USERS)("with a user whose id is special in paths: %s", async (user) => {
     const cookie = await server.visitorCookie();
-    await write(chat, { user, visitor: visitorIdOf(cookie) }, user, { atMs: clock.nowMs() });
+    await write(history, { user, visitor: visitorIdOf(cookie) }, user, { atMs: clock.nowMs() });
     const path = `/api/chats/${encodeURIComponent(user)}`;
     const { body } = await server.ask(`${path}/messages`, { cookie });
     expect(body.messages).toMatchObject([{ content: user, to: user }]);
@@ -420,7 +410,7 @@ describe("methods", () => {
     ["/block", "PUT, DELETE"],
     ["", "DELETE"],
   ];
-  test.each(ROUTES)("%s takes %s and says so to all others", async (suffix, allow) => {
+  test.each(ROUTES)("%s allows %s and names them for all others", async (suffix, allow) => {
     const { user, visitor } = await newPair();
     const path = suffix.startsWith("/api") ? suffix : `/api/chats/${visitor}${suffix}`;
     for (const method of METHODS) {
@@ -435,14 +425,14 @@ describe("methods", () => {
   });
 
   test.each(["/api/chats/x/y", "/api/chats/x/messages/1", "/api/chats/x/Block"])(
-    "there is nothing at %s",
+    "not_found at %s",
     async (path) => {
       expect(refusalOf(await server.ask(path, { user: "alice" }))).toEqual([404, "not_found"]);
     },
   );
 });
 
-describe("pages of other origins", () => {
+describe("CORS", () => {
   async function withFriend(run: (friendly: TestServer) => Promise<void>): Promise<void> {
     await using friendly = startServer({ origins: [FRIEND] });
     await run(friendly);
@@ -450,7 +440,7 @@ describe("pages of other origins", () => {
   const cors = ({ headers }: Answer) =>
     [...headers].filter(([name]) => name.startsWith("access-control-"));
 
-  test("an allowed one may ask with the cookie, and read the answer", () =>
+  test("an allowed origin may send the cookie, and read the response", () =>
     withFriend(async (friendly) => {
       const asking = { cookie: await friendly.visitorCookie(), headers: { Origin: FRIEND } };
       const answer = await friendly.ask("/api/chats", asking);
@@ -463,7 +453,7 @@ describe("pages of other origins", () => {
       expect(refused.headers.get("access-control-allow-origin")).toBe(FRIEND);
     }));
 
-  test("an allowed one hears beforehand what it may do", () =>
+  test("an allowed origin gets a preflight response", () =>
     withFriend(async (friendly) => {
       const headers = {
         Origin: FRIEND,
@@ -479,7 +469,7 @@ describe("pages of other origins", () => {
     }));
 
   test.each(["https://evil.example", "null", `${FRIEND}.evil.example`, "HTTPS://friend.example"])(
-    "%s hears nothing",
+    "%s gets no CORS headers",
     (origin) =>
       withFriend(async (friendly) => {
         const token = { user: "alice", headers: { Origin: origin } } satisfies Asking;
@@ -495,8 +485,8 @@ describe("pages of other origins", () => {
   );
 });
 
-describe("when the log can't be asked", () => {
-  test("every route answers 503 and says when to come back; afterwards all is well", async () => {
+describe("when the history fails", () => {
+  test("every route answers 503 with Retry-After; afterwards all is well", async () => {
     const inner = sqliteChatHistory({ path: ":memory:", clock });
     let isDown = true;
     const failing = new Proxy(inner, {
@@ -507,7 +497,7 @@ describe("when the log can't be asked", () => {
         };
       },
     });
-    await using broken = startServer({ chat: failing, clock });
+    await using broken = startServer({ history: failing, clock });
     const cookie = await broken.visitorCookie();
     const peer = `/api/chats/${visitorIdOf(cookie)}`;
     const asked = async () => [
@@ -536,7 +526,7 @@ describe("when the log can't be asked", () => {
   });
 });
 
-test("every answer is kept by nobody and read as what it is", async () => {
+test("every response has the security headers", async () => {
   const { user, path } = await newPair();
   for (const where of ["/api/chats", `${path.user}/messages`, "/api/chats/x/messages"]) {
     const { headers } = await server.ask(where, { user });

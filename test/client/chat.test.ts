@@ -72,7 +72,7 @@ describe("a conversation", () => {
     expect(conversation).toMatchObject({ isLoaded: true, hasOlder: false, unread: 1 });
   });
 
-  test("asks for older pages by its oldest message", async () => {
+  test("loads older pages before its oldest message", async () => {
     const { world, conversation, queries } = await startUser(message(8, "eight"));
     world.answer = () => page([message(6, "six"), message(7, "seven")], { more: true });
     await Promise.all([conversation.loadOlder(), conversation.loadOlder()]);
@@ -81,7 +81,7 @@ describe("a conversation", () => {
     expect(conversation.hasOlder).toBe(true);
   });
 
-  test("that nobody has begun is empty, without a request that is answered with an error", async () => {
+  test("that doesn't exist yet is empty, without a request that fails", async () => {
     const { world, conversation } = await startVisitor();
     expect(conversation).toMatchObject({ isLoaded: true, messages: [] });
     expect(world.requests.map(({ path }) => path)).toEqual([
@@ -90,7 +90,7 @@ describe("a conversation", () => {
     ]);
   });
 
-  test("whose first page can't be loaded asks again, after a wait that grows", async () => {
+  test("whose first page can't be loaded tries again, after longer and longer waits", async () => {
     const { world, client } = await startVisitor();
     world.answer = () => problem(503, "store_unavailable");
     const other = client.conversation("bob");
@@ -104,7 +104,7 @@ describe("a conversation", () => {
     expect(other.isLoaded).toBe(true);
   });
 
-  test("shows each message once and in order, however often and whenever it comes", async () => {
+  test("shows each message once and in order, also duplicates and late ones", async () => {
     const { conversation, socket } = await startUser(message(1, "one"));
     await socket.say(
       message(3, "three"),
@@ -116,13 +116,13 @@ describe("a conversation", () => {
     expect(contents(conversation)).toEqual(["one", "two", "three", "nine", "ten"]);
   });
 
-  test("takes no messages of other chats", async () => {
+  test("ignores messages of other chats", async () => {
     const { conversation, socket } = await startUser();
     await socket.say({ ...message(1, "for bob"), chatId: "BBBBBBBBBBBBBBBBBBBBBQ" });
     expect(conversation.messages).toEqual([]);
   });
 
-  test("of a visitor is told apart by the user, in both directions", async () => {
+  test("of a visitor is recognised by the user, in both directions", async () => {
     const { client, conversation, socket } = await startVisitor();
     const bob = client.conversation("bob");
     await socket.say(message(1, "to alice"), { ...message(2, "to bob"), to: "bob" });
@@ -131,7 +131,7 @@ describe("a conversation", () => {
     expect(contents(bob)).toEqual(["to bob"]);
   });
 
-  test("keeps what comes while its first page is on its way, also when that is empty", async () => {
+  test("keeps messages that come before its first page, also when that is empty", async () => {
     const first = Promise.withResolvers<Response>();
     const { world, client, socket } = await startVisitor();
     world.answer = () => first.promise;
@@ -143,8 +143,8 @@ describe("a conversation", () => {
   });
 });
 
-describe("what was missed", () => {
-  test("is asked for from the last message that is known, page by page, as soon as the next socket is open", async () => {
+describe("missed messages", () => {
+  test("are loaded page by page from the last known one on, as soon as the next socket is open", async () => {
     const { world, conversation, socket, queries } = await startUser(message(1, "one"));
     await socket.say(message(4, "four"));
     await socket.close(1006);
@@ -160,7 +160,7 @@ describe("what was missed", () => {
     expect(contents(conversation)).toEqual(["one", "four", "five", "six", "seven"]);
   });
 
-  test("is asked for again from before it, when a live message came first and the answer never did", async () => {
+  test("are loaded again from before a live message, when the first response failed", async () => {
     const { world, conversation, socket, queries } = await startUser(message(1, "one"));
     await socket.close(1006);
     world.answer = ({ path }) =>
@@ -175,7 +175,7 @@ describe("what was missed", () => {
     expect(contents(conversation)).toEqual(["one", "two", "three"]);
   });
 
-  test("was deleted: then the conversation is empty", async () => {
+  test("of a deleted chat: the conversation is empty", async () => {
     const { world, conversation, socket } = await startUser(message(1, "one"));
     await socket.close(1006);
     world.answer = ({ path }) =>
@@ -185,7 +185,7 @@ describe("what was missed", () => {
     expect(conversation).toMatchObject({ isLoaded: true, messages: [] });
   });
 
-  test("comes over both sockets while one replaces the other: it is shown once", async () => {
+  test("that come over both sockets during a renewal are shown once", async () => {
     let asked = 0;
     const world = scriptedWorld();
     const client = createChatClient({
@@ -219,7 +219,7 @@ describe("a message that is sent", () => {
     expect(new Set(conversation.messages.map(({ key }) => key)).size).toBe(2);
   });
 
-  test("before there is a socket waits for it", async () => {
+  test("before there is a socket is sent once it is open", async () => {
     const world = scriptedWorld();
     const client = createChatClient({ url: "https://chat.example", runtime: world.runtime });
     const conversation = client.conversation("alice");
@@ -249,7 +249,7 @@ describe("a message that is sent", () => {
     expect(contents(conversation)).toEqual(["one", "two", "three", "four"]);
   });
 
-  test("and stored, but whose ACK was lost, is at no time shown twice", async () => {
+  test("and stored, but whose ACK was lost, is never shown twice", async () => {
     const { world, client, conversation, socket } = await startUser(message(1, "Hello"));
     const shown: string[][] = [];
     client.on("change", (changed) => shown.push(contents(changed)));
@@ -290,7 +290,7 @@ describe("a message that is sent", () => {
     expect(statuses(conversation)).toEqual(["Hello?: pending"]);
   });
 
-  test("and can't be kept now is sent again a little later", async () => {
+  test("and can't be stored now is sent again a little later", async () => {
     const { world, conversation, socket } = await startVisitor();
     conversation.send("Hello");
     await socket.say({ type: "ERROR", ref: "ref-1", code: "unavailable", message: "…" });
@@ -301,7 +301,7 @@ describe("a message that is sent", () => {
     expect(socket.sent.map(({ ref }) => ref)).toEqual(["ref-1", "ref-1"]);
   });
 
-  test("without an ACK for ten seconds makes the socket suspect", async () => {
+  test("without an ACK for ten seconds has its socket replaced", async () => {
     const { world, conversation, socket } = await startVisitor();
     conversation.send("Hello");
     await world.pass(9_999);
@@ -346,7 +346,7 @@ describe("a message that is sent", () => {
 });
 
 describe("reading", () => {
-  test("is told once, with the user for a visitor, who has one chat id for all", async () => {
+  test("is sent once, with the user in a visitor's mark, whose chat id is the same for all", async () => {
     const { conversation, socket } = await startVisitor();
     await socket.say(message(1, "Hello", "user"), message(2, "Anybody there?", "user"));
     expect(conversation.unread).toBe(2);
@@ -365,7 +365,7 @@ describe("reading", () => {
     expect(socket.sent).toEqual([]);
   });
 
-  test("is told by the pages of messages, too", async () => {
+  test("is part of the pages of messages, too", async () => {
     const world = scriptedWorld();
     world.answer = (request) =>
       request.path.includes("/messages?")
@@ -383,7 +383,7 @@ describe("reading", () => {
 });
 
 describe("a user's requests", () => {
-  test("carry the token in the header, and the peer as one part of the path", async () => {
+  test("have the token in the header, and the partner as one segment of the path", async () => {
     const { world, client } = await startUser();
     world.answer = ({ method }) =>
       method === "GET" ? undefined : new Response(null, { status: 204 });
@@ -406,7 +406,7 @@ describe("a user's requests", () => {
   test("reject with the status and the code of the refusal", async () => {
     const { world, client } = await startUser();
     world.answer = () => problem(404, "not_found");
-    expect(client.remove(VISITOR)).rejects.toMatchObject({ code: 404, reason: "not_found" });
+    await expect(client.remove(VISITOR)).rejects.toMatchObject({ code: 404, reason: "not_found" });
   });
 
   test("without an answer reject after ten seconds", async () => {
@@ -415,11 +415,11 @@ describe("a user's requests", () => {
     const listing = client.chats();
     listing.catch(() => {});
     await world.pass(10_000);
-    expect(listing).rejects.toMatchObject({ code: 0 });
+    await expect(listing).rejects.toMatchObject({ code: 0 });
   });
 });
 
-test("a listener that is removed hears nothing more", async () => {
+test("a removed listener isn't called any more", async () => {
   const { client, socket } = await startUser();
   const frames: string[] = [];
   const stop = client.on("frame", ({ type }) => frames.push(type));

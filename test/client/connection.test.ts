@@ -6,7 +6,7 @@ const URL_OF_SERVER = "https://chat.example";
 const TICKETS = "/api/auth/ws-ticket";
 const SESSIONS = "/api/auth/anonymous-session";
 
-/** A client in a scripted world, with all that it has told. */
+/** A client in a scripted world, with everything that it has emitted. */
 function start(options: { getToken?: string | (() => string | Promise<string>) } = {}) {
   const world = scriptedWorld();
   const client = createChatClient({ url: URL_OF_SERVER, runtime: world.runtime, ...options });
@@ -28,7 +28,7 @@ function attempts({ requests }: ScriptedWorld) {
 }
 
 describe("an attempt", () => {
-  test("makes sure of the visitor's cookie before the socket, which has no parameter", async () => {
+  test("gets the visitor's cookie before the socket, whose URL has no parameter", async () => {
     const { world, client, states } = start();
     expect(client.state.status).toBe("connecting");
     await world.pass(0);
@@ -51,7 +51,7 @@ describe("an attempt", () => {
     expect(world.sockets[0]?.url).toBe("wss://chat.example/ws/chat?ticket=ticket-1");
   });
 
-  test("asks for the token and for a ticket each time, so that a renewed token is used", async () => {
+  test("calls getToken and gets a ticket each time, so that a renewed token is used", async () => {
     let asked = 0;
     const { world } = start({ getToken: async () => `token-${++asked}` });
     await (await world.open(1)).close(1006);
@@ -89,7 +89,7 @@ describe("a socket that is closed", () => {
   }
 
   for (const code of [4500, 4501, 4502, 4999]) {
-    test(`with ${code} stays closed, whatever the browser notices, until somebody asks`, async () => {
+    test(`with ${code} stays closed in spite of every hint, until retry is called`, async () => {
       const { world, client, downs } = start();
       await (await world.open(1)).close(code, "Why not");
       expect(client.state).toMatchObject({
@@ -117,7 +117,7 @@ describe("a socket that is closed", () => {
     expect(states).toEqual(["open", "connecting", "open"]);
   });
 
-  test("as expired as soon as it is open isn't replaced at once for ever", async () => {
+  test("as expired as soon as it is open is replaced at once only the first time", async () => {
     const { world, client } = start({ getToken: "jwt" });
     await (await world.open(1)).close(4001);
     await (await world.open(2)).close(4001);
@@ -126,7 +126,7 @@ describe("a socket that is closed", () => {
     expect(world.sockets).toHaveLength(2);
   });
 
-  test("by a restart comes back somewhere within two seconds, not with everybody else", async () => {
+  test("by a restart is replaced at a random time within two seconds", async () => {
     for (const [random, atMs] of [
       [0.01, 20],
       [0.99, 1_980],
@@ -229,7 +229,7 @@ describe("an attempt that hangs is given up after ten seconds", () => {
     await world.open(1);
   });
 
-  test("in the question for the token, whose late answer opens nothing", async () => {
+  test("in getToken, whose late result opens nothing", async () => {
     const late = Promise.withResolvers<string>();
     const { world, client } = start({ getToken: () => late.promise });
     await world.pass(10_000);
@@ -293,7 +293,7 @@ describe("the wait before the next try", () => {
   });
 
   for (const hint of ["online", "visible"] as const) {
-    test(`ends when the browser says: ${hint}`, async () => {
+    test(`ends at the hint: ${hint}`, async () => {
       const { world } = start();
       world.random = 0.9;
       await (await world.open(1)).close(1006);
@@ -303,14 +303,14 @@ describe("the wait before the next try", () => {
     });
   }
 
-  test("goes on when the browser says that it is offline", async () => {
+  test("continues at the hint: offline", async () => {
     const { world } = start();
     await (await world.open(1)).close(1006);
     await world.hint("offline");
     expect(attempts(world)).toHaveLength(1);
   });
 
-  test("ends when somebody asks", async () => {
+  test("ends when retry is called", async () => {
     const { world, client } = start();
     await (await world.open(1)).close(1006);
     client.retry();
@@ -320,7 +320,7 @@ describe("the wait before the next try", () => {
 
 describe("an open socket that may be dead", () => {
   for (const hint of ["online", "offline"] as const) {
-    test(`is replaced when the browser says: ${hint}; nobody notices`, async () => {
+    test(`is replaced at the hint: ${hint}, without another state`, async () => {
       const { world, states } = start();
       const first = await world.open(1);
       await world.hint(hint);
@@ -357,7 +357,7 @@ describe("an open socket that may be dead", () => {
     await world.open(2);
   });
 
-  test("isn't asked for twice when the network comes and goes: the last attempt counts", async () => {
+  test("has one successor when the network comes and goes: the last attempt counts", async () => {
     const { world } = start();
     const first = await world.open(1);
     await world.hint("offline");
@@ -452,7 +452,7 @@ describe("a credential that ends soon", () => {
     await world.open(8);
   });
 
-  test("and does end while the next socket opens, leaves it to that one", async () => {
+  test("and does end while the next socket opens, is replaced by that one", async () => {
     let asked = 0;
     const { world, states } = start({ getToken: () => `token-${++asked}` });
     const first = await world.open(1);
@@ -464,7 +464,7 @@ describe("a credential that ends soon", () => {
     expect(world.sockets[1]?.closedWith).toBeUndefined();
   });
 
-  test("of somebody who is signed out meanwhile opens no next socket", async () => {
+  test("and is signed out meanwhile opens no next socket", async () => {
     let asked = 0;
     const { world, client } = start({ getToken: () => `token-${++asked}` });
     const first = await world.open(1);
@@ -549,7 +549,7 @@ describe("a client that is mounted", () => {
     ],
   ];
   for (const [moment, reach] of moments) {
-    test(`and disposed of ${moment} leaves nothing behind, and says nothing more`, async () => {
+    test(`and disposed of ${moment} leaves nothing behind, and emits nothing more`, async () => {
       const { world, client } = start({ getToken: "jwt" });
       await reach(world, client);
       const { states, downs } = listen(client);

@@ -7,17 +7,13 @@ import { serve } from "ws-ticket/bun";
 const auth = betterAuth({
   database: new Database("auth.sqlite"),
   emailAndPassword: { enabled: true },
-  databaseHooks: {
-    session: {
-      delete: {
-        // Runs for every way to end a session: sign-out, "revoke sessions", a deleted user.
-        async after({ userId, id }) {
-          await gate.revoke({ user: userId, session: id });
-        },
-      },
-    },
-  },
+  // However a session ends (sign-out, "revoke sessions", a deleted user), its sockets end.
+  databaseHooks: { session: { delete: { after: endSockets } } },
 });
+
+async function endSockets(session: { id: string; userId: string }): Promise<void> {
+  await gate.revoke({ user: session.userId, session: session.id });
+}
 
 const gate: Gate = createGate({
   basePath: "/api/gate",

@@ -1,5 +1,9 @@
-import { expect, test } from "bun:test";
-import { startServer } from "../support/server.ts";
+import { describe, expect, test } from "bun:test";
+import { createGate } from "../../src/gate/gate.ts";
+import { memoryTicketStore } from "../../src/gate/memory.ts";
+import { serve } from "../../src/sockets/serve.ts";
+import { fakeClock, settle } from "../support/clock.ts";
+import { startServer, TOKEN_SECRET } from "../support/server.ts";
 
 test("a user and a visitor write to each other", async () => {
   await using server = startServer();
@@ -23,5 +27,131 @@ test("a user and a visitor write to each other", async () => {
     to: got.from,
     content: "Hi",
     chatId: got.from,
+  });
+});
+
+test("listens on loopback only, unless another address is given", async () => {
+  await using server = startServer();
+  expect(server.server.url.hostname).toBe("127.0.0.1");
+});
+
+test("throws when its port is taken, rather than share it", async () => {
+  await using first = startServer();
+  expect(() => startServer({ port: first.port })).toThrow(/EADDRINUSE|in use/);
+});
+
+test("starts its handlers and its checks only once it listens", async () => {
+  await using other = startServer();
+  const clock = fakeClock();
+  await using gate = createGate({ users: { secret: TOKEN_SECRET }, clock });
+  let starts = 0;
+  const handlers = { start: () => void starts++, message() {} };
+  expect(() => serve(gate, handlers, { port: other.port })).toThrow();
+  expect([starts, clock.timers]).toEqual([0, 0]);
+  await using _server = serve(gate, handlers);
+  expect([starts, clock.timers]).toEqual([1, 1]);
+});
+
+test("frees its port when the handlers' start throws", async () => {
+  const { port } = await (async () => {
+    await using server = startServer();
+    return server;
+  })();
+  const fail = () => {
+    throw new Error("canary");
+  };
+  expect(() => startServer({ port, handlers: { start: fail, message() {} } })).toThrow("canary");
+  await using server = startServer({ port });
+  expect(server.port).toBe(port);
+});
+
+describe("a stop", () => {
+  /** A store in which every put waits to be let go. */
+  function gatedStore() {
+    const inner = memoryTicketStore({ clock: fakeClock() });
+    const reached = Promise.withResolvers<void>();
+    const gate = Promise.withResolvers<void>();
+    let closes = 0;
+    return {
+      store: {
+        ...inner,
+        put: async (...args: Parameters<typeof inner.put>) => {
+          reached.resolve();
+          await gate.promise;
+          return inner.put(...args);
+        },
+        async close() {
+          closes++;
+        },
+      },
+      reached: reached.promise,
+      open: gate.resolve,
+      get closes() {
+        return closes;
+      },
+    };
+  }
+
+  test("lets a request in progress finish, and isn't ready meanwhile", async () => {
+    const gated = gatedStore();
+    await using server = startServer({ store: gated.store });
+    const minting = server.mint(await server.token());
+    await gated.reached;
+    const stopped = server.server.stop();
+    expect(server.server.isStopping).toBe(true);
+    const ready = await fetch(`${server.origin}/readyz`).then(
+      ({ status }) => status,
+      () => "refused",
+    );
+    expect([503, "refused"]).toContain(ready);
+    // Longer than a stop waits for responses to leave.
+    await settle(1_500);
+    gated.open();
+    expect((await minting).status).toBe(200);
+    await stopped;
+  });
+
+  test("takes no longer than it may, whatever is still in progress", async () => {
+    const gated = gatedStore();
+    const server = startServer({ store: gated.store });
+    const minting = server.mint(await server.token()).catch(() => undefined);
+    await gated.reached;
+    let isStopped = false;
+    const stopped = server.server.stop({ withinMs: 500 }).then(() => {
+      isStopped = true;
+    });
+    await settle();
+    server.clock.advance(499);
+    await settle();
+    expect(isStopped).toBe(false);
+    server.clock.advance(1);
+    // The rest takes no time.
+    await stopped;
+    gated.open();
+    await minting;
+    await server.gate.close();
+  });
+
+  test("leaves the store open, which the gate closes once", async () => {
+    const gated = gatedStore();
+    const server = startServer({ store: gated.store });
+    const [first, second] = [server.server.stop(), server.server.stop({ withinMs: 1 })];
+    expect(second).toBe(first);
+    await first;
+    expect(gated.closes).toBe(0);
+    await server.gate.close();
+    expect(gated.closes).toBe(1);
+  });
+
+  test("frees the port, and leaves no socket and no timer", async () => {
+    const server = startServer();
+    const socket = await server.openVisitor();
+    await server.server.stop();
+    expect((await socket.closed).code).toBe(1012);
+    await expect(fetch(`${server.origin}/healthz`)).rejects.toThrow();
+    expect(server.server.socketCount).toBe(0);
+    await server.gate.close();
+    expect([server.clock.timers, server.clock.delays]).toEqual([0, 0]);
+    await using _next = startServer({ port: server.port });
   });
 });

@@ -1,8 +1,8 @@
 import type { Hint, Runtime } from "../../src/client/mod.ts";
-import { fakeClock } from "./clock.ts";
+import { fakeClock, settle } from "./clock.ts";
 import type { Frame } from "./socket.ts";
 
-/** A browser and a server that do what a test says, and nothing by themselves, under a clock that stands still. */
+/** A browser and a server that do what a test tells them, under a clock that stands still. */
 export interface ScriptedWorld {
   readonly runtime: Runtime;
   /** Every request so far. */
@@ -11,7 +11,7 @@ export interface ScriptedWorld {
   readonly sockets: readonly ScriptedSocket[];
   /** Timers that run, and listeners for hints: what a client that is gone must not leave behind. */
   readonly leftovers: number;
-  /** What `random` gives from now on. */
+  /** What `random` returns from now on. */
   random: number;
   /** Answers in place of the default; `undefined` for the default. */
   answer: (request: ScriptedRequest) => Response | Promise<Response> | undefined;
@@ -49,16 +49,12 @@ export interface ScriptedSocket {
 export function scriptedWorld(): ScriptedWorld {
   const clock = fakeClock();
   const startMs = clock.monotonicMs();
-  const due = new Set<number[]>();
+  const due = new Set<{ readonly atMs: number }>();
   const hints = new Set<(hint: Hint) => void>();
   const requests: ScriptedRequest[] = [];
   const sockets: ScriptedSocket[] = [];
   let refs = 0;
   const nowMs = () => clock.monotonicMs() - startMs;
-
-  async function settle(): Promise<void> {
-    for (let turn = 0; turn < 8; turn++) await new Promise((resolve) => setImmediate(resolve));
-  }
 
   function defaultAnswer({ path }: ScriptedRequest): Response {
     if (path === "/api/auth/anonymous-session") return new Response(null, { status: 204 });
@@ -73,17 +69,16 @@ export function scriptedWorld(): ScriptedWorld {
     nowMs: clock.nowMs,
     random: () => world.random,
     after(delayMs, run) {
-      const entry = [clock.monotonicMs() + delayMs];
-      due.add(entry);
-      const stop = clock.every(delayMs, () => {
-        cancel();
+      const timer = { atMs: clock.monotonicMs() + delayMs };
+      due.add(timer);
+      const stop = clock.after(delayMs, () => {
+        due.delete(timer);
         run();
       });
-      const cancel = () => {
+      return () => {
+        due.delete(timer);
         stop();
-        due.delete(entry);
       };
-      return cancel;
     },
     async fetch(url, init) {
       const { pathname, search } = new URL(url);
@@ -141,17 +136,18 @@ export function scriptedWorld(): ScriptedWorld {
   };
 
   const world: ScriptedWorld = {
-    ...{ runtime, requests, sockets, settle },
+    ...{ runtime, requests, sockets },
+    settle: () => settle(),
     random: 0.5,
     answer: () => undefined,
     get leftovers() {
-      return clock.timers + hints.size;
+      return clock.timers + clock.delays + hints.size;
     },
     async pass(ms) {
       const endMs = clock.monotonicMs() + ms;
       await settle();
       for (;;) {
-        const nextMs = Math.min(...[...due].flat(), endMs);
+        const nextMs = Math.min(...[...due].map(({ atMs }) => atMs), endMs);
         clock.advance(Math.max(nextMs - clock.monotonicMs(), 0));
         await settle();
         if (nextMs >= endMs) return;

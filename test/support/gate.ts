@@ -1,10 +1,54 @@
 import { expect } from "bun:test";
+import { createGate, type Gate, type GateOptions } from "../../src/gate/gate.ts";
 import { memoryTicketStore } from "../../src/gate/memory.ts";
 import type { TicketStore } from "../../src/gate/store.ts";
-import { fakeClock } from "./clock.ts";
+import { signToken } from "../../src/gate/token.ts";
+import { createLog } from "../../src/lib/log.ts";
+import { type FakeClock, fakeClock } from "./clock.ts";
+import { SESSION_SECRET, TOKEN_SECRET } from "./people.ts";
 import { handshake, type RawAnswer, sendRaw } from "./raw.ts";
 import { startServer, type TestServer, type TestServerOptions } from "./server.ts";
 import { watchStore, type WatchedStore } from "./store.ts";
+
+/** Where a bare gate's requests go, unless they say otherwise: on loopback, so that it is the gate's own origin. */
+export const BARE_ORIGIN = "http://127.0.0.1:3000";
+
+/** A gate without a server around it, as a platform calls it. */
+export interface BareGate<Claims = unknown> {
+  readonly gate: Gate<Claims>;
+  readonly clock: FakeClock;
+  /** Every log line so far. */
+  readonly logLines: readonly string[];
+  /** What `gate.fetch` makes of a request to this path. */
+  send(path: string, init?: RequestInit, origin?: string): Promise<Response>;
+  /** Headers with a token of a user's, an hour long. */
+  bearer(user?: string, claims?: Record<string, unknown>): Promise<{ Authorization: string }>;
+}
+
+export function bareGate<Claims = unknown>(
+  options: Partial<Omit<GateOptions<Claims>, "clock">> & { clock?: FakeClock } = {},
+): BareGate<Claims> {
+  const { clock = fakeClock() } = options;
+  const logLines: string[] = [];
+  const gate = createGate<Claims>({
+    users: { secret: TOKEN_SECRET },
+    visitors: { secret: SESSION_SECRET },
+    log: createLog({ level: "debug", clock, write: (line) => void logLines.push(line) }),
+    ...options,
+    clock,
+  });
+  return {
+    gate,
+    clock,
+    logLines,
+    send: (path, init, origin = BARE_ORIGIN) => gate.fetch(new Request(`${origin}${path}`, init)),
+    async bearer(user = "alice", claims = {}) {
+      const expiresAtMs = clock.nowMs() + 3_600_000;
+      const token = await signToken({ secret: TOKEN_SECRET, user, expiresAtMs, claims });
+      return { Authorization: `Bearer ${token}` };
+    },
+  };
+}
 
 /** A server whose store is watched: what handshakes come to, and what they cost. */
 export interface WatchedServer extends TestServer {
@@ -57,4 +101,25 @@ function opens({ logLines }: TestServer): number {
 /** The `code` of a refusal's body; `undefined` for an answer without one. */
 export function codeOf({ body }: RawAnswer): string | undefined {
   return /"code":"(\w+)"/.exec(body)?.[1];
+}
+
+/** Fails unless a response is this refusal: its status, its code, and nothing more in its body. */
+export async function expectRefusal(
+  response: Response,
+  status: number,
+  code: string,
+): Promise<void> {
+  const body = (await response.json()) as Record<string, unknown>;
+  expect([response.status, body.code, body.status]).toEqual([status, code, status]);
+  expect(response.headers.get("content-type")).toBe("application/problem+json");
+  expect(Object.keys(body)).toEqual(["type", "status", "code", "detail"]);
+}
+
+/** Fails unless these are the headers that every response of the API has, and no others that say what it runs on. */
+export function expectHeaders(headers: Headers): void {
+  expect(headers.get("cache-control")).toBe("no-store");
+  expect(headers.get("x-content-type-options")).toBe("nosniff");
+  expect(headers.get("referrer-policy")).toBe("no-referrer");
+  expect(headers.get("content-security-policy")).toContain("frame-ancestors 'none'");
+  for (const name of ["server", "x-powered-by"]) expect(headers.has(name)).toBe(false);
 }

@@ -6,7 +6,7 @@ export interface TestSocket extends AsyncDisposable {
   readonly closed: Promise<{ code: number; reason: string }>;
   /** Every frame so far, parsed. */
   readonly frames: readonly Frame[];
-  /** The first frame, already there or still to come, that nobody has asked for and that matches. */
+  /** The first unread frame that matches, already there or still to come. Rejects when the socket closes first. */
   next(matches?: (frame: Frame) => boolean): Promise<Frame>;
   /** Calls `take` with every frame, those that are there already first. */
   onFrame(take: (frame: Frame) => void): void;
@@ -26,13 +26,22 @@ export function openSocket(url: string, headers: Record<string, string> = {}): T
   const waiting = new Set<{
     matches: (frame: Frame) => boolean;
     resolve: (frame: Frame) => void;
+    reject: (error: Error) => void;
   }>();
+  let isClosed = false;
   const takers: ((frame: Frame) => void)[] = [];
   opened.promise.catch(() => {});
   socket.onopen = () => opened.resolve();
   socket.onclose = ({ code, reason }) => {
     opened.reject(new Error(`Socket closed before it was open: ${code}`));
     closed.resolve({ code, reason });
+    isClosed = true;
+    // After those that wait for the close itself.
+    setImmediate(() => {
+      for (const { reject } of waiting)
+        reject(new Error(`Socket closed without the frame: ${code}`));
+      waiting.clear();
+    });
   };
   socket.onmessage = ({ data }) => {
     const frame: Frame = JSON.parse(data as string);
@@ -54,8 +63,10 @@ export function openSocket(url: string, headers: Record<string, string> = {}): T
     next(matches = () => true) {
       const at = unread.findIndex(matches);
       if (at >= 0) return Promise.resolve(unread.splice(at, 1)[0] as Frame);
-      const { promise, resolve } = Promise.withResolvers<Frame>();
-      waiting.add({ matches, resolve });
+      if (isClosed) return Promise.reject(new Error("Socket is closed"));
+      const { promise, resolve, reject } = Promise.withResolvers<Frame>();
+      promise.catch(() => {});
+      waiting.add({ matches, resolve, reject });
       return promise;
     },
     onFrame(take) {
