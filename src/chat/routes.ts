@@ -25,8 +25,7 @@ const SHARING = { methods: "GET,POST,PUT,DELETE", credentials: true };
 type ChatHandler = (c: RouteContext, identity: Identity) => Promise<Response>;
 
 /**
- * What was written, for those who weren't there: a user's or a visitor's own chats. There is no way to name a
- * chat of somebody else's.
+ * The chats of a user or visitor, for reading what was missed. There is no way to name a chat between others.
  */
 export function createChatRoutes(
   history: ChatHistory,

@@ -13,7 +13,7 @@ export interface Admission<Claims = unknown> extends Identified<Claims> {
 }
 
 /**
- * Decides whether a WebSocket handshake (RFC 6455 section 4.2) is let in, and as whom. The cheapest check
+ * Decides whether a WebSocket handshake (RFC 6455 section 4.2) is admitted, and as whom. The cheapest check
  * comes first and the ticket last, so that a handshake that could be refused otherwise doesn't cost one.
  */
 export async function admit(

@@ -71,7 +71,7 @@ export function createAuthenticator(options: {
   }
 
   async function own(incoming: Incoming, prove: ProveUser): Promise<Identified | Refusal> {
-    // The proof may be a cookie, which browsers attach whoever's page sends the request.
+    // The proof may be a cookie, which browsers attach to requests from any page.
     if (incoming.origin === "foreign") return refuse("origin_refused");
     const waitMs = attempts.waitMs(incoming);
     if (waitMs > 0) return refuseFor(waitMs);

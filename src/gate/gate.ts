@@ -195,6 +195,11 @@ export function createGate<Claims = unknown>(options: GateOptions<Claims>): Gate
     "every",
     "after",
   ]);
+  for (const name of ["log", "randomBytes"] as const) {
+    if (options[name] !== undefined && typeof options[name] !== "function") {
+      throw new TypeError(`Option ${name} must be a function`);
+    }
+  }
   const log = options.log ?? consoleLog(clock);
   const randomBytes =
     options.randomBytes ?? ((length) => crypto.getRandomValues(new Uint8Array(length)));
@@ -373,6 +378,7 @@ function requirePublicUrl(value: string | URL): URL {
 }
 
 function requireBasePath(basePath: unknown): string {
-  if (typeof basePath === "string" && /^(?:\/[\w.~-]+)+$/.test(basePath)) return basePath;
+  if (typeof basePath === "string" && /^(?:\/(?!\.{1,2}(?:\/|$))[\w.~-]+)+$/.test(basePath))
+    return basePath;
   throw new TypeError("Option basePath must be a path such as /api/auth, without a trailing slash");
 }

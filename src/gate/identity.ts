@@ -1,7 +1,7 @@
 /** Longest name of a session, in UTF-16 code units. */
 export const MAX_SESSION_LENGTH = 255;
 
-/** Who somebody is, however they proved it. Times are wall clock, in milliseconds. */
+/** A user or visitor, whatever the proof. Times are wall clock, in milliseconds. */
 export interface Identity<Claims = unknown> {
   /** A user has signed in; a visitor is anonymous. */
   readonly kind: "user" | "visitor";
@@ -19,7 +19,7 @@ export interface Identity<Claims = unknown> {
   readonly claims?: Claims | undefined;
 }
 
-/** A user, as somebody who has checked a proof describes them. Times are wall clock, in milliseconds. */
+/** A user whose proof was checked by the caller. Times are wall clock, in milliseconds. */
 export interface UserCredential<Claims = unknown> {
   /** The user's id: 1 to 255 characters, no control characters. */
   readonly user: string;
@@ -41,12 +41,12 @@ export function earliestIssueMs({
   return issuedAtMs - toleranceMs;
 }
 
-/** Somebody, for a map's key: a visitor's key never equals a user's. */
+/** An identity as the key of a map: a visitor's key never equals a user's. */
 export function identityKey({ kind, id }: Pick<Identity, "kind" | "id">): string {
   return `${kind}:${id}`;
 }
 
-/** Somebody, as log fields. */
+/** An identity as log fields. */
 export function identityFields({ kind, id }: Pick<Identity, "kind" | "id">): {
   user?: string;
   visitor?: string;

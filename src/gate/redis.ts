@@ -34,8 +34,8 @@ const PUT = `
 `;
 
 /**
- * Revokes, deletes the unused tickets that are covered, and tells every instance. A repeated one never shortens
- * the first, and tells nobody where it changes nothing.
+ * Revokes, deletes the unused tickets that are covered, and notifies every instance. A repeated revocation never
+ * shortens the first, and notifies no one when it changes nothing.
  */
 const REVOKE = `
   ${ADD_TO_FEED}

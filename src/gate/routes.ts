@@ -93,7 +93,7 @@ export function createGateRoutes(options: {
     }
     // A token without `iat` would be refused together with every later one.
     if (identity.issuedAtMs === 0) return refuse("malformed_request");
-    // Somebody with the token of a session that was ended must not end the others.
+    // A token whose session was ended must not end the other sessions.
     const revoked = await revocations.isRevoked(identity);
     if (revoked === "unknown") return refuse("store_unavailable");
     return revoked ? refuseToken("revoked") : revocations.endAll(identity);

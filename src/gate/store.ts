@@ -62,7 +62,7 @@ export interface TicketStore {
   /** Removes and returns in one step: of any number of callers, at most one gets the record. */
   take(hash: string): Promise<TicketRecord | undefined>;
   /**
-   * Invalidates the unused tickets that it covers, refuses further ones, and tells the other processes. A
+   * Invalidates the unused tickets that it covers, refuses further ones, and notifies the other processes. A
    * repeated revocation never shortens the first.
    */
   revoke(revocation: Revocation): Promise<void>;

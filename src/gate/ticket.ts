@@ -21,7 +21,7 @@ const MAX_CLAIMS_BYTES = 1_024;
 
 /** A ticket: what to hand to the client, and for how long it is good. */
 export interface IssuedTicket {
-  /** Tells a ticket from a refusal. */
+  /** Distinguishes a ticket from a refusal. */
   readonly ok: true;
   /** 43 base64url characters. */
   readonly ticket: string;
@@ -29,9 +29,9 @@ export interface IssuedTicket {
   readonly expiresInSeconds: number;
 }
 
-/** Somebody who proved who they are. */
+/** An identity that was proved. */
 export interface Identified<Claims = unknown> {
-  /** Tells an identity from a refusal. */
+  /** Distinguishes an identity from a refusal. */
   readonly ok: true;
   /** Who it is. */
   readonly identity: Identity<Claims>;

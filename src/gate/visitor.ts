@@ -42,7 +42,7 @@ export function createVisitorSessions(options: {
 
     async read(cookieHeader, { secure }) {
       const values = cookieValues(cookieHeader, visitorCookieName(secure));
-      // With two of them, nothing says which one somebody else has set (RFC 6265bis section 4.2.2).
+      // With two of them there is no way to tell which one an attacker has set (RFC 6265bis section 4.2.2).
       if (values.length !== 1) return undefined;
       const [version, id, issuedAt = "", mac = "", ...rest] = (values[0] as string).split(".");
       const macBytes = fromBase64url(mac);

@@ -17,7 +17,7 @@ export interface RateLimit<Key> {
 
 /**
  * Allows `allowed` acts in `windowMs`, all at once or spread out (the generic cell rate algorithm); 0 switches
- * it off. An act is let through as long as any of its key's share is left, whatever it costs.
+ * it off. An act is allowed as long as any of its key's share is left, whatever it costs.
  */
 export function createRateLimit<Key>(options: {
   allowed: number;

@@ -185,7 +185,7 @@ export function inbox({ demo, userClaim = "sub" }: PageOptions): Html {
             <p class="problem" id="list-problem" role="alert" />
             <ul id="chats" />
             <div class="empty" id="no-chats" hidden>
-              <p>Nobody has written yet.</p>
+              <p>No messages yet.</p>
               <p id="share" hidden>
                 Visitors write to you here: <a id="share-link" />
               </p>

@@ -25,7 +25,7 @@ const GRACE_MS = 10_000;
 /** After failing to read for this long, in milliseconds, entries count as missed: sign-outs among them are overdue. */
 const MAX_DEAF_MS = 30_000;
 
-/** What instances on one Redis tell each other, each entry once and in order. */
+/** Events between instances on one Redis, each entry once and in order. */
 export interface Feed {
   /** Calls `run` for every entry of a kind, with its fields. */
   on(kind: string, run: (fields: Readonly<Record<string, string>>) => void): void;

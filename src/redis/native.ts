@@ -57,7 +57,7 @@ export function nativeRedisTransport(options: {
       let isLate = false;
       try {
         const sent = current.then((client) => {
-          // Nobody waits any longer, so a command that wasn't sent by now never is.
+          // The caller has given up, so the command must not be sent any more.
           if (isLate) throw new DeadlineError("Connected too late");
           return client.send(name, rest).then(toResp2);
         });

@@ -6,7 +6,7 @@ export type RedisReply = string | number | null | readonly RedisReply[];
  * outcome, never a repetition.
  *
  * @example
- * // Over ioredis, whose commands are repeated unless it is told otherwise.
+ * // Over ioredis, which repeats commands by default.
  * const client = new Redis(url, { maxRetriesPerRequest: 0, autoResendUnfulfilledCommands: false });
  * client.on("error", () => {});
  * const transport: RedisTransport = {

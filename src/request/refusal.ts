@@ -43,7 +43,7 @@ export type RefusalCode = keyof typeof REFUSALS;
 
 /** Why a request was refused: a value, never thrown. `headers` are what this refusal needs beside its body. */
 export interface Refusal {
-  /** Tells a refusal from a success. */
+  /** Distinguishes a refusal from a success. */
   readonly ok: false;
   /** Out of the closed table. */
   readonly code: RefusalCode;

@@ -40,7 +40,7 @@ export interface RunningServer extends AsyncDisposable {
   readonly isStopping: boolean;
   /**
    * Refuses new handshakes, closes every socket with 1012, finishes the requests in progress, and then calls
-   * the handlers' `stop`. The gate stays open, for whoever made it. Further calls return the first one's
+   * the handlers' `stop`. The gate stays open: its owner closes it. Further calls return the first one's
    * promise. Rejects when the handlers failed to stop in time.
    */
   stop(options?: StopOptions): Promise<void>;
@@ -95,7 +95,7 @@ export function serve<Claims = unknown>(
   const server: Bun.Server<SocketData> = Bun.serve<SocketData>({
     hostname,
     port,
-    // Left open, Bun would share a port that is taken with whoever has it.
+    // By default Bun would share a port that is already taken.
     reusePort: false,
     development: false,
     maxRequestBodySize: MAX_BODY_BYTES,

@@ -84,7 +84,7 @@ export class SocketState implements SocketData, Connection {
     return parameters;
   }
 
-  /** Whether its client was asked to open the next socket. */
+  /** Whether its client knows that it expires soon. */
   get hadNotice(): boolean {
     return this.noticeAtMs === Number.POSITIVE_INFINITY;
   }

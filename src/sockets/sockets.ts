@@ -138,7 +138,7 @@ export function openSocketRoom(
   let whenEmpty: (() => void) | undefined;
   let stopChecks = () => {};
 
-  /** Whether an identity has too many. Sockets that had notice don't count, or nobody could renew at the limit. */
+  /** Whether an identity has too many. Sockets that had notice don't count, or renewing at the limit would fail. */
   function isCrowded(state: SocketState): boolean {
     const { maxPerIdentity } = limits;
     const own = live.of(state.identity);

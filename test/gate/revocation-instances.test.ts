@@ -6,9 +6,11 @@ import { describeWith } from "../support/require.ts";
 import { openSocket, type TestSocket } from "../support/socket.ts";
 import { startUpstashBridge, type UpstashBridge } from "../support/upstash.ts";
 
-const USERS = 100;
+const USERS = 30;
 /** Of each user, half of them on either instance. */
-const SOCKETS_EACH = 10;
+const SOCKETS_EACH = 6;
+/** Between two cuts of all connections to Redis. */
+const CUT_MS = 150;
 /** A sign-out is due everywhere by then. */
 const DUE_MS = 1_000;
 
@@ -17,7 +19,7 @@ interface Person {
   readonly sockets: readonly TestSocket[];
 }
 
-/** Two processes on one Redis, and everybody's sockets. */
+/** Two processes on one Redis, and the sockets of all users. */
 function contract(
   connect: (
     redis: TestRedis,
@@ -58,15 +60,14 @@ function contract(
 
   const instanceAt = (at: number) => instances[at % 2] as TestInstance;
 
-  /** What comes of asking until Redis is there. */
+  /** The first answer that isn't 503, and when its request was sent. */
   async function persist(
-    ask: () => Promise<Response>,
-  ): Promise<{ answer: Response; askedAtMs: number }> {
+    send: () => Promise<Response>,
+  ): Promise<{ answer: Response; sentAtMs: number }> {
     for (;;) {
-      const askedAtMs = performance.now();
-      const answer = await ask();
-      if (answer.status !== 503) return { answer, askedAtMs };
-      await Bun.sleep(10);
+      const sentAtMs = performance.now();
+      const answer = await send();
+      if (answer.status !== 503) return { answer, sentAtMs };
     }
   }
 
@@ -84,11 +85,11 @@ function contract(
     return socket;
   }
 
-  /** Signs a person out at one instance; fails unless everything of it is gone everywhere in time, and nothing else. */
+  /** Signs a person out at one instance; fails unless all that belongs to the session ends everywhere in time. */
   async function expectSignOut(at: number, person: Person): Promise<void> {
     gone.add(person);
     const unused = [await ticketAt(0, person.token), await ticketAt(1, person.token)];
-    const { answer, askedAtMs } = await persist(() =>
+    const { answer, sentAtMs } = await persist(() =>
       fetch(`${instanceAt(at).origin}/api/auth/sign-out`, {
         method: "POST",
         headers: { Authorization: `Bearer ${person.token}` },
@@ -98,7 +99,7 @@ function contract(
     const ends = await Promise.all(
       person.sockets.map(async ({ closed }) => {
         const { code } = await closed;
-        return { code, afterMs: performance.now() - askedAtMs };
+        return { code, afterMs: performance.now() - sentAtMs };
       }),
     );
     expect(new Set(ends.map(({ code }) => code))).toEqual(new Set([4500]));
@@ -127,14 +128,14 @@ function contract(
     }
   }
 
-  test("of 1,000 sockets of 100 users those of the one who signs out end, on both instances", async () => {
+  test("ends the sockets of that session on both instances, and of no other user", async () => {
     expectOnlyGone();
     await expectSignOut(0, persons[0] as Person);
     await expectSignOut(1, persons[1] as Person);
     expectOnlyGone();
   }, 20_000);
 
-  test("so they do while every connection to Redis is cut every 300 ms", async () => {
+  test("does so while every connection to Redis is cut again and again", async () => {
     let nextCut = Promise.withResolvers<void>();
     let cuts = 0;
     const cutting = setInterval(async () => {
@@ -142,27 +143,27 @@ function contract(
       const { resolve } = nextCut;
       nextCut = Promise.withResolvers();
       resolve();
-    }, 300);
+    }, CUT_MS);
     try {
-      for (const at of [2, 3, 4, 5, 6, 7, 8, 9]) {
-        // Right after one: nobody has come back yet.
+      for (const at of [2, 3, 4, 5]) {
+        // Right after one, before connections are made again.
         await nextCut.promise;
         await expectSignOut(at, persons[at] as Person);
       }
     } finally {
       clearInterval(cutting);
     }
-    expect(cuts).toBeGreaterThan(8);
+    expect(cuts).toBeGreaterThan(4);
     expectOnlyGone();
   }, 30_000);
 
-  test("20 at once, at both instances", async () => {
-    const others = persons.filter((person) => !gone.has(person)).slice(0, 20);
+  test("does so for 15 users at once, at both instances", async () => {
+    const others = persons.filter((person) => !gone.has(person)).slice(0, 15);
     await Promise.all(others.map((person, at) => expectSignOut(at, person)));
     expectOnlyGone();
   }, 20_000);
 
-  test("and whoever is left is served", async () => {
+  test("leaves all other sockets working", async () => {
     for (const person of persons.filter((one) => !gone.has(one)).slice(0, 5)) {
       for (const socket of person.sockets) {
         socket.send({ type: "?" });
@@ -172,11 +173,11 @@ function contract(
   });
 }
 
-describeWith("redis-server")("signing out over two processes on one Redis", () => {
+describeWith("redis-server")("a sign-out over two processes on one Redis", () => {
   contract(async ({ url }) => ({ environment: { REDIS_URL: url } }));
 });
 
-describeWith("redis-server")("signing out over two processes and Upstash's REST API", () => {
+describeWith("redis-server")("a sign-out over two processes and Upstash's REST API", () => {
   contract(async ({ url }) => {
     const bridge = await startUpstashBridge(url);
     return {

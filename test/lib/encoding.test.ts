@@ -60,6 +60,29 @@ describe("base64url", () => {
     expect(["", "A", "AA", "AAA", "AAAA"].map(canonical)).toEqual([0, 4, 16, 64, 0]);
   });
 
+  test("is the same where the runtime has no base64 of its own", () => {
+    fc.assert(
+      fc.property(fc.uint8Array({ maxLength: 200 }), (bytes) => {
+        const encoded = Buffer.from(bytes).toString("base64url");
+        expect(toBase64url(Object.assign(bytes.slice(), { toBase64: undefined }))).toBe(encoded);
+      }),
+    );
+    const own = Object.getOwnPropertyDescriptor(Uint8Array, "fromBase64") as PropertyDescriptor;
+    Reflect.deleteProperty(Uint8Array, "fromBase64");
+    try {
+      expect(Uint8Array.fromBase64).toBeUndefined();
+      fc.assert(
+        fc.property(fc.uint8Array({ maxLength: 200 }), (bytes) => {
+          const encoded = Buffer.from(bytes).toString("base64url");
+          expect(fromBase64url(encoded)).toEqual(new Uint8Array(bytes));
+        }),
+      );
+      expect(fromBase64url("Zh")).toBeUndefined();
+    } finally {
+      Object.defineProperty(Uint8Array, "fromBase64", own);
+    }
+  });
+
   test.each([
     ["padding", "Zg=="],
     ["half of the padding", "Zg="],

@@ -1,4 +1,4 @@
-import { describe, expect, test } from "bun:test";
+import { describe, expect, spyOn, test } from "bun:test";
 import fc from "fast-check";
 import { createRateLimit } from "../../src/lib/limit.ts";
 import { fakeClock } from "../support/clock.ts";
@@ -33,7 +33,7 @@ describe("createRateLimit", () => {
     expect([limit.waitMs("a") > 0, limit.waitMs("b")]).toEqual([true, 0]);
   });
 
-  test("asking costs nothing", () => {
+  test("looking costs nothing", () => {
     const { limit } = limitOf(1);
     for (let time = 0; time < 100; time++) expect(limit.waitMs("a")).toBe(0);
     expect(limit.size).toBe(0);
@@ -45,7 +45,7 @@ describe("createRateLimit", () => {
     expect([limit.waitMs("a"), limit.size]).toEqual([0, 0]);
   });
 
-  test("the wall clock has no say", () => {
+  test("doesn't depend on the wall clock", () => {
     const { clock, limit } = limitOf(1);
     limit.count("a");
     clock.jumpWall(3_600_000);
@@ -54,23 +54,54 @@ describe("createRateLimit", () => {
     expect(limit.waitMs("a")).toBe(60_000);
   });
 
-  test("forgets keys whose share is whole again", () => {
+  test("forgets keys whose share is whole again, two windows later at most", () => {
     const { clock, limit } = limitOf(1);
     for (let key = 0; key < 1_000; key++) limit.count(String(key));
     expect(limit.size).toBe(1_000);
-    clock.advance(60_000);
-    limit.count("last");
-    expect(limit.size).toBe(1);
+    clock.advance(120_000);
+    expect(limit.size).toBe(0);
+    for (let window = 0; window < 10; window++) {
+      for (let key = 0; key < 100; key++) limit.count(`${window} ${key}`);
+      expect(limit.size).toBeLessThanOrEqual(200);
+      clock.advance(60_000);
+    }
   });
 
-  test("never remembers more than 100,000 keys, and forgets the quietest first", () => {
+  test("never remembers more than 100,000 keys, and forgets those first that were quiet for longest", () => {
     const { limit } = limitOf(1);
-    for (let key = 0; key < 99_999; key++) limit.count(String(key));
-    limit.count("0");
-    for (const key of ["new", "newer"]) limit.count(key);
-    expect(limit.size).toBe(100_000);
-    expect(limit.waitMs("1")).toBe(0);
-    for (const key of ["0", "2", "new", "newer"]) expect(limit.waitMs(key)).toBeGreaterThan(0);
+    for (let key = 0; key < 250_000; key++) {
+      limit.count(String(key));
+      if (key % 40_000 === 0) limit.count("busy");
+      if (key % 10_000 === 0) {
+        expect(limit.size).toBeLessThanOrEqual(100_000);
+        expect(limit.waitMs("busy")).toBeGreaterThan(0);
+      }
+    }
+    let remembered = 0;
+    for (let key = 200_000; key < 250_000; key++) {
+      if (limit.waitMs(String(key)) > 0) remembered++;
+    }
+    expect(remembered).toBe(50_000);
+    expect(limit.waitMs("0")).toBe(0);
+    expect(limit.size).toBeGreaterThanOrEqual(50_000);
+  });
+
+  test("walks through no keys and deletes none, so that an act costs the same however many there are", () => {
+    const { clock } = limitOf(1);
+    const limit = createRateLimit<string>({ allowed: 2, windowMs: 60_000, clock, maxKeys: 100 });
+    const walks = (["delete", "entries", "forEach", "keys", "values"] as const).map((method) =>
+      spyOn(Map.prototype, method),
+    );
+    const iterator = spyOn(Map.prototype, Symbol.iterator as never);
+    for (let key = 0; key < 10_000; key++) {
+      limit.take(String(key));
+      limit.count(String(key % 7));
+      if (key % 500 === 0) clock.advance(30_000);
+    }
+    const calls = [...walks, iterator].map((spy) => spy.mock.calls.length);
+    for (const spy of [...walks, iterator]) spy.mockRestore();
+    expect(calls).toEqual([0, 0, 0, 0, 0, 0]);
+    expect(limit.size).toBeLessThanOrEqual(100);
   });
 
   test("is a bucket of so many drops that fills evenly", () => {
@@ -102,6 +133,89 @@ describe("createRateLimit", () => {
       ),
     );
   });
+
+  const anyLimit = fc.record({
+    allowed: fc.constantFrom(1, 2, 3, 7, 10, 60, 120),
+    windowMs: fc.constantFrom(1_000, 60_000),
+  });
+  const anyAct = fc.record({
+    key: fc.constantFrom("a", "b", "c"),
+    times: fc.integer({ min: 1, max: 200 }),
+    cost: fc.integer({ min: 1, max: 5 }),
+    /** Part of the window that passes after it. */
+    after: fc.oneof(fc.constant(0), fc.double({ min: 0, max: 3, noNaN: true })),
+  });
+
+  test("after any number of acts at any spacing the wait is one interval at most, and then over", () => {
+    fc.assert(
+      fc.property(anyLimit, fc.array(anyAct, { maxLength: 50 }), ({ allowed, windowMs }, acts) => {
+        const clock = fakeClock();
+        const limit = createRateLimit<string>({ allowed, windowMs, clock });
+        for (const { key, times, cost, after } of acts) {
+          for (let time = 0; time < times; time++) limit.count(key, cost);
+          const waitMs = limit.waitMs(key);
+          expect(waitMs).toBeGreaterThanOrEqual(0);
+          expect(waitMs).toBeLessThanOrEqual(windowMs / allowed + 1e-3);
+          clock.advance(waitMs);
+          expect(limit.waitMs(key)).toBe(0);
+          clock.advance(after * windowMs);
+        }
+      }),
+    );
+  });
+
+  test("refused attempts don't prolong the wait", () => {
+    fc.assert(
+      fc.property(anyLimit, fc.array(anyAct, { maxLength: 50 }), ({ allowed, windowMs }, acts) => {
+        const clock = fakeClock();
+        const patient = createRateLimit<string>({ allowed, windowMs, clock });
+        const eager = createRateLimit<string>({ allowed, windowMs, clock });
+        for (const { key, times, cost, after } of acts) {
+          expect(eager.take(key, cost)).toBe(patient.take(key, cost));
+          const waitMs = patient.waitMs(key);
+          for (let time = 0; waitMs > 0 && time < times % 5; time++) {
+            expect(eager.take(key, cost)).toBe(waitMs);
+          }
+          clock.advance((after * windowMs) / allowed);
+        }
+      }),
+    );
+  });
+
+  test("nothing is forgotten that still makes its key wait", () => {
+    fc.assert(
+      fc.property(anyLimit, fc.array(anyAct, { maxLength: 50 }), ({ allowed, windowMs }, acts) => {
+        const clock = fakeClock();
+        const limit = createRateLimit<string>({ allowed, windowMs, clock });
+        /** Per key: when its share is whole again. Never forgotten. */
+        const wholeAtMs = new Map<string, number>();
+        for (const { key, times, cost, after } of acts) {
+          const nowMs = clock.monotonicMs();
+          for (let time = 0; time < times; time++) {
+            limit.count(key, cost);
+            const nextMs = Math.max(wholeAtMs.get(key) ?? 0, nowMs) + (cost * windowMs) / allowed;
+            wholeAtMs.set(key, Math.min(nextMs, nowMs + windowMs));
+          }
+          clock.advance(after * windowMs);
+          for (const [one, wholeMs] of wholeAtMs) {
+            const leftMs = wholeMs - clock.monotonicMs() + windowMs / allowed - windowMs;
+            const isOver = leftMs <= 1e-6;
+            if (isOver) expect(limit.waitMs(one)).toBe(0);
+            else expect(limit.waitMs(one)).toBeCloseTo(leftMs, 3);
+          }
+        }
+      }),
+    );
+  });
+
+  test("an act may cost more than is left, and then the next one waits", () => {
+    const { clock, limit } = limitOf(10);
+    expect(limit.take("a", 9)).toBe(0);
+    expect(limit.take("a", 1_000)).toBe(0);
+    expect(limit.take("a")).toBe(6_000);
+    clock.advance(6_000);
+    expect(limit.take("a")).toBe(0);
+  });
 });
 
 describe("tickets per minute", () => {
@@ -121,7 +235,7 @@ describe("tickets per minute", () => {
     expect((await server.mint(token)).status).toBe(429);
   });
 
-  test("one user's limit is nobody else's", async () => {
+  test("one user's limit is no other's", async () => {
     await using server = startServer({ ticketsPerMinute: 1 });
     const [alice, bob] = [await server.token("alice"), await server.token("bob")];
     expect((await server.mint(alice)).status).toBe(200);
@@ -136,7 +250,7 @@ describe("tickets per minute", () => {
     expect((await server.mint(other)).status).toBe(429);
   });
 
-  test("a token that doesn't verify uses up nobody's share", async () => {
+  test("a token that doesn't verify uses up no share", async () => {
     await using server = startServer({ ticketsPerMinute: 1 });
     const expired = await server.token("alice", { ttlMs: -60_000 });
     expect((await server.mint(expired)).status).toBe(401);

@@ -342,7 +342,7 @@ describeWith("chromium")("in Chromium", () => {
     await user.getByRole("dialog").waitFor();
     await user.keyboard.press("Tab");
     await user.keyboard.press("Enter");
-    await user.getByText("Nobody has written yet").waitFor();
+    await user.getByText("No messages yet").waitFor();
     expectQuiet();
   });
 

@@ -1,9 +1,16 @@
 import { describe, expect, test } from "bun:test";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { sqliteChatHistory } from "../../src/chat/sqlite.ts";
 import { createGate } from "../../src/gate/gate.ts";
 import { memoryTicketStore } from "../../src/gate/memory.ts";
 import { serve } from "../../src/sockets/serve.ts";
-import { fakeClock, settle } from "../support/clock.ts";
+import { fakeClock, settle, underClock } from "../support/clock.ts";
+import { openRawSocket } from "../support/frame.ts";
 import { startServer, TOKEN_SECRET } from "../support/server.ts";
+import { openSocket } from "../support/socket.ts";
+import { keptIn, writeOn } from "../support/writing.ts";
 
 test("a user and a visitor write to each other", async () => {
   await using server = startServer();
@@ -154,4 +161,55 @@ describe("a stop", () => {
     expect([server.clock.timers, server.clock.delays]).toEqual([0, 0]);
     await using _next = startServer({ port: server.port });
   });
+
+  test("spreads its goodbyes to 200 sockets, loses no acknowledged message, and waits for no silent peer", async () => {
+    const directory = await mkdtemp(join(tmpdir(), "ws-ticket-stop-"));
+    const path = join(directory, "chat.sqlite");
+    const clock = fakeClock();
+    const server = startServer({
+      clock,
+      history: sqliteChatHistory({ path, clock }),
+      limits: { maxPerIdentity: 0, messagesPerSecond: 0 },
+    });
+    const url = `${server.origin.replace("http", "ws")}/ws/chat`;
+    const open = async (user: string) => {
+      const socket = openSocket(`${url}?ticket=${await server.ticket(user)}`);
+      await socket.opened;
+      return socket;
+    };
+    const listening = await Promise.all(Array.from({ length: 170 }, () => open("alice")));
+    const silent = await Promise.all(
+      Array.from({ length: 10 }, async () =>
+        openRawSocket(server.origin, `/ws/chat?ticket=${await server.ticket("alice")}`),
+      ),
+    );
+    for (const socket of silent) socket.stopReading();
+    const writers = await Promise.all(Array.from({ length: 20 }, () => server.openVisitor()));
+    const kept: string[] = [];
+    const writing = writers.map((socket) =>
+      writeOn(socket, { type: "ANON_TO_USER", to: "bob" }, kept),
+    );
+    while (kept.length < 100) await settle(1);
+
+    const startedAtMs = clock.nowMs();
+    await underClock(clock, server.server.stop({ spreadMs: 3_000 }));
+    expect(clock.nowMs() - startedAtMs).toBeLessThan(8_000);
+    const ends = await Promise.all([...listening, ...writers].map(({ closed }) => closed));
+    expect(new Set(ends.map(({ code }) => code))).toEqual(new Set([1012]));
+    const times = server.logLines
+      .map((line) => JSON.parse(line))
+      .filter(({ event }) => event === "socket_ended")
+      .map(({ time }) => Date.parse(time) - startedAtMs);
+    expect(times).toHaveLength(200);
+    // Evenly, give or take the steps in which time passes here.
+    for (const [at, afterMs] of times.entries()) {
+      expect(Math.abs(afterMs - 15 * at)).toBeLessThanOrEqual(120);
+    }
+    await Promise.all(writing);
+    const stored = keptIn(path);
+    expect(kept.filter((ref) => !stored.has(ref))).toEqual([]);
+    await server.gate.close();
+    for (const socket of silent) socket.reset();
+    await rm(directory, { recursive: true, force: true });
+  }, 20_000);
 });

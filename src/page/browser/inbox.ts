@@ -9,7 +9,7 @@ import { showState } from "./state.ts";
 import { createThread, type Thread } from "./thread.ts";
 import { describeFailure, visitorName, whenOf } from "./words.ts";
 
-/** The list is asked for again so long after it failed, in milliseconds. */
+/** Interval between attempts to load the list after a failure, in milliseconds. */
 const LIST_RETRY_MS = 3_000;
 
 type Summary = ChatPage["chats"][number];
@@ -42,7 +42,7 @@ function showSignIn(problem: string): void {
   credential.focus();
 }
 
-/** Asks the demo for a token each time: they die with the server, the name doesn't. */
+/** Gets a new demo token each time: tokens end with the server, the name doesn't. */
 function demoToken(name: string): () => Promise<string> {
   return async () => {
     const response = await fetch("/api/demo/token", {
@@ -102,7 +102,7 @@ function openInbox(client: ChatClient, user: string | undefined): void {
   const stopShowingState = showState(client);
   let chats: readonly Summary[] = [];
   let open: { readonly peer: string; readonly thread: Thread; update(): void } | undefined;
-  /** One request at a time; what happens meanwhile asks for another one. */
+  /** One request at a time; a change in the meantime causes another one. */
   let isLoading = false;
   let isStale = false;
   let isOver = false;
@@ -270,7 +270,7 @@ function openInbox(client: ChatClient, user: string | undefined): void {
   byId("sign-out").onclick = async () => {
     const problem = await client.signOut().then(
       () => "",
-      () => "Signed out here only: the server couldn’t be told.",
+      () => "Signed out here only. The server couldn’t be reached.",
     );
     end(problem);
   };
@@ -288,7 +288,7 @@ function unseen(text: string): HTMLElement {
   return element("span", { class: "unseen" }, text);
 }
 
-/** A mark by which chats are told apart at a glance. */
+/** A mark that distinguishes chats at a glance. */
 function avatar(id: string, name: string): HTMLElement {
   const hue = [...id].reduce((sum, char) => sum + char.charCodeAt(0), 0) % 6;
   const [letter = "?"] = name;

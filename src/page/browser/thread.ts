@@ -31,7 +31,7 @@ export function createThread(options: {
   conversation: Conversation;
   /** What the other one is called now. */
   otherName(): string;
-  /** What stands there while nobody has written. */
+  /** Shown while there are no messages. */
   invitation: string;
   /** Whether the writer may choose a nickname. */
   hasNickname: boolean;
@@ -158,7 +158,7 @@ export function createThread(options: {
     }
   }
 
-  /** Somebody who comes back is called what they called themselves last. */
+  /** Remembered, so that a returning visitor keeps the same name. */
   function recallNickname(messages: readonly ConversationMessage[]): void {
     if (!hasNickname || nickname.value !== "" || nickname.dataset.touched) return;
     nickname.value =
