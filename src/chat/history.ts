@@ -33,7 +33,7 @@ export type Appended =
       readonly ok: true;
       readonly id: string;
       readonly atMs: number;
-      /** A visitor wrote it, and the user has never answered. */
+      /** It was stored now, a visitor wrote it, and the user has never answered. */
       readonly isUnanswered: boolean;
     }
   | { readonly ok: false; readonly error: AppendError };
@@ -52,7 +52,14 @@ export type ChatEvent =
       /** Another process has stored it. */
       readonly isForeign?: boolean;
     }
-  | { readonly kind: "read"; readonly chat: Chat; readonly by: Side; readonly upTo: string };
+  | {
+      readonly kind: "read";
+      readonly chat: Chat;
+      readonly by: Side;
+      readonly upTo: string;
+      /** Another process has stored it. */
+      readonly isForeign?: boolean;
+    };
 
 /** How much is kept. Oldest messages go first. */
 export interface Retention {
@@ -67,7 +74,7 @@ export const DEFAULT_RETENTION: Retention = { maxMessages: 10_000, maxAgeMs: 90 
 export const REF_TTL_MS = 48 * 3_600_000;
 /** Users who have never answered a visitor, at most, whether they exist or not; nobody can find out which. */
 export const MAX_UNANSWERED = 10;
-/** Messages in a chat that the user has never answered, at most. */
+/** Messages of a visitor to a user who has never answered, at most, deleted ones included. */
 export const MAX_UNANSWERED_MESSAGES = 20;
 /** Visitors that a user may have blocked at once. */
 export const MAX_BLOCKS = 10_000;
@@ -78,7 +85,7 @@ const MAX_PREVIEW_LENGTH = 200;
 /** A sender's later messages fail for this long after one has failed, in milliseconds, so that none overtakes it. */
 export const FAILING_MS = 1_000;
 
-/** How long an unanswered chat counts, in milliseconds: as long as a visitor is remembered. */
+/** How long a user who hasn't answered counts, in milliseconds: as long as a visitor is remembered. */
 export const UNANSWERED_TTL_MS = 30 * 86_400_000;
 
 /**
@@ -91,8 +98,9 @@ export interface ChatHistory {
   start(deliver: (event: ChatEvent) => void): void;
   /**
    * Stores a message. `not_found` for a user who writes first: only visitors start chats; `blocked`;
-   * `too_many_recipients` for a visitor with `MAX_UNANSWERED` chats that were never answered;
-   * `too_many_messages` when this chat has `MAX_UNANSWERED_MESSAGES`.
+   * `too_many_recipients` for a visitor who has written to `MAX_UNANSWERED` users who never answered, and
+   * `too_many_messages` for one who has written `MAX_UNANSWERED_MESSAGES` to this one. Both within
+   * `UNANSWERED_TTL_MS` of the first.
    */
   append(draft: Draft): Promise<Appended>;
   /** Marks a chat as read up to its newest message, and returns that id; `undefined` where there is no such chat. */

@@ -7,7 +7,7 @@ import { CLOSE } from "../wire/close.ts";
 import { FRAME_ERRORS, MAX_PAGE, type ServerFrame } from "../wire/frames.ts";
 import { type CheckedFrame, type FrameError, readFrame } from "./frame.ts";
 import type { ChatEvent, ChatHistory } from "./history.ts";
-import type { ChatLimits } from "./limits.ts";
+import { type ChatLimits, costOf } from "./limits.ts";
 
 /** Bad frames in a row after which a socket is closed. */
 const MAX_BAD_FRAMES = 10;
@@ -35,7 +35,7 @@ export function createHub(
   ): Promise<void> {
     const { chat, content, nickname, ref } = frame;
     const from = identity.kind;
-    if (limits.characters[from].take(identityKey(identity), content.length) > 0) {
+    if (limits.writing[from].take(identityKey(identity), costOf(content)) > 0) {
       return respond(socket, errorFrame({ error: "too_many_messages", ...refOf(frame) }));
     }
     const { limitKey } = stateOf(socket);
@@ -72,11 +72,15 @@ export function createHub(
     responses.clear();
   }
 
-  /** What somebody wrote through another process counts here, too. */
-  function countForeign({ message }: Extract<ChatEvent, { kind: "message" }>): void {
-    const kind = message.type === "ANON_TO_USER" ? "visitor" : "user";
-    const key = identityKey({ kind, id: message.from });
-    limits.characters[kind].count(key, message.content.length);
+  /** What somebody did through another process counts here, too. */
+  function countForeign(event: ChatEvent): void {
+    if (event.kind === "read") {
+      const { by, chat } = event;
+      return limits.marks.count(identityKey({ kind: by, id: chat[by] }));
+    }
+    const { type, from, content } = event.message;
+    const kind = type === "ANON_TO_USER" ? "visitor" : "user";
+    limits.writing[kind].count(identityKey({ kind, id: from }), costOf(content));
   }
 
   async function markRead(socket: Socket, { kind, id }: Identity, mark: Mark): Promise<void> {
@@ -99,7 +103,7 @@ export function createHub(
   return {
     start(publish) {
       history.start((event) => {
-        if (event.kind === "message" && event.isForeign) countForeign(event);
+        if (event.isForeign) countForeign(event);
         // The sender gets its ACK before anybody gets the message.
         sendResponses();
         const text = frameOf(event);

@@ -1,7 +1,7 @@
 import { createBatcher } from "../lib/batch.ts";
 import type { Clock } from "../lib/clock.ts";
 import { DEPENDENCY_DEADLINE_MS } from "../lib/deadline.ts";
-import { type Feed, FEED_EPOCH, FEED_STREAM } from "../redis/feed.ts";
+import { type Feed, FEED_STATE, FEED_STREAM } from "../redis/feed.ts";
 import { createMemoryGuard } from "../redis/memory.ts";
 import { createScriptRunner } from "../redis/script.ts";
 import type { RedisTransport } from "../redis/transport.ts";
@@ -56,7 +56,7 @@ export function redisChatHistory(options: {
       if (await memory.isNearlyFull()) throw new Error("Redis is nearly full");
       const outcomes = (await run(
         APPEND,
-        [SEQUENCE, FEED_STREAM, FEED_EPOCH, ...drafts.flatMap(keysOf)],
+        [SEQUENCE, FEED_STREAM, FEED_STATE, ...drafts.flatMap(keysOf)],
         [REF_TTL_MS, maxMessages, maxAgeMs, origin, ...drafts.flatMap(argumentsOf)],
       )) as string[];
       feed.wake();
@@ -75,15 +75,16 @@ export function redisChatHistory(options: {
 
   return {
     start(deliver) {
-      feed.on("messages", ({ frames = "", origin: by }) => {
+      feed.on("messages", ({ frames = "", origin: from }) => {
+        const isForeign = from !== origin;
         for (const frame of frames.split("\n")) {
           const message: Message = JSON.parse(frame);
-          const isForeign = by !== origin;
           deliver({ kind: "message", chat: chatOf(message), message, frame, isForeign });
         }
       });
-      feed.on("read", ({ user = "", visitor = "", by, upTo = "" }) => {
-        deliver({ kind: "read", chat: { user, visitor }, by: by as Side, upTo });
+      feed.on("read", ({ user = "", visitor = "", by, upTo = "", origin: from }) => {
+        const isForeign = from !== origin;
+        deliver({ kind: "read", chat: { user, visitor }, by: by as Side, upTo, isForeign });
       });
     },
     append: (draft) => appends.add(transport.isOrdered ? draft : withRef(draft)),
@@ -91,8 +92,8 @@ export function redisChatHistory(options: {
       const { user, visitor } = chat;
       const upTo = await run(
         MARK_READ,
-        [messagesKey(chat), chatKey(chat), FEED_STREAM, FEED_EPOCH],
-        [by, user, visitor],
+        [messagesKey(chat), chatKey(chat), FEED_STREAM, FEED_STATE],
+        [by, user, visitor, origin],
       );
       feed.wake();
       return typeof upTo === "string" ? upTo : undefined;
@@ -160,7 +161,7 @@ function keysOf({ chat, from, ref }: Draft): string[] {
     ...[messagesKey(chat), chatKey(chat)],
     `${PREFIX}ref:${visitor}:${from}:${JSON.stringify([user, ref])}`,
     ...[indexKey("user", user), indexKey("visitor", visitor), blockedKey(user)],
-    `${PREFIX}unanswered:${visitor}`,
+    ...[`${PREFIX}unanswered:${visitor}`, `${PREFIX}waiting:${visitor}`],
   ];
 }
 

@@ -42,7 +42,9 @@ export function createSweeper(db: Database, { maxAgeMs }: { maxAgeMs: number }):
 
   function sweepMessages(nowMs: number): boolean {
     if (maxAgeMs === 0) return true;
-    const old = oldest.all().filter(({ at_ms }) => at_ms < nowMs - maxAgeMs);
+    const found = oldest.all();
+    const firstRecent = found.findIndex(({ at_ms }) => at_ms >= nowMs - maxAgeMs);
+    const old = firstRecent < 0 ? found : found.slice(0, firstRecent);
     const last = old.at(-1);
     if (!last) return true;
     deleteUpTo.run(last.id);

@@ -12,50 +12,50 @@ export const PREFIX = "ws-ticket:chat:";
 
 /** How often a chat's expiry is prolonged and its old messages are deleted, in milliseconds. */
 const TOUCH_MS = 3_600_000;
-/** Messages that one script deletes at most because of their age. */
-const MAX_DROPPED = 1_000;
+/** Messages that one script deletes because of their age, about; the next one continues. */
+const MAX_DROPPED = 20_000;
 
 /**
- * Deletes a chat's messages that are too old, and at most some of them: the next script continues. Ids rise
- * with time, so the first recent one ends the search.
+ * Deletes a chat's messages that are too old. Ids rise with time, so that the first recent one is found by halving,
+ * however many there are.
  */
 const DROP_OLD = `
   local dropped = 0
   local function dropOld(messages, oldest)
-    while dropped < ${MAX_DROPPED} do
-      local old = {}
-      for _, entry in ipairs(redis.call('XRANGE', messages, '-', '+', 'COUNT', 100)) do
-        if tonumber(entry[2][2]) >= tonumber(oldest) then break end
-        old[#old + 1] = entry[1]
+    local function isOld(entry) return tonumber(entry[2][2]) < tonumber(oldest) end
+    local first = redis.call('XRANGE', messages, '-', '+', 'COUNT', 1)[1]
+    if not first or not isOld(first) or dropped >= ${MAX_DROPPED} then return end
+    local last = redis.call('XREVRANGE', messages, '+', '-', 'COUNT', 1)[1]
+    local low = tonumber(first[1]:match('^%d+'))
+    local high = tonumber(last[1]:match('^%d+')) + 1
+    while low < high do
+      local middle = math.floor((low + high) / 2)
+      local entry = redis.call('XRANGE', messages, string.format('%.0f', middle), '+', 'COUNT', 1)[1]
+      if entry and isOld(entry) then
+        low = tonumber(entry[1]:match('^%d+')) + 1
+      else
+        high = middle
       end
-      if #old == 0 then return end
-      redis.call('XDEL', messages, unpack(old))
-      dropped = dropped + #old
     end
+    dropped = dropped + redis.call('XTRIM', messages, 'MINID', string.format('%.0f', low))
   end
 `;
 
 /**
- * Stores messages, one after the other: one step, so that no failure leaves half of one. Seven keys and seven
+ * Stores messages, one after the other: one step, so that no failure leaves half of one. Eight keys and eight
  * arguments for each, after those that all share.
  */
 export const APPEND = `
   ${ADD_TO_FEED}
   ${DROP_OLD}
-  local sequence, feed, epoch = unpack(KEYS, 1, 3)
+  local sequence, feed, feedState = unpack(KEYS, 1, 3)
   local refTtl, maxMessages, maxAge, origin = unpack(ARGV, 1, 4)
   local call = redis.call
   local frames = {}
 
-  local function hasTooManyUnanswered(unanswered, user, at)
-    call('ZREMRANGEBYSCORE', unanswered, '-inf', at - ${UNANSWERED_TTL_MS})
-    local others = call('ZCARD', unanswered) - (call('ZSCORE', unanswered, user) and 1 or 0)
-    return others >= ${MAX_UNANSWERED}
-  end
-
   -- Ids of messages that turn out to be known or refused are left out. After data was lost, ids must not be
   -- used again, so they never fall behind the time.
-  local count = (#KEYS - 3) / 7
+  local count = (#KEYS - 3) / 8
   local time = call('TIME')
   local floor = time[1] * 100000 + math.floor(time[2] / 10)
   local lastId = call('INCRBY', sequence, count)
@@ -66,27 +66,29 @@ export const APPEND = `
   local firstId = lastId - count + 1
 
   local function append(n)
-    local messages, chat, ref, ofUser, ofVisitor, blocked, unanswered = unpack(KEYS, 4 + n * 7, 10 + n * 7)
+    local messages, chat, ref, ofUser, ofVisitor, blocked, unanswered, waiting = unpack(KEYS, 4 + n * 8, 11 + n * 8)
     local side, user, visitor, nickname, at, hasRef, onlyAnswered, body = unpack(ARGV, 5 + n * 8, 12 + n * 8)
     local byVisitor = side == 'visitor'
-    local state = call('HMGET', chat, 'touched', 'blocked', 'answered', 'waiting')
-    local touched = state[1]
-    local isBlocked = touched and state[2] or tostring(call('SISMEMBER', blocked, visitor))
+    local state = call('HMGET', chat, 'touched', 'blocked', 'answered')
+    local touched, isBlocked, isAnswered = unpack(state, 1, 3)
+    if not touched then isBlocked = tostring(call('SISMEMBER', blocked, visitor)) end
+    local isWaiting = byVisitor and not isAnswered
+    local waitingSince = isWaiting and call('ZSCORE', unanswered, user)
+    if waitingSince and tonumber(waitingSince) <= at - ${UNANSWERED_TTL_MS} then waitingSince = false end
     local refused
-    if byVisitor then
-      if isBlocked == '1' then
-        refused = 'blocked'
-      elseif not state[3] then
-        if onlyAnswered == '1' or tonumber(state[4] or 0) >= ${MAX_UNANSWERED_MESSAGES} then
-          refused = 'too_many_messages'
-        elseif not touched and hasTooManyUnanswered(unanswered, user, at) then
-          refused = 'too_many_recipients'
-        end
-      end
-    elseif not touched then
+    if byVisitor and isBlocked == '1' then
+      refused = 'blocked'
+    elseif isWaiting and onlyAnswered == '1' then
+      refused = 'too_many_messages'
+    elseif waitingSince and tonumber(call('HGET', waiting, user) or 0) >= ${MAX_UNANSWERED_MESSAGES} then
+      refused = 'too_many_messages'
+    elseif isWaiting and not touched and not waitingSince then
+      call('ZREMRANGEBYSCORE', unanswered, '-inf', at - ${UNANSWERED_TTL_MS})
+      if call('ZCARD', unanswered) >= ${MAX_UNANSWERED} then refused = 'too_many_recipients' end
+    elseif not byVisitor and not touched then
       refused = 'not_found'
     end
-    local id = string.format('%d', firstId + n)
+    local id = string.format('%.0f', firstId + n)
     local kept = id .. ' ' .. at
     if hasRef == '1' then
       if refused then return call('GET', ref) or refused end
@@ -100,14 +102,18 @@ export const APPEND = `
       call('XADD', messages, 'MAXLEN', maxMessages, id .. '-0', 'at', at, 'body', body)
     end
     call('HINCRBY', chat, byVisitor and 'unread:user' or 'unread:visitor', 1)
-    if byVisitor and not touched then
+    if isWaiting and waitingSince then
+      call('HINCRBY', waiting, user, 1)
+    elseif isWaiting then
       call('ZADD', unanswered, at, user)
-      call('PEXPIRE', unanswered, unansweredTtl)
-    elseif not byVisitor and not state[3] then
+      call('HSET', waiting, user, 1)
+      call('PEXPIRE', unanswered, ${UNANSWERED_TTL_MS})
+      call('PEXPIRE', waiting, ${UNANSWERED_TTL_MS})
+    elseif not byVisitor and not isAnswered then
       call('HSET', chat, 'answered', 1)
       call('ZREM', unanswered, user)
+      call('HDEL', waiting, user)
     end
-    if byVisitor and not state[3] then call('HINCRBY', chat, 'waiting', 1) end
     if byVisitor and nickname ~= '' then call('HSET', chat, 'nickname', nickname) end
     call('ZADD', ofUser, id, visitor)
     call('ZADD', ofVisitor, id, user)
@@ -121,7 +127,7 @@ export const APPEND = `
       end
     end
     frames[#frames + 1] = '{"id":"' .. id .. '",' .. body
-    return byVisitor and not state[3] and kept .. ' unanswered' or kept
+    return isWaiting and kept .. ' unanswered' or kept
   end
 
   local outcomes = {}
@@ -129,7 +135,7 @@ export const APPEND = `
     outcomes[n + 1] = append(n)
   end
   if #frames > 0 then
-    addToFeed(feed, epoch, 'kind', 'messages', 'origin', origin, 'frames', table.concat(frames, '\\n'))
+    addToFeed(feed, feedState, 'kind', 'messages', 'origin', origin, 'frames', table.concat(frames, '\n'))
   end
   return outcomes
 `;
@@ -151,14 +157,15 @@ export const SET_BLOCKED = `
 
 export const MARK_READ = `
   ${ADD_TO_FEED}
-  local messages, chat, feed, epoch = unpack(KEYS)
-  local by, user, visitor = unpack(ARGV)
+  local messages, chat, feed, feedState = unpack(KEYS)
+  local by, user, visitor, origin = unpack(ARGV)
   local newest = redis.call('XREVRANGE', messages, '+', '-', 'COUNT', 1)[1]
   if not newest then return false end
   local last = newest[1]:match('^%d+')
   if redis.call('HGET', chat, 'read:' .. by) ~= last then
     redis.call('HSET', chat, 'read:' .. by, last, 'unread:' .. by, 0)
-    addToFeed(feed, epoch, 'kind', 'read', 'user', user, 'visitor', visitor, 'by', by, 'upTo', last)
+    addToFeed(feed, feedState, 'kind', 'read', 'origin', origin,
+      'user', user, 'visitor', visitor, 'by', by, 'upTo', last)
   end
   return last
 `;
@@ -171,18 +178,19 @@ export const LIST = `
   local chats = {}
   for _, partner in ipairs(redis.call('ZREVRANGEBYSCORE', index, before, '-inf', 'LIMIT', 0, limit)) do
     local name = side == 'user' and partner .. ':' .. own or own .. ':' .. partner
-    dropOld(prefix .. 'messages:' .. name, oldest)
-    local last = redis.call('XREVRANGE', prefix .. 'messages:' .. name, '+', '-', 'COUNT', 1)[1]
-    if last then
-      local unread = tonumber(redis.call('HGET', prefix .. 'chat:' .. name, 'unread:' .. side) or 0)
+    local messages, chat = prefix .. 'messages:' .. name, prefix .. 'chat:' .. name
+    dropOld(messages, oldest)
+    local last = redis.call('XREVRANGE', messages, '+', '-', 'COUNT', 1)[1]
+    if last and tonumber(last[2][2]) >= tonumber(oldest) then
+      local state = redis.call('HMGET', chat, 'unread:' .. side, 'nickname')
       table.insert(chats, {
         partner,
-        math.min(unread, redis.call('XLEN', prefix .. 'messages:' .. name)),
-        redis.call('HGET', prefix .. 'chat:' .. name, 'nickname') or '',
+        math.min(tonumber(state[1] or 0), redis.call('XLEN', messages)),
+        state[2] or '',
         side == 'user' and redis.call('SISMEMBER', blocked, partner) or 0,
         last
       })
-    else
+    elseif not last then
       redis.call('ZREM', index, partner)
     end
   end
@@ -206,7 +214,7 @@ export const PAGE = `
         isCut = 1
         break
       end
-      if tonumber(entry[2][2]) >= tonumber(oldest) then page[#page + 1] = entry end
+      page[#page + 1] = entry
     end
     first = '(' .. entries[#entries][1]
   end

@@ -90,10 +90,16 @@ export function sqliteChatHistory(options: {
   );
   const addChat = db.query("INSERT INTO chats (user, visitor) VALUES (?, ?)");
   const isBlocked = db.query("SELECT 1 FROM blocks WHERE user = ? AND visitor = ?");
-  const countUnanswered = db.query<{ count: number }, [string, string, number]>(
-    "SELECT count(*) AS count FROM unanswered WHERE visitor = ? AND user <> ? AND at_ms > ?",
+  const countRecipients = db.query<{ count: number }, [string, number]>(
+    "SELECT count(*) AS count FROM unanswered WHERE visitor = ? AND at_ms > ?",
   );
-  const addUnanswered = db.query("INSERT OR REPLACE INTO unanswered VALUES (?, ?, ?)");
+  const findUnanswered = db.query<{ messages: number }, [string, string, number]>(
+    "SELECT messages FROM unanswered WHERE visitor = ? AND user = ? AND at_ms > ?",
+  );
+  const addUnanswered = db.query("INSERT OR REPLACE INTO unanswered VALUES (?, ?, ?, 1)");
+  const countUnanswered = db.query(
+    "UPDATE unanswered SET messages = messages + 1 WHERE visitor = ? AND user = ?",
+  );
   const removeUnanswered = db.query("DELETE FROM unanswered WHERE visitor = ? AND user = ?");
   const addMessage = db.query("INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?)");
   const updateChat = db.query(
@@ -218,13 +224,13 @@ export function sqliteChatHistory(options: {
     const recipient = byVisitor ? chat.user : chat.visitor;
     const earlier = (): Appended | undefined => {
       const found = ref === undefined ? null : findRef.get(sender, recipient, ref);
-      const isUnanswered = false;
-      return found
-        ? { ok: true, id: String(found.id), atMs: found.at_ms, isUnanswered }
-        : undefined;
+      if (!found) return undefined;
+      return { ok: true, id: String(found.id), atMs: found.at_ms, isUnanswered: false };
     };
     let row = chatRow(chat);
-    const error = byVisitor ? refusal(draft, row) : row ? undefined : "not_found";
+    const isUnanswered = byVisitor && !row?.answered;
+    const written = isUnanswered ? writtenTo(draft) : 0;
+    const error = byVisitor ? refusal(draft, row, written) : row ? undefined : "not_found";
     if (error) return earlier() ?? { ok: false, error };
     const id = lastId + 1;
     if (ref !== undefined && addRef.run(sender, recipient, ref, id, atMs).changes === 0) {
@@ -232,9 +238,10 @@ export function sqliteChatHistory(options: {
     }
     if (!row) {
       addChat.run(chat.user, chat.visitor);
-      addUnanswered.run(chat.visitor, chat.user, atMs);
       row = chatRow(chat) as ChatRow;
     }
+    if (isUnanswered && written > 0) countUnanswered.run(chat.visitor, chat.user);
+    else if (isUnanswered) addUnanswered.run(chat.visitor, chat.user, atMs);
     lastId = id;
     addMessage.run(id, row.key, from, content, nickname ?? null, atMs);
     row.last_id = id;
@@ -251,20 +258,26 @@ export function sqliteChatHistory(options: {
     changed.add(row);
     const message = toMessage(chat, { id: String(id), from, content, nickname, atMs });
     events.push({ kind: "message", chat, message });
-    return { ok: true, id: String(id), atMs, isUnanswered: !row.answered };
+    return { ok: true, id: String(id), atMs, isUnanswered };
+  }
+
+  /** How much a visitor has written to a user who hasn't answered, in messages. */
+  function writtenTo({ chat: { user, visitor }, atMs }: Draft): number {
+    return findUnanswered.get(visitor, user, atMs - UNANSWERED_TTL_MS)?.messages ?? 0;
   }
 
   /** Why a visitor may not write. */
   function refusal(
     { chat: { user, visitor }, atMs, onlyAnswered }: Draft,
     row: ChatRow | undefined,
+    written: number,
   ): AppendError | undefined {
     if (row ? row.blocked : isBlocked.get(user, visitor)) return "blocked";
     if (row?.answered) return undefined;
-    if (onlyAnswered) return "too_many_messages";
-    if (row) return row.messages >= MAX_UNANSWERED_MESSAGES ? "too_many_messages" : undefined;
-    const unanswered = countUnanswered.get(visitor, user, atMs - UNANSWERED_TTL_MS)?.count ?? 0;
-    return unanswered >= MAX_UNANSWERED ? "too_many_recipients" : undefined;
+    if (onlyAnswered || written >= MAX_UNANSWERED_MESSAGES) return "too_many_messages";
+    if (row || written > 0) return undefined;
+    const recipients = countRecipients.get(visitor, atMs - UNANSWERED_TTL_MS)?.count ?? 0;
+    return recipients >= MAX_UNANSWERED ? "too_many_recipients" : undefined;
   }
 
   /** Deletes what is too old, a slice at a time, so that nobody waits for it. */

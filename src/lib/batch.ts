@@ -1,5 +1,6 @@
 import type { Clock } from "./clock.ts";
 import { DeadlineError } from "./deadline.ts";
+import { createRateLimit } from "./limit.ts";
 
 /** Items that may wait at once; further ones are rejected. */
 const MAX_WAITING = 20_000;
@@ -56,12 +57,12 @@ export function createBatcher<Item, Result>(
   const { clock, deadlineMs, senderOf, failingMs, weigh = () => 1, parallel = 1 } = options;
   const { maxWeight = Number.POSITIVE_INFINITY, afterwards } = options;
   let waiting: Waiting<Item, Result>[] = [];
-  /** Everything from the last moments, oldest first; what has no result at its deadline is rejected. */
+  /** Everything since the oldest item that had no result when it was last looked at, in order. */
   let pending: Waiting<Item, Result>[] = [];
   let cancelDeadline: (() => void) | undefined;
   const sendersInProgress = new Set<string>();
-  /** Until when a sender's items fail, by the monotonic clock. */
-  const failing = new Map<string, number>();
+  /** Senders whose items fail now: those that have to wait. */
+  const failing = createRateLimit<string>({ allowed: 1, windowMs: failingMs, clock });
   let isScheduled = false;
   let inProgress = 0;
   let onIdle: (() => void)[] = [];
@@ -76,6 +77,9 @@ export function createBatcher<Item, Result>(
       void run(batch);
     }
     if (inProgress > 0 || waiting.length > 0) return;
+    pending = [];
+    cancelDeadline?.();
+    cancelDeadline = undefined;
     for (const resolve of onIdle) resolve();
     onIdle = [];
   }
@@ -89,31 +93,29 @@ export function createBatcher<Item, Result>(
       }
       if (afterwards) queueMicrotask(afterwards);
     } catch (error) {
-      for (const one of batch) fail(one, error);
+      fail(batch, error);
     }
     for (const { sender } of batch) if (sender !== undefined) sendersInProgress.delete(sender);
     inProgress--;
     start();
   }
 
-  /** Fails an item, whatever else its sender has waiting, and what comes from there in the next moments. */
-  function fail(failed: Waiting<Item, Result>, error: unknown): void {
-    const { sender } = failed;
-    const nowMs = clock.monotonicMs();
-    const isLater = (one: Waiting<Item, Result>) => sender !== undefined && one.sender === sender;
-    for (const one of [failed, ...waiting.filter(isLater)]) {
+  /** Fails items, whatever else their senders have waiting, and what comes from there in the next moments. */
+  function fail(items: readonly Waiting<Item, Result>[], error: unknown): void {
+    const senders = new Set<string>();
+    const end = (one: Waiting<Item, Result>) => {
       one.isSettled = true;
       one.reject(error);
+    };
+    for (const one of items) {
+      end(one);
+      if (one.sender !== undefined) senders.add(one.sender);
     }
-    waiting = waiting.filter((one) => one !== failed && !isLater(one));
-    if (sender === undefined) return;
-    for (const [key, untilMs] of failing) if (untilMs <= nowMs) failing.delete(key);
-    failing.set(sender, nowMs + failingMs);
-  }
-
-  function isFailing(sender: string | undefined): boolean {
-    if (sender === undefined || failing.size === 0) return false;
-    return (failing.get(sender) ?? Number.NEGATIVE_INFINITY) > clock.monotonicMs();
+    waiting = waiting.filter((one) => {
+      if (one.sender !== undefined && senders.has(one.sender)) end(one);
+      return !one.isSettled;
+    });
+    for (const sender of senders) failing.count(sender);
   }
 
   /** The first items that fit into one batch, without those whose sender has one in progress. */
@@ -141,23 +143,31 @@ export function createBatcher<Item, Result>(
     if (cancelDeadline || !first) return;
     cancelDeadline = clock.after(first.endsAtMs - clock.monotonicMs(), () => {
       cancelDeadline = undefined;
-      const nowMs = clock.monotonicMs();
-      const due = pending.filter(({ endsAtMs }) => endsAtMs <= nowMs);
-      pending = pending.slice(due.length);
-      const error = new DeadlineError(`No result in time: ${deadlineMs} ms`);
-      for (const one of due) if (!one.isSettled) fail(one, error);
+      endOverdue();
       watchDeadline();
     });
+  }
+
+  /** Rejects what is due, and forgets what was settled before the first item that isn't. */
+  function endOverdue(): void {
+    const nowMs = clock.monotonicMs();
+    const isOverdue = ({ endsAtMs }: Waiting<Item, Result>) => endsAtMs <= nowMs;
+    const firstOpen = pending.findIndex((one) => !one.isSettled && !isOverdue(one));
+    const past = firstOpen < 0 ? pending : pending.slice(0, firstOpen);
+    pending = firstOpen < 0 ? [] : pending.slice(firstOpen);
+    const due = past.filter(({ isSettled }) => !isSettled);
+    if (due.length > 0) fail(due, new DeadlineError(`No result in time: ${deadlineMs} ms`));
   }
 
   return {
     add(item) {
       const sender = senderOf(item);
-      if (waiting.length >= MAX_WAITING) {
-        return Promise.reject(new Error("Too many items are waiting"));
-      }
-      if (isFailing(sender)) {
+      if (sender !== undefined && failing.waitMs(sender) > 0) {
         return Promise.reject(new Error("An earlier item of this sender has failed"));
+      }
+      if (waiting.length >= MAX_WAITING) {
+        if (sender !== undefined) failing.count(sender);
+        return Promise.reject(new Error("Too many items are waiting"));
       }
       return new Promise<Result>((resolve, reject) => {
         const endsAtMs = clock.monotonicMs() + deadlineMs;

@@ -43,38 +43,38 @@ export interface Feed {
 
 /** The stream. Entries have fields `kind` and `epoch`, and others by kind. */
 export const FEED_STREAM = "ws-ticket:feed";
-/** Names this run of the Redis: it changes when the data is lost. */
-export const FEED_EPOCH = "ws-ticket:feed:epoch";
+/**
+ * What belongs to the stream: `epoch` names this run of the Redis, and changes when the data is lost; `bytes` were
+ * added since the entry `mark`.
+ */
+export const FEED_STATE = "ws-ticket:feed:state";
 /** Entries that an instance may be behind, about. */
-const FEED_LENGTH = 4_000;
-/** Longest life of an entry, in milliseconds. */
-const FEED_TTL_MS = 600_000;
-/** Size of the stream above which it is cut in half, in bytes. */
-const FEED_BYTES = 16 * 1024 * 1024;
-/** The size is measured once per this many entries. */
-const MEASURE_EVERY = 64;
+export const FEED_LENGTH = 4_000;
+/** Longest life of an entry, in milliseconds, about. */
+export const FEED_TTL_MS = 600_000;
+/** Longest stream, in bytes of its fields. */
+export const FEED_BYTES = 32 * 1024 * 1024;
 
 /**
- * Lua: `addToFeed(feed, epochKey, ...)` adds an entry with these fields and values, and keeps the stream bounded in
- * entries, age and bytes. A server that doesn't measure keys bounds it by entries and age alone.
+ * Lua: `addToFeed(feed, state, ...)` adds an entry with these fields and values, and keeps the stream bounded in
+ * entries, age and bytes. In bytes by two halves, the older one dropped as a whole.
  */
 export const ADD_TO_FEED = `
-  local function addToFeed(feed, epochKey, ...)
+  local function addToFeed(feed, state, ...)
     local time = redis.call('TIME')
-    local now = time[1] * 1000 + math.floor(time[2] / 1000)
-    local epoch = redis.call('GET', epochKey)
+    local epoch = redis.call('HGET', state, 'epoch')
     if not epoch then
       epoch = time[1] .. '.' .. time[2]
-      redis.call('SET', epochKey, epoch)
+      redis.call('HSET', state, 'epoch', epoch)
     end
     local id = redis.call('XADD', feed, 'MAXLEN', '~', ${FEED_LENGTH}, '*', 'epoch', epoch, ...)
-    local length = redis.call('XLEN', feed)
-    if (now + length) % ${MEASURE_EVERY} == 0 then
-      redis.call('XTRIM', feed, 'MINID', '~', string.format('%.0f', now - ${FEED_TTL_MS}))
-      local bytes = redis.pcall('MEMORY', 'USAGE', feed)
-      if type(bytes) == 'number' and bytes > ${FEED_BYTES} then
-        redis.call('XTRIM', feed, 'MAXLEN', math.floor(length / 2))
-      end
+    redis.call('XTRIM', feed, 'MINID', '~', string.format('%.0f', time[1] * 1000 - ${FEED_TTL_MS}))
+    local bytes = 0
+    for _, text in ipairs({...}) do bytes = bytes + #text end
+    if redis.call('HINCRBY', state, 'bytes', bytes) > ${FEED_BYTES / 2} then
+      local mark = redis.call('HGET', state, 'mark')
+      if mark then redis.call('XTRIM', feed, 'MINID', mark) end
+      redis.call('HSET', state, 'mark', id, 'bytes', 0)
     end
     return id
   end
@@ -135,7 +135,7 @@ export function createFeed(options: {
   }
 
   async function addFirst(): Promise<Entry> {
-    await transport.command(["EVAL", ADD_FIRST, "2", FEED_STREAM, FEED_EPOCH]);
+    await transport.command(["EVAL", ADD_FIRST, "2", FEED_STREAM, FEED_STATE]);
     const first = await readNewest();
     if (!first) throw new Error("Redis broke off: no entry in the feed");
     return first;

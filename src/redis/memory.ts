@@ -1,5 +1,5 @@
 import type { Clock } from "../lib/clock.ts";
-import type { RedisTransport } from "./transport.ts";
+import { RedisError, type RedisTransport } from "./transport.ts";
 
 /** Share of `maxmemory` above which bulk data isn't written any more: the rest is for what must keep working. */
 const BULK_SHARE = 0.8;
@@ -29,8 +29,8 @@ export function createMemoryGuard(options: {
         Number(new RegExp(`^${name}:(\\d+)`, "m").exec(info)?.[1] ?? 0);
       const most = read("maxmemory");
       return most > 0 && read("used_memory") > most * BULK_SHARE;
-    } catch {
-      nextLookMs = clock.monotonicMs() + UNKNOWN_MS;
+    } catch (error) {
+      if (error instanceof RedisError) nextLookMs = clock.monotonicMs() + UNKNOWN_MS;
       return false;
     }
   }
