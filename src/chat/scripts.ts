@@ -135,7 +135,7 @@ export const APPEND = `
     outcomes[n + 1] = append(n)
   end
   if #frames > 0 then
-    addToFeed(feed, feedState, 'kind', 'messages', 'origin', origin, 'frames', table.concat(frames, '\n'))
+    addToFeed(feed, feedState, 'kind', 'messages', 'origin', origin, 'frames', table.concat(frames, '\\n'))
   end
   return outcomes
 `;

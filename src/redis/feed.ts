@@ -106,7 +106,8 @@ export function createFeed(options: {
   let onGap = () => {};
   /** The last entry that was read; there always is one, so that a cut stream is noticed. */
   let cursor = "";
-  let epoch = "";
+  /** Of that entry; `undefined` for one of an older version. */
+  let epoch: string | undefined;
   let starting: Promise<void> | undefined;
   let neededAtMs = Number.NEGATIVE_INFINITY;
   let lastEntryAtMs = Number.NEGATIVE_INFINITY;
@@ -123,10 +124,15 @@ export function createFeed(options: {
   }
 
   async function skipToNewest(): Promise<void> {
-    const newest = (await readNewest()) ?? (await addFirst());
-    const [id, fields] = newest;
+    const [id, fields] = (await readNewest()) ?? (await addFirst());
     cursor = id;
-    epoch = toFields(fields).epoch ?? "";
+    epoch = toFields(fields).epoch;
+  }
+
+  /** After the data was lost and begun anew, whatever stood in between is missing. */
+  function checkEpoch({ epoch: own = epoch }: Readonly<Record<string, string>>): void {
+    if (epoch !== undefined && own !== epoch) reportGap();
+    epoch = own;
   }
 
   async function readNewest(): Promise<Entry | undefined> {
@@ -175,10 +181,8 @@ export function createFeed(options: {
         if (!isBehind) largest = CATCH_UP_BATCH;
         for (const [id, list] of entries) {
           const fields = toFields(list);
-          // The data was lost and begun anew: whatever stood in between is missing.
-          if (fields.epoch !== epoch) reportGap();
           cursor = id;
-          epoch = fields.epoch ?? "";
+          checkEpoch(fields);
           deliver(fields);
         }
         if (entries.length > 0) lastEntryAtMs = clock.monotonicMs();
