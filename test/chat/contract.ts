@@ -10,7 +10,7 @@ import {
 } from "../../src/chat/history.ts";
 import { REQUESTS_PER_MINUTE } from "../../src/chat/limits.ts";
 import type { Side } from "../../src/wire/frames.ts";
-import { newChat, newVisitorId, write } from "../support/chat.ts";
+import { begin, newChat, newVisitorId, write } from "../support/chat.ts";
 import type { Subject } from "../support/history.ts";
 
 const DAY_MS = 86_400_000;
@@ -81,12 +81,6 @@ export function contract(start: () => Promise<Subject>): void {
     (await history.messages(where, all))?.messages.map(({ content }) => content);
   const list = async (history: ChatHistory, side: Side, id: string) =>
     history.chats({ side, id }, all);
-
-  /** One message and its answer, after which there is no limit; so long ago that they are on no page of the others'. */
-  async function begin(history: ChatHistory, where: Chat, atMs = AT_MS): Promise<void> {
-    await write(history, where, "begin", { atMs });
-    await write(history, where, "answer", { atMs, from: "user" });
-  }
 
   test("stores a message as it was written, for both sides", async () => {
     await using chat = await subject.open();
@@ -673,7 +667,7 @@ export function contract(start: () => Promise<Subject>): void {
       await using chat = await subject.open({ maxAgeMs: 30 * DAY_MS });
       const where = newChat();
       const nowMs = chat.clock.nowMs();
-      await begin(chat.history, where, nowMs - 31 * DAY_MS);
+      await begin(chat.history, where, { atMs: nowMs - 31 * DAY_MS });
       for (let n = 0; n < 20; n++) {
         await write(chat.history, where, `old ${n}`, { atMs: nowMs - 30 * DAY_MS - 1_000 + n });
       }
@@ -689,7 +683,7 @@ export function contract(start: () => Promise<Subject>): void {
     test("maxAgeMs: messages that grow old in a quiet chat are on no page and in no list", async () => {
       await using chat = await subject.open({ maxAgeMs: DAY_MS });
       const where = newChat();
-      await begin(chat.history, where, chat.clock.nowMs());
+      await begin(chat.history, where, { atMs: chat.clock.nowMs() });
       for (let n = 0; n < 20; n++) {
         await write(chat.history, where, `${n}`, {
           atMs: chat.clock.nowMs() + (n < 15 ? 0 : 60_000),

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { type Chat, FAILING_MS, MAX_UNANSWERED } from "../../src/chat/history.ts";
 import { createFeed, FEED_LENGTH, FEED_STATE, FEED_STREAM } from "../../src/redis/feed.ts";
-import { newChat, newVisitorId, write } from "../support/chat.ts";
+import { begin, newChat, newVisitorId, write } from "../support/chat.ts";
 import { fakeClock } from "../support/clock.ts";
 import { inRedis, type OpenHistory, openRedisHistory } from "../support/history.ts";
 import { describeWith } from "../support/require.ts";
@@ -116,8 +116,7 @@ for (const name of WIRE_NAMES) {
       await using wire = await startWire(name);
       await using chat = await openRedisHistory(wire, name);
       const where = newChat();
-      await write(chat.history, where, "begin");
-      await write(chat.history, where, "answer", { from: "user" });
+      await begin(chat.history, where);
       const ids: string[] = [];
       for (let round = 0; round < 12; round++) {
         await wire.redis.command("SCRIPT", "FLUSH");
