@@ -42,7 +42,7 @@ export interface RevocationFeed {
    * Nothing needs to be read while `isNeeded` returns `false`.
    */
   subscribe(listener: {
-    onRevoked(revocation: Revocation, isForeign: boolean): void;
+    onRevoked(revocation: Revocation, isForeign?: boolean): void;
     onGap(): void;
     isNeeded(): boolean;
   }): void;
