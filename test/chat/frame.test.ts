@@ -1,4 +1,5 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "bun:test";
+import { readFrame } from "../../src/chat/frame.ts";
 import { sqliteChatHistory } from "../../src/chat/sqlite.ts";
 import { MAX_CONTENT_LENGTH, MAX_NICKNAME_LENGTH, MAX_REF_LENGTH } from "../../src/wire/frames.ts";
 import { begin, newVisitorId } from "../support/chat.ts";
@@ -400,6 +401,17 @@ describe("accepted unchanged", () => {
     ]);
     expect(({} as Record<string, unknown>).polluted).toBeUndefined();
     expect(Object.getPrototypeOf({})).toBe(Object.prototype);
+  });
+
+  test("without fields that a polluted prototype adds", () => {
+    const identity = { kind: "visitor", id: visitorId, issuedAtMs: 0, expiresAtMs: 1 } as const;
+    const prototype = Object.prototype as { nickname?: string };
+    prototype.nickname = "polluted";
+    try {
+      expect(Object.keys(readFrame(VALID, identity))).toEqual(["type", "chat", "content"]);
+    } finally {
+      delete prototype.nickname;
+    }
   });
 
   test("of duplicate keys the last one", async () => {

@@ -4,7 +4,8 @@ import { describeWith } from "../support/require.ts";
 import { startSite } from "../support/site.ts";
 import { getAnswer } from "../support/writing.ts";
 
-setDefaultTimeout(20_000);
+/** Browsers are slow where others use the processor, too. */
+setDefaultTimeout(60_000);
 
 /** How long a token lives, and for how long the page is watched. */
 const TOKEN_TTL_MS = 20_000;
