@@ -51,7 +51,8 @@ const gate = createGate({
   origins: config.allowedOrigins,
   ...{ publicUrl, ticketTtlMs, ticketsPerMinute, trustProxy, clock, log },
 });
-const chat = createChat(gate, history);
+const { charactersPerMinute } = config;
+const chat = createChat(gate, history, { charactersPerMinute });
 const fetch = createServerRoutes({
   gate,
   chat,

@@ -1,15 +1,32 @@
 import { Database } from "bun:sqlite";
 import { describe, expect, test } from "bun:test";
 import { join } from "node:path";
-import { MAX_UNANSWERED, REF_TTL_MS, UNANSWERED_TTL_MS } from "../../src/chat/history.ts";
+import {
+  type Chat,
+  FAILING_MS,
+  MAX_UNANSWERED,
+  MAX_UNANSWERED_MESSAGES,
+  REF_TTL_MS,
+  UNANSWERED_TTL_MS,
+} from "../../src/chat/history.ts";
 import { sqliteChatHistory } from "../../src/chat/sqlite.ts";
 import type { Side } from "../../src/wire/frames.ts";
-import { newChat, newVisitorId, write } from "../support/chat.ts";
-import { fakeClock } from "../support/clock.ts";
+import { begin, newChat, newVisitorId, write } from "../support/chat.ts";
+import { fakeClock, settle, underClock } from "../support/clock.ts";
 import { type OpenHistory, openSqlite, withFile } from "../support/history.ts";
+import { visitorIdOf } from "../support/people.ts";
 import { startInstance, startProcess } from "../support/process.ts";
 
 const DAY_MS = 86_400_000;
+
+/** Lets time pass, and then what is too old is deleted: every ten minutes. */
+async function leap({ clock }: OpenHistory, ms: number): Promise<void> {
+  clock.advance(ms);
+  // What was begun meanwhile had no time.
+  await settle();
+  clock.advance(600_000);
+  await settle();
+}
 
 describe("SQLite in a file", () => {
   test("everything is there when the file is opened again", () =>
@@ -19,6 +36,7 @@ describe("SQLite in a file", () => {
       let id: string;
       {
         await using chat = await openSqlite(path);
+        await write(chat.history, blocked, "before the block");
         id = await write(chat.history, where, "kept", { ref: "r", nickname: "Vis" });
         await chat.history.markRead(where, "user");
         await chat.history.setBlocked(blocked, true);
@@ -68,12 +86,11 @@ describe("SQLite in a file", () => {
       const id = await write(chat.history, where, "old", { ref: "r", atMs: chat.clock.nowMs() });
       chat.clock.advance(DAY_MS + 3_600_000);
       expect(await write(chat.history, where, "old", { ref: "r" })).toBe(id);
-      chat.clock.advance(REF_TTL_MS);
-      await write(chat.history, other, "between");
+      await leap(chat, REF_TTL_MS);
       expect(
         await write(chat.history, where, "again", { ref: "r", atMs: chat.clock.nowMs() }),
       ).not.toBe(id);
-      chat.clock.advance(DAY_MS);
+      await leap(chat, DAY_MS);
       await write(chat.history, other, "between");
       using file = new Database(path, { readonly: true });
       const texts = file.query<{ content: string }, []>("SELECT content FROM messages").all();
@@ -88,8 +105,7 @@ describe("SQLite in a file", () => {
       await using chat = await openSqlite(path, { maxAgeMs: DAY_MS });
       const where = newChat();
       await write(chat.history, where, "old", { atMs: chat.clock.nowMs() });
-      chat.clock.advance(2 * DAY_MS);
-      // The next write comes after the deletion that the clock has begun.
+      await leap(chat, 2 * DAY_MS);
       await write(chat.history, newChat(), "young", { atMs: chat.clock.nowMs() });
       expect(await chat.history.messages(where, { limit: 10 })).toBeUndefined();
     }));
@@ -102,7 +118,7 @@ describe("SQLite in a file", () => {
       async (path) => {
         await (await openSqlite(path)).history.close();
         using file = new Database(path);
-        file.run("PRAGMA user_version = 3");
+        file.run("PRAGMA user_version = 4");
       },
     ],
     [
@@ -112,7 +128,7 @@ describe("SQLite in a file", () => {
         file.run("CREATE TABLE invoices (id INTEGER)");
       },
     ],
-    ...[1, 2].map((version): (typeof SPOILED)[number] => [
+    ...[1, 2, 3].map((version): (typeof SPOILED)[number] => [
       `of another program, with version ${version} by chance`,
       async (path) => {
         using file = new Database(path);
@@ -230,29 +246,75 @@ describe("SQLite in a file", () => {
       }),
   );
 
-  test("writing rejects while another process holds the file; afterwards the same ref settles it", () =>
-    withFile(async (path) => {
-      await using chat = await openSqlite(path);
-      const where = newChat();
-      const id = await write(chat.history, where, "before", { ref: "1" });
-      using other = new Database(path);
-      other.run("BEGIN IMMEDIATE");
-      const outcomes = await Promise.allSettled([
-        write(chat.history, where, "during", { ref: "2" }),
-        chat.history.markRead(where, "user"),
-        chat.history.remove(where),
-        chat.history.setBlocked(where, true),
-      ]);
-      expect(outcomes.map(({ status }) => status)).toEqual(Array(4).fill("rejected"));
-      expect(await chat.history.messages(where, { limit: 10 })).toMatchObject({
-        messages: [{ id }],
-      });
-      other.run("ROLLBACK");
-      expect(chat.delivered.of(where)).toEqual(["before"]);
-      await write(chat.history, where, "during", { ref: "2" });
-      await write(chat.history, where, "after", { ref: "3" });
-      expect(chat.delivered.of(where)).toEqual(["before", "during", "after"]);
-    }));
+  describe("while another process holds the file", () => {
+    test("writing waits without blocking, and happens when the file is free", () =>
+      withFile(async (path) => {
+        await using chat = await openSqlite(path);
+        const where = newChat();
+        await write(chat.history, where, "before");
+        using other = new Database(path);
+        other.run("BEGIN IMMEDIATE");
+        const writing = write(chat.history, where, "during");
+        const marking = chat.history.markRead(where, "user");
+        const startMs = performance.now();
+        await chat.clock.pass(1_500);
+        // SQLite itself would have slept for as long.
+        expect(performance.now() - startMs).toBeLessThan(1_000);
+        expect(chat.delivered.of(where)).toEqual(["before"]);
+        other.run("ROLLBACK");
+        const last = await underClock(chat.clock, writing);
+        expect(await underClock(chat.clock, marking)).toBe(last);
+        expect(chat.delivered.of(where)).toEqual(["before", "during", `user read ${last}`]);
+      }));
+
+    test("for 1.9 s, writing rejects; afterwards the same ref settles it", () =>
+      withFile(async (path) => {
+        await using chat = await openSqlite(path);
+        const where = newChat();
+        const id = await write(chat.history, where, "before", { ref: "1" });
+        using other = new Database(path);
+        other.run("BEGIN IMMEDIATE");
+        const startMs = chat.clock.monotonicMs();
+        const writing = Promise.allSettled([
+          write(chat.history, where, "during", { ref: "2" }),
+          chat.history.markRead(where, "user"),
+          chat.history.remove(where),
+          chat.history.setBlocked(where, true),
+        ]);
+        const outcomes = await underClock(chat.clock, writing);
+        expect(outcomes.map(({ status }) => status)).toEqual(Array(4).fill("rejected"));
+        expect(chat.clock.monotonicMs() - startMs).toBeGreaterThanOrEqual(1_900);
+        expect(chat.clock.monotonicMs() - startMs).toBeLessThan(2_000);
+        expect(await chat.history.messages(where, { limit: 10 })).toMatchObject({
+          messages: [{ id }],
+        });
+        other.run("ROLLBACK");
+        chat.clock.advance(FAILING_MS);
+        expect(chat.delivered.of(where)).toEqual(["before"]);
+        await write(chat.history, where, "during", { ref: "2" });
+        await write(chat.history, where, "after", { ref: "3" });
+        expect(chat.delivered.of(where)).toEqual(["before", "during", "after"]);
+      }));
+
+    test("what comes later from the same sender fails, too, and that of others doesn't", () =>
+      withFile(async (path) => {
+        await using chat = await openSqlite(path);
+        const [where, other] = [newChat(), newChat()];
+        using holder = new Database(path);
+        holder.run("BEGIN IMMEDIATE");
+        const first = write(chat.history, where, "first", { ref: "1" });
+        await expect(underClock(chat.clock, first)).rejects.toThrow();
+        holder.run("ROLLBACK");
+        await expect(write(chat.history, where, "second", { ref: "2" })).rejects.toThrow();
+        await write(chat.history, other, "of somebody else");
+        chat.clock.advance(FAILING_MS - 1);
+        await expect(write(chat.history, where, "second", { ref: "2" })).rejects.toThrow();
+        chat.clock.advance(1);
+        await write(chat.history, where, "first", { ref: "1" });
+        await write(chat.history, where, "second", { ref: "2" });
+        expect(chat.delivered.of(where)).toEqual(["first", "second"]);
+      }));
+  });
 
   test("messages of another process are read before the next write", () =>
     withFile(async (path) => {
@@ -288,7 +350,7 @@ describe("SQLite in a file", () => {
         },
       });
       expect(await first).toMatchObject({ ok: true });
-      await expect(next as Promise<string>).rejects.toThrow();
+      await expect(underClock(chat.clock, next as Promise<string>)).rejects.toThrow();
       expect(chat.delivered.of(where)).toEqual(["first"]);
     }));
 
@@ -309,6 +371,10 @@ describe("SQLite in a file", () => {
           visitor.send({ type: "ANON_TO_USER", to: "alice", content, ref: `${ref}` });
           return visitor.next((frame) => frame.ref === `${ref}`);
         };
+        await using user = await server.openUser("alice");
+        await say(-1);
+        user.send({ type: "USER_TO_ANON", to: visitorIdOf(cookie), content: "answer" });
+        await visitor.next(({ content }) => content === "answer");
         let count = 0;
         let answer = await say(0);
         while (answer.type === "ACK" && count < 2_000) answer = await say(++count);
@@ -316,16 +382,31 @@ describe("SQLite in a file", () => {
         expect(await say(count)).toMatchObject({ type: "ERROR", code: "unavailable" });
         const room = ["prlimit", "--pid", `${server.pid}`, "--fsize=unlimited:unlimited"];
         expect(Bun.spawnSync(room).exitCode).toBe(0);
-        const ids = [await say(count), await say(count), await say(count + 1)].map(({ id }) => id);
-        expect(ids[0]).toBe(ids[1]);
+        let first = await say(count);
+        while (first.type !== "ACK") first = await say(count);
+        const [again] = [await say(count), await say(count + 1)];
+        expect(again?.id).toBe(first.id);
         const page = await server.ask("/api/chats/alice/messages?limit=200", { cookie });
         const told = page.body.messages.map(({ content }: { content: string }) =>
           parseInt(content, 10),
         );
-        expect(told).toEqual(Array.from({ length: count + 2 }, (_, n) => n).slice(0, 200));
+        expect(told).toEqual(
+          [-1, Number.NaN, ...Array.from({ length: count + 2 }, (_, n) => n)].slice(0, told.length),
+        );
       }),
   );
 });
+
+/** What the tables are like, once the file was opened. */
+async function columnsOf(path: string): Promise<unknown[]> {
+  await (await openSqlite(path)).history.close();
+  using file = new Database(path, { readonly: true });
+  return file
+    .query(
+      "SELECT m.name AS t, p.name, p.type, p.\"notnull\", p.dflt_value, p.pk FROM sqlite_schema AS m, pragma_table_info(m.name) AS p WHERE m.type = 'table' ORDER BY m.name, p.name",
+    )
+    .all();
+}
 
 /** The tables of version 1, which counted recipients who had never signed in. */
 const SCHEMA_1 = `
@@ -483,19 +564,19 @@ describe("a file of version 1", () => {
       }
     }));
 
-  test("is of version 2 afterwards, without the table users, and opens again", () =>
+  test("is of version 3 afterwards, without the table users, and opens again", () =>
     withFile(async (path) => {
       write1(path);
       for (let round = 0; round < 2; round++) {
         await (await openSqlite(path)).history.close();
         using file = new Database(path, { readonly: true });
-        expect(file.query("PRAGMA user_version").get()).toEqual({ user_version: 2 });
+        expect(file.query("PRAGMA user_version").get()).toEqual({ user_version: 3 });
         const tables = file.query("SELECT name FROM sqlite_schema WHERE type = 'table'").all();
         expect(tables.map((row) => (row as { name: string }).name).toSorted()).toEqual([
           ...["blocks", "chats", "messages", "refs", "sqlite_sequence", "unanswered"],
         ]);
-        expect(file.query("SELECT visitor, user FROM unanswered").all()).toEqual([
-          { visitor, user: "bob" },
+        expect(file.query("SELECT visitor, user, messages FROM unanswered").all()).toEqual([
+          { visitor, user: "bob", messages: 2 },
         ]);
       }
     }));
@@ -503,15 +584,6 @@ describe("a file of version 1", () => {
   test("has the columns of a new file", () =>
     withFile(async (path) => {
       write1(path);
-      const columnsOf = async (at: string) => {
-        await (await openSqlite(at)).history.close();
-        using file = new Database(at, { readonly: true });
-        return file
-          .query(
-            "SELECT m.name AS t, p.name, p.type, p.\"notnull\", p.dflt_value, p.pk FROM sqlite_schema AS m, pragma_table_info(m.name) AS p WHERE m.type = 'table' ORDER BY m.name, p.name",
-          )
-          .all();
-      };
       expect(await columnsOf(path)).toEqual(await columnsOf(`${path}.new`));
     }));
 
@@ -529,5 +601,38 @@ describe("a file of version 1", () => {
       file.run("DROP TABLE unanswered");
       await using chat = await openSqlite(path);
       expect(await chat.history.chats({ side: "user", id: "bob" }, all)).toHaveLength(1);
+    }));
+});
+
+describe("a file of version 2", () => {
+  const all = { limit: 200 };
+
+  /** As version 2 left it, with a visitor who has three messages unanswered and one recipient who answered. */
+  async function write2(path: string, where: Chat, answered: Chat): Promise<void> {
+    {
+      await using chat = await openSqlite(path);
+      for (let n = 0; n < 3; n++) await write(chat.history, where, `${n}`);
+      await begin(chat.history, answered);
+    }
+    using file = new Database(path);
+    file.run("ALTER TABLE unanswered DROP COLUMN messages");
+    file.run("PRAGMA user_version = 2");
+  }
+
+  test("keeps everything, and goes on counting from the messages that there are", () =>
+    withFile(async (path) => {
+      const [where, answered] = [newChat(), newChat()];
+      await write2(path, where, answered);
+      await using chat = await openSqlite(path);
+      expect((await chat.history.messages(where, all))?.messages).toHaveLength(3);
+      for (let n = 3; n < MAX_UNANSWERED_MESSAGES; n++) await write(chat.history, where, `${n}`);
+      await expect(write(chat.history, where, "one more")).rejects.toThrow("too_many_messages");
+      for (let n = 0; n <= MAX_UNANSWERED_MESSAGES; n++) await write(chat.history, answered, "x");
+    }));
+
+  test("has the columns of a new file", () =>
+    withFile(async (path) => {
+      await write2(path, newChat(), newChat());
+      expect(await columnsOf(path)).toEqual(await columnsOf(`${path}.new`));
     }));
 });

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
-import { type Chat, MAX_UNANSWERED } from "../../src/chat/history.ts";
-import { createFeed, FEED_LENGTH, FEED_STREAM } from "../../src/redis/feed.ts";
-import { newChat, newVisitorId, write } from "../support/chat.ts";
+import { type Chat, FAILING_MS, MAX_UNANSWERED } from "../../src/chat/history.ts";
+import { createFeed, FEED_LENGTH, FEED_STATE, FEED_STREAM } from "../../src/redis/feed.ts";
+import { begin, newChat, newVisitorId, write } from "../support/chat.ts";
 import { fakeClock } from "../support/clock.ts";
 import { inRedis, type OpenHistory, openRedisHistory } from "../support/history.ts";
 import { describeWith } from "../support/require.ts";
@@ -29,7 +29,9 @@ for (const name of WIRE_NAMES) {
         );
       expect(of("ref")).toHaveLength(1);
       for (const ttlMs of of("ref")) expect(Math.round(ttlMs / DAY_MS)).toBe(2);
-      expect(of("unanswered").map((ttlMs) => Math.round(ttlMs / DAY_MS))).toEqual([30]);
+      for (const kind of ["unanswered", "waiting"]) {
+        expect(of(kind).map((ttlMs) => Math.round(ttlMs / DAY_MS))).toEqual([30]);
+      }
       const ending = [...of("messages"), ...of("chat"), ...of("of-user"), ...of("of-visitor")];
       expect(ending).toHaveLength(4);
       for (const ttlMs of ending) expect(Math.round(ttlMs / DAY_MS)).toBe(5);
@@ -54,6 +56,7 @@ for (const name of WIRE_NAMES) {
       await expect(chat.history.messages(where, { limit: 1 })).rejects.toThrow();
       await expect(chat.history.markRead(where, "user")).rejects.toThrow();
       await wire.comeBack();
+      chat.clock.advance(FAILING_MS);
       // A Redis that was restarted without its data is a gap; from there on everything is delivered.
       if (name === "native") await chat.polling(chat.gap);
       await write(chat.history, where, "x", { ref: "r" });
@@ -71,6 +74,7 @@ for (const name of WIRE_NAMES) {
       wire.loseReplies("EVAL");
       await expect(write(chat.history, where, "x", { ref: "r" })).rejects.toThrow();
       wire.heal();
+      chat.clock.advance(FAILING_MS);
       await write(chat.history, where, "x", { ref: "r" });
       await write(chat.history, where, "after");
       for (const one of [chat, other]) {
@@ -112,6 +116,7 @@ for (const name of WIRE_NAMES) {
       await using wire = await startWire(name);
       await using chat = await openRedisHistory(wire, name);
       const where = newChat();
+      await begin(chat.history, where);
       const ids: string[] = [];
       for (let round = 0; round < 12; round++) {
         await wire.redis.command("SCRIPT", "FLUSH");
@@ -132,10 +137,11 @@ for (const name of WIRE_NAMES) {
       async function addEntries(wire: Wire, { user, visitor }: Chat, count: number): Promise<void> {
         const script = `for n = 1, ARGV[4] do
           redis.call('XADD', KEYS[1], 'MAXLEN', ARGV[3], '*', 'kind', 'read',
+            'epoch', redis.call('HGET', KEYS[2], 'epoch'),
             'user', ARGV[1], 'visitor', ARGV[2], 'by', 'user', 'upTo', n)
         end`;
         const args = [user, visitor, String(FEED_LENGTH), String(count)];
-        await wire.redis.command("EVAL", script, "1", FEED_STREAM, ...args);
+        await wire.redis.command("EVAL", script, "2", FEED_STREAM, FEED_STATE, ...args);
       }
 
       async function withReader(

@@ -2,6 +2,7 @@ import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { type Crowd, gatherCrowd } from "../support/browser.ts";
 import { describeWith } from "../support/require.ts";
 import { startSite } from "../support/site.ts";
+import { getAnswer } from "../support/writing.ts";
 
 /** Browsers are slow where others use the processor, too. */
 setDefaultTimeout(60_000);
@@ -31,7 +32,8 @@ describeWith("chromium")("in Chromium", () => {
   test("tokens of 20 s keep a page connected for a minute of the clock, without a missed or doubled message", async () => {
     await using site = startSite({ demo: false });
     await using visitor = await site.openVisitor();
-    const sent: string[] = [];
+    await getAnswer(site, visitor, "alice");
+    const sent = ["begin", "answer"];
     const send = async () => {
       const content = String(sent.length);
       sent.push(content);
