@@ -347,7 +347,8 @@ describe("many waiting items", () => {
     await timeOf(1_000);
     const few = Math.min(await timeOf(1_900), await timeOf(1_900), await timeOf(1_900));
     const many = Math.min(await timeOf(19_000), await timeOf(19_000));
-    expect(many).toBeLessThan(40 * few + 20);
+    // Ten times as many; in time by their square it would be a hundred times.
+    expect(many).toBeLessThan(60 * few + 100);
   });
 });
 
