@@ -395,6 +395,7 @@ describe("SQLite in a file", () => {
         // FULL: each transaction is synced.
         expect(of("synchronous")).toBe(2);
         expect(of("busy_timeout")).toBe(0);
+        expect(of("cache_size")).toBe(-16_384);
       }));
 
     test("opening waits a moment for another process that holds the file", () =>
