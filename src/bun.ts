@@ -1,5 +1,13 @@
-export { type ChatService, createChat } from "./chat/chat.ts";
-export type { Appended, Chat, ChatEvent, ChatHistory, Draft, Retention } from "./chat/history.ts";
+export { type ChatOptions, type ChatService, createChat } from "./chat/chat.ts";
+export type {
+  AppendError,
+  Appended,
+  Chat,
+  ChatEvent,
+  ChatHistory,
+  Draft,
+  Retention,
+} from "./chat/history.ts";
 export { sqliteChatHistory } from "./chat/sqlite.ts";
 export { openRedis, type RedisSettings, type SharedRedis } from "./open.ts";
 export { nativeRedisTransport } from "./redis/native.ts";

@@ -1,4 +1,5 @@
 import { DEFAULT_RETENTION, type Retention } from "./chat/history.ts";
+import { CHARACTERS_PER_MINUTE } from "./chat/limits.ts";
 import { secretFault, urlFault } from "./gate/options.ts";
 import type { TokenKeys } from "./gate/token.ts";
 import { utf8 } from "./lib/encoding.ts";
@@ -40,6 +41,7 @@ export interface Config {
   readonly maxSocketsPerIdentity: number;
   readonly messagesPerSecond: number;
   readonly maxMessageBytes: number;
+  readonly charactersPerMinute: number;
   readonly adminToken?: string;
   /** Absent: no metrics are served. */
   readonly metricsPort?: number;
@@ -198,6 +200,7 @@ export function readConfig(
     ticketsPerMinute: whole("TICKETS_PER_MINUTE", 60, 0, 1_000_000),
     maxSocketsPerIdentity: whole("MAX_SOCKETS_PER_IDENTITY", 20, 0, 1_000_000),
     messagesPerSecond: whole("MESSAGES_PER_SECOND", 20, 0, 1_000_000),
+    charactersPerMinute: whole("CHARACTERS_PER_MINUTE", CHARACTERS_PER_MINUTE, 0, 1_000_000_000),
     maxMessageBytes: whole("MAX_MESSAGE_BYTES", 16_384, 128, 16 * 1024 * 1024),
     ...(adminToken && { adminToken }),
     metricsHost: text("METRICS_HOST") ?? "127.0.0.1",

@@ -70,7 +70,8 @@ export async function start(environment: Environment): Promise<void> {
     origins: config.allowedOrigins,
     ...{ publicUrl, ticketTtlMs, ticketsPerMinute, trustProxy, strictTransport, clock, log },
   });
-  const chat = createChat(gate, history);
+  const { charactersPerMinute } = config;
+  const chat = createChat(gate, history, { charactersPerMinute });
   const fetch = createServerRoutes({
     gate,
     chat,

@@ -27,6 +27,10 @@ export interface TestClock extends Clock {
   advance(ms: number): Promise<void>;
   /** The same without waiting for anything outside the clock. */
   step(ms: number): void;
+  /** Sets the wall clock alone, as an operator or NTP would. */
+  jumpWall(ms: number): void;
+  /** What waits for time to pass: what a server that is gone must not leave behind. */
+  readonly waiting: { readonly intervals: number; readonly delays: number };
 }
 
 /**
@@ -79,6 +83,13 @@ export function createTestClock(
       return () => timers.delete(timer);
     },
     step,
+    jumpWall(ms) {
+      wallMs += ms;
+    },
+    get waiting() {
+      const intervals = [...timers].filter((timer) => timer.intervalMs !== undefined).length;
+      return { intervals, delays: timers.size - intervals };
+    },
     async advance(ms) {
       for (let leftMs = ms; leftMs > 0; leftMs -= STEP_MS) {
         step(Math.min(leftMs, STEP_MS));

@@ -25,7 +25,17 @@ const SURFACE: Record<string, { values: string[]; types: string[] }> = {
       "sqliteChatHistory",
     ],
     types: [
-      ...["Appended", "Chat", "ChatEvent", "ChatHistory", "ChatService", "ChatSummary", "Draft"],
+      ...[
+        "AppendError",
+        "Appended",
+        "Chat",
+        "ChatEvent",
+        "ChatHistory",
+        "ChatOptions",
+        "ChatService",
+        "ChatSummary",
+        "Draft",
+      ],
       ...["Message", "MessagePage", "MessageType", "RedisSettings", "Retention", "RunningServer"],
       ...["ServeOptions", "SharedRedis", "Side", "Socket", "SocketData", "SocketHandlers"],
       ...["SocketLimits", "Sockets", "StopOptions"],

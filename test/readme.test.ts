@@ -73,6 +73,7 @@ describe("the README names", () => {
       TRUST_PROXY: [config.trustProxy],
       CHAT_DATABASE: [config.retention.maxMessages, config.retention.maxAgeMs / 86_400_000],
       TICKET_TTL_SECONDS: [config.ticketTtlMs / 1000, config.ticketsPerMinute],
+      CHARACTERS_PER_MINUTE: [config.charactersPerMinute],
       MAX_SOCKETS_PER_IDENTITY: [maxPerIdentity, messagesPerSecond, maxMessageBytes],
     };
     const table = between("### Settings", "| Fixed limit");

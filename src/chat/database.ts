@@ -2,19 +2,26 @@ import { Database } from "bun:sqlite";
 import { closeSync, openSync, statSync } from "node:fs";
 
 /** Version of the tables below, kept in the file. */
-export const SCHEMA_VERSION = 2;
-/** Longest wait for another process that holds the file, in milliseconds: it blocks the whole server. */
+export const SCHEMA_VERSION = 3;
+/** Longest wait for another process that holds the file, in milliseconds, while it is opened. */
 const BUSY_TIMEOUT_MS = 250;
 /** Pages of 4 KB in the write-ahead log at which they move to the file. */
 const CHECKPOINT_PAGES = 2_000;
+/** What a write-ahead log that has grown is cut down to, in bytes. */
+const MAX_JOURNAL_BYTES = 16 * 1024 * 1024;
 /** Memory for the file's pages, in KB. */
 const CACHE_KB = 16_384;
 
-/** Users to whom a visitor has written and who have never answered. */
+/** Users to whom a visitor has written and who have never answered: since when, and with how many messages. */
 const UNANSWERED = `
   CREATE TABLE unanswered (
-    visitor TEXT, user TEXT, at_ms INTEGER NOT NULL, PRIMARY KEY (visitor, user)
+    visitor TEXT,
+    user TEXT,
+    at_ms INTEGER NOT NULL,
+    messages INTEGER NOT NULL,
+    PRIMARY KEY (visitor, user)
   ) WITHOUT ROWID;
+  CREATE INDEX unanswered_by_age ON unanswered (at_ms);
 `;
 
 const SCHEMA = `
@@ -56,17 +63,31 @@ const SCHEMA = `
   ${UNANSWERED}
 `;
 
-/** From version 1, which counted users who had never signed in. */
-const MIGRATION = `
-  ALTER TABLE chats ADD COLUMN answered INTEGER NOT NULL DEFAULT 0;
-  UPDATE chats SET answered = 1
-  WHERE EXISTS (SELECT 1 FROM messages WHERE chat = chats.key AND side = 'user');
+/** What is unanswered in chats, as their messages show it. */
+const COUNT_UNANSWERED = `
   ${UNANSWERED}
   INSERT INTO unanswered
-  SELECT visitor, user, (SELECT max(at_ms) FROM messages WHERE chat = chats.key) FROM chats
+  SELECT visitor, user, (SELECT max(at_ms) FROM messages WHERE chat = chats.key), messages FROM chats
   WHERE answered = 0 AND messages > 0;
-  DROP TABLE users;
 `;
+
+/** From each version to the present one. */
+const MIGRATIONS: readonly string[] = [
+  SCHEMA,
+  // Version 1 counted users who had never signed in.
+  `
+    ALTER TABLE chats ADD COLUMN answered INTEGER NOT NULL DEFAULT 0;
+    UPDATE chats SET answered = 1
+    WHERE EXISTS (SELECT 1 FROM messages WHERE chat = chats.key AND side = 'user');
+    ${COUNT_UNANSWERED}
+    DROP TABLE users;
+  `,
+  // Version 2 didn't count the messages.
+  `
+    DROP TABLE unanswered;
+    ${COUNT_UNANSWERED}
+  `,
+];
 
 /** Opens or creates the file. Throws when it is locked, damaged, another program's, or of a newer version. */
 export function openDatabase(path: string): Database {
@@ -78,14 +99,11 @@ export function openDatabase(path: string): Database {
       const version = db.query<{ user_version: number }, []>("PRAGMA user_version").get();
       const found = version?.user_version ?? 0;
       if (found > SCHEMA_VERSION) throw new Error("Chat database is of a newer version");
-      if (found === 0) {
-        if (db.query("SELECT 1 FROM sqlite_schema").get()) {
-          throw new Error("Chat database belongs to something else");
-        }
-        db.run(SCHEMA);
-      } else if (found < SCHEMA_VERSION) {
-        db.run(MIGRATION);
+      if (found === 0 && db.query("SELECT 1 FROM sqlite_schema").get()) {
+        throw new Error("Chat database belongs to something else");
       }
+      const migration = MIGRATIONS[found];
+      if (migration) db.run(migration);
       // A read-only file is noticed now and not at the first message.
       writeVersion(db);
     }).immediate();
@@ -94,6 +112,9 @@ export function openDatabase(path: string): Database {
     db.run("PRAGMA synchronous = FULL");
     db.run(`PRAGMA cache_size = -${CACHE_KB}`);
     db.run(`PRAGMA wal_autocheckpoint = ${CHECKPOINT_PAGES}`);
+    db.run(`PRAGMA journal_size_limit = ${MAX_JOURNAL_BYTES}`);
+    // From here on, a busy file is tried again without blocking.
+    db.run("PRAGMA busy_timeout = 0");
     return db;
   } catch (error) {
     db.close();

@@ -23,12 +23,23 @@ export interface Draft {
   readonly ref?: string | undefined;
   /** Wall clock, in milliseconds. */
   readonly atMs: number;
+  /** Refuse it with `too_many_messages` unless the user has answered this visitor before. */
+  readonly onlyAnswered?: boolean | undefined;
 }
 
 /** A message was stored (now, or when its `ref` came for the first time), or was refused. */
 export type Appended =
-  | { readonly ok: true; readonly id: string; readonly atMs: number }
-  | { readonly ok: false; readonly error: "blocked" | "not_found" | "too_many_recipients" };
+  | {
+      readonly ok: true;
+      readonly id: string;
+      readonly atMs: number;
+      /** It was stored now, a visitor wrote it, and the user has never answered. */
+      readonly isUnanswered: boolean;
+    }
+  | { readonly ok: false; readonly error: AppendError };
+
+/** Why a message was refused. */
+export type AppendError = "blocked" | "not_found" | "too_many_messages" | "too_many_recipients";
 
 /** What both sides of a chat receive, in the order in which it was stored. */
 export type ChatEvent =
@@ -38,8 +49,17 @@ export type ChatEvent =
       readonly message: Message;
       /** The message as its frame, where that was written already. */
       readonly frame?: string;
+      /** Another process has stored it. */
+      readonly isForeign?: boolean;
     }
-  | { readonly kind: "read"; readonly chat: Chat; readonly by: Side; readonly upTo: string };
+  | {
+      readonly kind: "read";
+      readonly chat: Chat;
+      readonly by: Side;
+      readonly upTo: string;
+      /** Another process has stored it. */
+      readonly isForeign?: boolean;
+    };
 
 /** How much is kept. Oldest messages go first. */
 export interface Retention {
@@ -54,7 +74,18 @@ export const DEFAULT_RETENTION: Retention = { maxMessages: 10_000, maxAgeMs: 90 
 export const REF_TTL_MS = 48 * 3_600_000;
 /** Users who have never answered a visitor, at most, whether they exist or not; nobody can find out which. */
 export const MAX_UNANSWERED = 10;
-/** How long an unanswered chat counts, in milliseconds: as long as a visitor is remembered. */
+/** Messages of a visitor to a user who has never answered, at most, deleted ones included. */
+export const MAX_UNANSWERED_MESSAGES = 20;
+/** Visitors that a user may have blocked at once. */
+export const MAX_BLOCKS = 10_000;
+/** Longest page of messages, in UTF-16 code units of their contents, about. */
+export const MAX_PAGE_LENGTH = 256_000;
+/** Longest last message in a list of chats, in UTF-16 code units. */
+const MAX_PREVIEW_LENGTH = 200;
+/** A sender's later messages fail for this long after one has failed, in milliseconds, so that none overtakes it. */
+export const FAILING_MS = 1_000;
+
+/** How long a user who hasn't answered counts, in milliseconds: as long as a visitor is remembered. */
 export const UNANSWERED_TTL_MS = 30 * 86_400_000;
 
 /**
@@ -66,8 +97,10 @@ export interface ChatHistory {
   /** Once, before anything is appended. */
   start(deliver: (event: ChatEvent) => void): void;
   /**
-   * Stores a message. `not_found` for a user who writes first: only visitors start chats; `blocked`, and
-   * `too_many_recipients` for a visitor with `MAX_UNANSWERED` chats that nobody answered.
+   * Stores a message. `not_found` for a user who writes first: only visitors start chats; `blocked`;
+   * `too_many_recipients` for a visitor who has written to `MAX_UNANSWERED` users who never answered, and
+   * `too_many_messages` for one who has written `MAX_UNANSWERED_MESSAGES` to this one. Both within
+   * `UNANSWERED_TTL_MS` of the first.
    */
   append(draft: Draft): Promise<Appended>;
   /** Marks a chat as read up to its newest message, and returns that id; `undefined` where there is no such chat. */
@@ -77,15 +110,26 @@ export interface ChatHistory {
     of: { side: Side; id: string },
     page: { beforeId?: string | undefined; limit: number },
   ): Promise<ChatSummary[]>;
-  /** The first messages after `afterId` (default: the beginning), or the last ones before `beforeId`. */
+  /**
+   * The first messages after `afterId` (default: the beginning), or the last ones before `beforeId`: `limit`, or
+   * fewer and at least one when their contents are longer than `MAX_PAGE_LENGTH`.
+   */
   messages(
     chat: Chat,
     page: { afterId?: string | undefined; beforeId?: string | undefined; limit: number },
-  ): Promise<Omit<MessagePage, "more"> | undefined>;
+  ): Promise<MessagePage | undefined>;
   /** Deletes a chat for both sides; `false` where there is none. */
   remove(chat: Chat): Promise<boolean>;
-  /** Sets whether the user accepts messages from the visitor. */
-  setBlocked(chat: Chat, blocked: boolean): Promise<void>;
+  /**
+   * Sets whether the user accepts messages from the visitor. `not_found` when there is nothing to block, and
+   * `too_many` for more than `MAX_BLOCKS`.
+   */
+  setBlocked(chat: Chat, blocked: boolean): Promise<"done" | "not_found" | "too_many">;
+  /**
+   * Spends one of the requests that somebody may make per minute, over all processes; returns the milliseconds
+   * to wait when there is none left.
+   */
+  spendRequest(identityKey: string): Promise<number>;
   /** Rejects while nothing can be stored. Left out: that can't be said. */
   probe?(): Promise<void>;
   /** Closes the database or connection. */
@@ -114,5 +158,15 @@ export function toMessage(
     ...(stored.nickname && { nickname: stored.nickname }),
     timestamp: toTimestamp(stored.atMs),
     chatId: chat.visitor,
+  };
+}
+
+/** A message as a list of chats shows it. */
+export function previewOf({ nickname: _, ...message }: Message): Message {
+  const { content } = message;
+  if (content.length <= MAX_PREVIEW_LENGTH) return message;
+  return {
+    ...message,
+    content: `${content.slice(0, MAX_PREVIEW_LENGTH - 1).replace(/[\ud800-\udbff]$/, "")}…`,
   };
 }

@@ -2,11 +2,12 @@ import type { GateParts } from "../gate/gate.ts";
 import { identityFields, identityKey, type Identity } from "../gate/identity.ts";
 import { faultCode } from "../lib/log.ts";
 import { toTimestamp } from "../lib/text.ts";
-import type { Socket, SocketHandlers } from "../sockets/socket.ts";
+import { type Socket, type SocketHandlers, stateOf } from "../sockets/socket.ts";
 import { CLOSE } from "../wire/close.ts";
 import { FRAME_ERRORS, MAX_PAGE, type ServerFrame } from "../wire/frames.ts";
 import { type CheckedFrame, type FrameError, readFrame } from "./frame.ts";
 import type { ChatEvent, ChatHistory } from "./history.ts";
+import { type ChatLimits, costOf } from "./limits.ts";
 
 /** Bad frames in a row after which a socket is closed. */
 const MAX_BAD_FRAMES = 10;
@@ -20,6 +21,7 @@ type Mark = Extract<CheckedFrame, { type: "MARK_AS_READ" }>;
 export function createHub(
   history: ChatHistory,
   { clock, log }: Pick<GateParts, "clock" | "log">,
+  limits: ChatLimits,
 ): SocketHandlers {
   /** Bad frames in a row. Weak: frames of a socket are handled after its end, too. */
   const badFrames = new WeakMap<Socket, number>();
@@ -33,14 +35,21 @@ export function createHub(
   ): Promise<void> {
     const { chat, content, nickname, ref } = frame;
     const from = identity.kind;
-    const atMs = clock.nowMs();
-    const appended = await history.append({ chat, from, content, nickname, ref, atMs });
-    if (appended.ok) {
-      log("debug", "message_kept", identityFields(identity));
-      respond(socket, ackFrame(appended, ref));
-    } else {
-      respond(socket, errorFrame({ error: appended.error, ...refOf(frame) }));
+    if (limits.writing[from].take(identityKey(identity), costOf(content)) > 0) {
+      return respond(socket, errorFrame({ error: "too_many_messages", ...refOf(frame) }));
     }
+    const { limitKey } = stateOf(socket);
+    const isVisitor = from === "visitor" && limitKey !== undefined;
+    const onlyAnswered = isVisitor && limits.unanswered.waitMs(limitKey) > 0;
+    const atMs = clock.nowMs();
+    const draft = { chat, from, content, nickname, ref, atMs, onlyAnswered };
+    const appended = await history.append(draft);
+    if (!appended.ok) {
+      return respond(socket, errorFrame({ error: appended.error, ...refOf(frame) }));
+    }
+    if (appended.isUnanswered && isVisitor) limits.unanswered.count(limitKey);
+    log("debug", "message_kept", identityFields(identity));
+    respond(socket, ackFrame(appended, ref));
   }
 
   /** Responses to what was stored together leave together: one write for each socket, not one for each response. */
@@ -63,6 +72,17 @@ export function createHub(
     responses.clear();
   }
 
+  /** What somebody did through another process counts here, too. */
+  function countForeign(event: ChatEvent): void {
+    if (event.kind === "read") {
+      const { by, chat } = event;
+      return limits.marks.count(identityKey({ kind: by, id: chat[by] }));
+    }
+    const { type, from, content } = event.message;
+    const kind = type === "ANON_TO_USER" ? "visitor" : "user";
+    limits.writing[kind].count(identityKey({ kind, id: from }), costOf(content));
+  }
+
   async function markRead(socket: Socket, { kind, id }: Identity, mark: Mark): Promise<void> {
     const { user, visitor } = mark.chat;
     const of = { side: kind, id };
@@ -70,6 +90,9 @@ export function createHub(
       user === undefined
         ? (await history.chats(of, { limit: MAX_PAGE })).map(({ peer }) => peer)
         : [user];
+    if (limits.marks.take(identityKey({ kind, id }), users.length) > 0) {
+      return void socket.send(errorFrame({ error: "too_many_messages", ...refOf(mark) }));
+    }
     const marked = await Promise.all(
       users.map((one) => history.markRead({ user: one, visitor }, kind)),
     );
@@ -80,6 +103,7 @@ export function createHub(
   return {
     start(publish) {
       history.start((event) => {
+        if (event.isForeign) countForeign(event);
         // The sender gets its ACK before anybody gets the message.
         sendResponses();
         const text = frameOf(event);

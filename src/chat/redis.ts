@@ -1,22 +1,36 @@
 import { createBatcher } from "../lib/batch.ts";
 import type { Clock } from "../lib/clock.ts";
-import { type Feed, FEED_LENGTH, FEED_STREAM } from "../redis/feed.ts";
+import { DEPENDENCY_DEADLINE_MS } from "../lib/deadline.ts";
+import { type Feed, FEED_STATE, FEED_STREAM } from "../redis/feed.ts";
+import { createMemoryGuard } from "../redis/memory.ts";
 import { createScriptRunner } from "../redis/script.ts";
 import type { RedisTransport } from "../redis/transport.ts";
 import type { ChatSummary, Message, Side } from "../wire/frames.ts";
 import {
+  type AppendError,
   type Appended,
   type Chat,
   type ChatHistory,
   DEFAULT_RETENTION,
   type Draft,
-  MAX_UNANSWERED,
+  FAILING_MS,
+  previewOf,
   REF_TTL_MS,
   type Retention,
   toMessage,
-  UNANSWERED_TTL_MS,
 } from "./history.ts";
-import { APPEND, LIST, MARK_READ, PAGE, PREFIX, PROBE, REMOVE, SET_BLOCKED } from "./scripts.ts";
+import { REQUESTS_PER_MINUTE } from "./limits.ts";
+import {
+  APPEND,
+  LIST,
+  MARK_READ,
+  PAGE,
+  PREFIX,
+  PROBE,
+  REMOVE,
+  SET_BLOCKED,
+  SPEND,
+} from "./scripts.ts";
 
 const SEQUENCE = `${PREFIX}sequence`;
 
@@ -40,6 +54,9 @@ export function redisChatHistory(options: {
   const { transport, feed, clock } = options;
   const { maxMessages, maxAgeMs } = { ...DEFAULT_RETENTION, ...options.retention };
   const run = createScriptRunner(transport);
+  const memory = createMemoryGuard({ transport, clock });
+  /** Names this process in the feed. */
+  const origin = crypto.randomUUID();
 
   function oldestMs(): number {
     return maxAgeMs === 0 ? 0 : clock.nowMs() - maxAgeMs;
@@ -48,18 +65,20 @@ export function redisChatHistory(options: {
   /** Keeps the order: only a transport that does so, too, has more than one batch in progress. */
   const appends = createBatcher<Draft, Appended>(
     async (drafts) => {
+      if (await memory.isNearlyFull()) throw new Error("Redis is nearly full");
       const outcomes = (await run(
         APPEND,
-        [SEQUENCE, FEED_STREAM, ...drafts.flatMap(keysOf)],
-        [
-          ...[REF_TTL_MS, maxMessages, maxAgeMs, FEED_LENGTH, MAX_UNANSWERED, UNANSWERED_TTL_MS],
-          ...drafts.flatMap(argumentsOf),
-        ],
+        [SEQUENCE, FEED_STREAM, FEED_STATE, ...drafts.flatMap(keysOf)],
+        [REF_TTL_MS, maxMessages, maxAgeMs, origin, ...drafts.flatMap(argumentsOf)],
       )) as string[];
       feed.wake();
       return outcomes.map(toAppended);
     },
     {
+      clock,
+      deadlineMs: DEPENDENCY_DEADLINE_MS,
+      senderOf: ({ chat, from }) => `${from}:${chat[from]}`,
+      failingMs: FAILING_MS,
       weigh: ({ content }) => content.length + ENVELOPE_LENGTH,
       maxWeight: MAX_BATCH_LENGTH,
       parallel: transport.isOrdered ? PARALLEL : 1,
@@ -68,23 +87,25 @@ export function redisChatHistory(options: {
 
   return {
     start(deliver) {
-      feed.on("messages", ({ frames = "" }) => {
+      feed.on("messages", ({ frames = "", origin: from }) => {
+        const isForeign = from !== origin;
         for (const frame of frames.split("\n")) {
           const message: Message = JSON.parse(frame);
-          deliver({ kind: "message", chat: chatOf(message), message, frame });
+          deliver({ kind: "message", chat: chatOf(message), message, frame, isForeign });
         }
       });
-      feed.on("read", ({ user = "", visitor = "", by, upTo = "" }) => {
-        deliver({ kind: "read", chat: { user, visitor }, by: by as Side, upTo });
+      feed.on("read", ({ user = "", visitor = "", by, upTo = "", origin: from }) => {
+        const isForeign = from !== origin;
+        deliver({ kind: "read", chat: { user, visitor }, by: by as Side, upTo, isForeign });
       });
     },
-    append: (draft) => appends.add(draft),
+    append: (draft) => appends.add(transport.isOrdered ? draft : withRef(draft)),
     async markRead(chat, by) {
       const { user, visitor } = chat;
       const upTo = await run(
         MARK_READ,
-        [messagesKey(chat), chatKey(chat), FEED_STREAM],
-        [by, user, visitor, FEED_LENGTH],
+        [messagesKey(chat), chatKey(chat), FEED_STREAM, FEED_STATE],
+        [by, user, visitor, origin],
       );
       feed.wake();
       return typeof upTo === "string" ? upTo : undefined;
@@ -97,12 +118,11 @@ export function redisChatHistory(options: {
       );
       const rows = reply as unknown as [string, number, string, number, StreamEntry][];
       return rows.map(([peer, unread, nickname, blocked, last]): ChatSummary => {
-        const { nickname: _, ...lastMessage } = fromStream(last);
         return {
           ...{ peer, unread },
           ...(nickname !== "" && { nickname }),
           ...(side === "user" && { blocked: blocked === 1 }),
-          lastMessage,
+          lastMessage: previewOf(fromStream(last)),
         };
       });
     },
@@ -117,10 +137,16 @@ export function redisChatHistory(options: {
         [...range, limit, oldestMs()],
       );
       if (!reply) return undefined;
-      const [entries, user, visitor] = reply as unknown as [StreamEntry[], string, string];
+      const [entries, user, visitor, isCut] = reply as unknown as [
+        StreamEntry[],
+        string,
+        string,
+        number,
+      ];
       const messages = entries.map(fromStream);
       if (beforeId !== undefined) messages.reverse();
-      return { messages, readUpTo: { user, visitor } };
+      const more = isCut === 1 || messages.length === limit;
+      return { messages, readUpTo: { user, visitor }, more };
     },
     async remove(chat) {
       const { user, visitor } = chat;
@@ -130,7 +156,12 @@ export function redisChatHistory(options: {
     },
     async setBlocked(chat, blocked) {
       const keys = [chatKey(chat), blockedKey(chat.user)];
-      await run(SET_BLOCKED, keys, [chat.visitor, blocked ? 1 : 0]);
+      const outcome = await run(SET_BLOCKED, keys, [chat.visitor, blocked ? 1 : 0]);
+      return outcome as "done" | "not_found" | "too_many";
+    },
+    async spendRequest(key) {
+      const args = [60_000 / REQUESTS_PER_MINUTE, 60_000];
+      return Number(await run(SPEND, [`${PREFIX}requests:${key}`], args));
     },
     async probe() {
       await run(PROBE, PROBE_KEYS, []);
@@ -145,22 +176,31 @@ function keysOf({ chat, from, ref }: Draft): string[] {
     ...[messagesKey(chat), chatKey(chat)],
     `${PREFIX}ref:${visitor}:${from}:${JSON.stringify([user, ref])}`,
     ...[indexKey("user", user), indexKey("visitor", visitor), blockedKey(user)],
-    `${PREFIX}unanswered:${visitor}`,
+    ...[`${PREFIX}unanswered:${visitor}`, `${PREFIX}waiting:${visitor}`],
   ];
 }
 
 function argumentsOf(draft: Draft): (string | number)[] {
-  const { chat, from, nickname = "", ref, atMs } = draft;
+  const { chat, from, nickname = "", ref, atMs, onlyAnswered } = draft;
   const { id: _, ...message } = toMessage(chat, { ...draft, id: "" });
   // Without the brace before the id, which Redis makes.
   const body = JSON.stringify(message).slice(1);
-  return [from, chat.user, chat.visitor, nickname, atMs, ref === undefined ? 0 : 1, body];
+  return [
+    from,
+    chat.user,
+    chat.visitor,
+    nickname,
+    atMs,
+    ref === undefined ? 0 : 1,
+    onlyAnswered ? 1 : 0,
+    body,
+  ];
 }
 
 function toAppended(outcome: string): Appended {
   if (isRefusal(outcome)) return { ok: false, error: outcome };
-  const [id = "", atMs] = outcome.split(" ");
-  return { ok: true, id, atMs: Number(atMs) };
+  const [id = "", atMs, unanswered] = outcome.split(" ");
+  return { ok: true, id, atMs: Number(atMs), isUnanswered: unanswered !== undefined };
 }
 
 /** A chat's part of a key: the visitor first, whose id has a fixed length, so that no two chats share one. */
@@ -195,6 +235,11 @@ function chatOf({ type, from, to, chatId }: Message): Chat {
   return { user: type === "ANON_TO_USER" ? to : from, visitor: chatId };
 }
 
-function isRefusal(outcome: string): outcome is "blocked" | "not_found" | "too_many_recipients" {
-  return ["blocked", "not_found", "too_many_recipients"].includes(outcome);
+function isRefusal(outcome: string): outcome is AppendError {
+  return ["blocked", "not_found", "too_many_messages", "too_many_recipients"].includes(outcome);
+}
+
+/** Over HTTP a request may be carried out twice on its way: with a `ref` that does no harm. */
+function withRef(draft: Draft): Draft {
+  return draft.ref === undefined ? { ...draft, ref: crypto.randomUUID() } : draft;
 }

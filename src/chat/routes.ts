@@ -1,8 +1,8 @@
 import type { GateParts } from "../gate/gate.ts";
-import type { Identity } from "../gate/identity.ts";
+import { type Identity, identityKey } from "../gate/identity.ts";
 import { faultCode } from "../lib/log.ts";
 import { emptyResponse, headersFor, type Incoming, jsonResponse } from "../request/incoming.ts";
-import { type RefusalCode, refuse } from "../request/refusal.ts";
+import { type RefusalCode, refuse, refuseFor } from "../request/refusal.ts";
 import {
   createRoutes,
   declined,
@@ -14,6 +14,7 @@ import { MAX_PAGE } from "../wire/frames.ts";
 import { isUserId, isVisitorId } from "../wire/ids.ts";
 import { CHATS_PATH } from "../wire/paths.ts";
 import type { Chat, ChatHistory } from "./history.ts";
+import type { ChatLimits } from "./limits.ts";
 
 /** Length of a page by default, in messages or chats. */
 const DEFAULT_PAGE = 50;
@@ -29,6 +30,7 @@ type ChatHandler = (c: RouteContext, identity: Identity) => Promise<Response>;
 export function createChatRoutes(
   history: ChatHistory,
   { authenticator, log }: Pick<GateParts, "authenticator" | "log">,
+  limits: Pick<ChatLimits, "requests">,
 ): (incoming: Incoming) => Response | Promise<Response> {
   const routes = createRoutes(log);
 
@@ -39,9 +41,15 @@ export function createChatRoutes(
 
   function guard(handler: ChatHandler): RouteHandler {
     return async (c) => {
-      const identified = await authenticator.anyone(c.env.incoming);
+      const { incoming } = c.env;
+      const { limitKey } = incoming;
+      const addressWaitMs = limitKey === undefined ? 0 : limits.requests.take(limitKey);
+      if (addressWaitMs > 0) return declined(c, refuseFor(addressWaitMs), log, SHARING);
+      const identified = await authenticator.anyone(incoming);
       if (!identified.ok) return declined(c, identified, log, SHARING);
       try {
+        const waitMs = await history.spendRequest(identityKey(identified.identity));
+        if (waitMs > 0) return declined(c, refuseFor(waitMs), log, SHARING);
         return await handler(c, identified.identity);
       } catch (error) {
         log("error", "chat_failed", { code: faultCode(error) });
@@ -66,7 +74,7 @@ export function createChatRoutes(
       if (!page) return no(c, "malformed_request");
       const found = chat && (await history.messages(chat, page));
       if (!found) return no(c, "not_found");
-      return yes(c, { ...found, more: found.messages.length === page.limit });
+      return yes(c, found);
     },
   });
 
@@ -83,7 +91,10 @@ export function createChatRoutes(
     async (c, identity) => {
       const chat = chatOf(c, identity);
       if (identity.kind !== "user" || !chat) return no(c, "not_found");
-      await history.setBlocked(chat, blocked);
+      const outcome = await history.setBlocked(chat, blocked);
+      if (outcome === "not_found") return no(c, "not_found");
+      // There is nothing to wait for, but to unblock somebody.
+      if (outcome === "too_many") return declined(c, refuseFor(60_000), log, SHARING);
       return done(c);
     };
   add("/:partner/block", { PUT: setBlocked(true), DELETE: setBlocked(false) });

@@ -1,58 +1,94 @@
+import { ADD_TO_FEED } from "../redis/feed.ts";
+import {
+  MAX_BLOCKS,
+  MAX_PAGE_LENGTH,
+  MAX_UNANSWERED,
+  MAX_UNANSWERED_MESSAGES,
+  UNANSWERED_TTL_MS,
+} from "./history.ts";
+
 /** Start of every key of the chat's. */
 export const PREFIX = "ws-ticket:chat:";
 
 /** How often a chat's expiry is prolonged and its old messages are deleted, in milliseconds. */
 const TOUCH_MS = 3_600_000;
-/** Deletes a chat's messages that are too old. Ids rise with time, so the first recent one ends the search. */
+/** Messages that one script deletes because of their age, about; the next one continues. */
+const MAX_DROPPED = 20_000;
+
+/**
+ * Deletes a chat's messages that are too old. Ids rise with time, so that the first recent one is found by halving,
+ * however many there are.
+ */
 const DROP_OLD = `
+  local dropped = 0
   local function dropOld(messages, oldest)
+    local function isOld(entry) return tonumber(entry[2][2]) < tonumber(oldest) end
     local first = redis.call('XRANGE', messages, '-', '+', 'COUNT', 1)[1]
-    while first and tonumber(first[2][2]) < tonumber(oldest) do
-      redis.call('XDEL', messages, first[1])
-      first = redis.call('XRANGE', messages, '-', '+', 'COUNT', 1)[1]
+    if not first or not isOld(first) or dropped >= ${MAX_DROPPED} then return end
+    local last = redis.call('XREVRANGE', messages, '+', '-', 'COUNT', 1)[1]
+    local low = tonumber(first[1]:match('^%d+'))
+    local high = tonumber(last[1]:match('^%d+')) + 1
+    while low < high do
+      local middle = math.floor((low + high) / 2)
+      local entry = redis.call('XRANGE', messages, string.format('%.0f', middle), '+', 'COUNT', 1)[1]
+      if entry and isOld(entry) then
+        low = tonumber(entry[1]:match('^%d+')) + 1
+      else
+        high = middle
+      end
     end
+    dropped = dropped + redis.call('XTRIM', messages, 'MINID', string.format('%.0f', low))
   end
 `;
 
 /**
- * Stores messages, one after the other: one step, so that no failure leaves half of one. Seven keys and seven
+ * Stores messages, one after the other: one step, so that no failure leaves half of one. Eight keys and eight
  * arguments for each, after those that all share.
  */
 export const APPEND = `
+  ${ADD_TO_FEED}
   ${DROP_OLD}
-  local sequence, feed = unpack(KEYS, 1, 2)
-  local refTtl, maxMessages, maxAge, feedLength, maxUnanswered, unansweredTtl = unpack(ARGV, 1, 6)
+  local sequence, feed, feedState = unpack(KEYS, 1, 3)
+  local refTtl, maxMessages, maxAge, origin = unpack(ARGV, 1, 4)
   local call = redis.call
   local frames = {}
 
-  local function hasTooManyUnanswered(unanswered, user, at)
-    call('ZREMRANGEBYSCORE', unanswered, '-inf', at - unansweredTtl)
-    local others = call('ZCARD', unanswered) - (call('ZSCORE', unanswered, user) and 1 or 0)
-    return others >= tonumber(maxUnanswered)
+  -- Ids of messages that turn out to be known or refused are left out. After data was lost, ids must not be
+  -- used again, so they never fall behind the time.
+  local count = (#KEYS - 3) / 8
+  local time = call('TIME')
+  local floor = time[1] * 100000 + math.floor(time[2] / 10)
+  local lastId = call('INCRBY', sequence, count)
+  if lastId < floor then
+    lastId = floor
+    call('SET', sequence, string.format('%.0f', floor))
   end
-
-  -- Ids of messages that turn out to be known or refused are left out.
-  local count = (#KEYS - 2) / 7
-  local firstId = call('INCRBY', sequence, count) - count + 1
+  local firstId = lastId - count + 1
 
   local function append(n)
-    local messages, chat, ref, ofUser, ofVisitor, blocked, unanswered = unpack(KEYS, 3 + n * 7, 9 + n * 7)
-    local side, user, visitor, nickname, at, hasRef, body = unpack(ARGV, 7 + n * 7, 13 + n * 7)
+    local messages, chat, ref, ofUser, ofVisitor, blocked, unanswered, waiting = unpack(KEYS, 4 + n * 8, 11 + n * 8)
+    local side, user, visitor, nickname, at, hasRef, onlyAnswered, body = unpack(ARGV, 5 + n * 8, 12 + n * 8)
     local byVisitor = side == 'visitor'
     local state = call('HMGET', chat, 'touched', 'blocked', 'answered')
-    local touched = state[1]
-    local isBlocked = touched and state[2] or tostring(call('SISMEMBER', blocked, visitor))
+    local touched, isBlocked, isAnswered = unpack(state, 1, 3)
+    if not touched then isBlocked = tostring(call('SISMEMBER', blocked, visitor)) end
+    local isWaiting = byVisitor and not isAnswered
+    local waitingSince = isWaiting and call('ZSCORE', unanswered, user)
+    if waitingSince and tonumber(waitingSince) <= at - ${UNANSWERED_TTL_MS} then waitingSince = false end
     local refused
-    if byVisitor then
-      if isBlocked == '1' then
-        refused = 'blocked'
-      elseif not touched and hasTooManyUnanswered(unanswered, user, at) then
-        refused = 'too_many_recipients'
-      end
-    elseif not touched then
+    if byVisitor and isBlocked == '1' then
+      refused = 'blocked'
+    elseif isWaiting and onlyAnswered == '1' then
+      refused = 'too_many_messages'
+    elseif waitingSince and tonumber(call('HGET', waiting, user) or 0) >= ${MAX_UNANSWERED_MESSAGES} then
+      refused = 'too_many_messages'
+    elseif isWaiting and not touched and not waitingSince then
+      call('ZREMRANGEBYSCORE', unanswered, '-inf', at - ${UNANSWERED_TTL_MS})
+      if call('ZCARD', unanswered) >= ${MAX_UNANSWERED} then refused = 'too_many_recipients' end
+    elseif not byVisitor and not touched then
       refused = 'not_found'
     end
-    local id = string.format('%d', firstId + n)
+    local id = string.format('%.0f', firstId + n)
     local kept = id .. ' ' .. at
     if hasRef == '1' then
       if refused then return call('GET', ref) or refused end
@@ -66,12 +102,17 @@ export const APPEND = `
       call('XADD', messages, 'MAXLEN', maxMessages, id .. '-0', 'at', at, 'body', body)
     end
     call('HINCRBY', chat, byVisitor and 'unread:user' or 'unread:visitor', 1)
-    if byVisitor and not touched then
+    if isWaiting and waitingSince then
+      call('HINCRBY', waiting, user, 1)
+    elseif isWaiting then
       call('ZADD', unanswered, at, user)
-      call('PEXPIRE', unanswered, unansweredTtl)
-    elseif not byVisitor and not state[3] then
+      call('HSET', waiting, user, 1)
+      call('PEXPIRE', unanswered, ${UNANSWERED_TTL_MS})
+      call('PEXPIRE', waiting, ${UNANSWERED_TTL_MS})
+    elseif not byVisitor and not isAnswered then
       call('HSET', chat, 'answered', 1)
       call('ZREM', unanswered, user)
+      call('HDEL', waiting, user)
     end
     if byVisitor and nickname ~= '' then call('HSET', chat, 'nickname', nickname) end
     call('ZADD', ofUser, id, visitor)
@@ -86,7 +127,7 @@ export const APPEND = `
       end
     end
     frames[#frames + 1] = '{"id":"' .. id .. '",' .. body
-    return kept
+    return isWaiting and kept .. ' unanswered' or kept
   end
 
   local outcomes = {}
@@ -94,8 +135,7 @@ export const APPEND = `
     outcomes[n + 1] = append(n)
   end
   if #frames > 0 then
-    call('XADD', feed, 'MAXLEN', '~', feedLength, '*', 'kind', 'messages',
-      'frames', table.concat(frames, '\\n'))
+    addToFeed(feed, feedState, 'kind', 'messages', 'origin', origin, 'frames', table.concat(frames, '\\n'))
   end
   return outcomes
 `;
@@ -115,21 +155,28 @@ export const PROBE = `
 export const SET_BLOCKED = `
   local chat, blocked = unpack(KEYS)
   local visitor, value = unpack(ARGV)
-  redis.call(value == '1' and 'SADD' or 'SREM', blocked, visitor)
+  if value ~= '1' then
+    redis.call('SREM', blocked, visitor)
+  elseif redis.call('SISMEMBER', blocked, visitor) == 0 then
+    if redis.call('EXISTS', chat) == 0 then return 'not_found' end
+    if redis.call('SCARD', blocked) >= ${MAX_BLOCKS} then return 'too_many' end
+    redis.call('SADD', blocked, visitor)
+  end
   if redis.call('EXISTS', chat) == 1 then redis.call('HSET', chat, 'blocked', value) end
-  return 1
+  return 'done'
 `;
 
 export const MARK_READ = `
-  local messages, chat, feed = unpack(KEYS)
-  local by, user, visitor, feedLength = unpack(ARGV)
+  ${ADD_TO_FEED}
+  local messages, chat, feed, feedState = unpack(KEYS)
+  local by, user, visitor, origin = unpack(ARGV)
   local newest = redis.call('XREVRANGE', messages, '+', '-', 'COUNT', 1)[1]
   if not newest then return false end
   local last = newest[1]:match('^%d+')
   if redis.call('HGET', chat, 'read:' .. by) ~= last then
     redis.call('HSET', chat, 'read:' .. by, last, 'unread:' .. by, 0)
-    redis.call('XADD', feed, 'MAXLEN', '~', feedLength, '*', 'kind', 'read', 'user', user, 'visitor', visitor,
-      'by', by, 'upTo', last)
+    addToFeed(feed, feedState, 'kind', 'read', 'origin', origin,
+      'user', user, 'visitor', visitor, 'by', by, 'upTo', last)
   end
   return last
 `;
@@ -142,32 +189,60 @@ export const LIST = `
   local chats = {}
   for _, partner in ipairs(redis.call('ZREVRANGEBYSCORE', index, before, '-inf', 'LIMIT', 0, limit)) do
     local name = side == 'user' and partner .. ':' .. own or own .. ':' .. partner
-    dropOld(prefix .. 'messages:' .. name, oldest)
-    local last = redis.call('XREVRANGE', prefix .. 'messages:' .. name, '+', '-', 'COUNT', 1)[1]
-    if last then
-      local unread = tonumber(redis.call('HGET', prefix .. 'chat:' .. name, 'unread:' .. side) or 0)
+    local messages, chat = prefix .. 'messages:' .. name, prefix .. 'chat:' .. name
+    dropOld(messages, oldest)
+    local last = redis.call('XREVRANGE', messages, '+', '-', 'COUNT', 1)[1]
+    if last and tonumber(last[2][2]) >= tonumber(oldest) then
+      local state = redis.call('HMGET', chat, 'unread:' .. side, 'nickname')
       table.insert(chats, {
         partner,
-        math.min(unread, redis.call('XLEN', prefix .. 'messages:' .. name)),
-        redis.call('HGET', prefix .. 'chat:' .. name, 'nickname') or '',
+        math.min(tonumber(state[1] or 0), redis.call('XLEN', messages)),
+        state[2] or '',
         side == 'user' and redis.call('SISMEMBER', blocked, partner) or 0,
         last
       })
-    else
+    elseif not last then
       redis.call('ZREM', index, partner)
     end
   end
   return chats
 `;
 
+/** A page of one chat: as many messages as were asked for, or fewer when they are long. */
 export const PAGE = `
   ${DROP_OLD}
   local messages, chat = unpack(KEYS)
   local command, first, last, limit, oldest = unpack(ARGV)
   if redis.call('EXISTS', chat) == 0 then return false end
   dropOld(messages, oldest)
+  local page, length, isCut = {}, 0, 0
+  while #page < tonumber(limit) and isCut == 0 do
+    local entries = redis.call(command, messages, first, last, 'COUNT', math.min(limit - #page, 20))
+    if #entries == 0 then break end
+    for _, entry in ipairs(entries) do
+      length = length + #entry[2][4]
+      if #page > 0 and length > ${2 * MAX_PAGE_LENGTH} then
+        isCut = 1
+        break
+      end
+      page[#page + 1] = entry
+    end
+    first = '(' .. entries[#entries][1]
+  end
   local read = redis.call('HMGET', chat, 'read:user', 'read:visitor')
-  return {redis.call(command, messages, first, last, 'COUNT', limit), read[1] or '0', read[2] or '0'}
+  return {page, read[1] or '0', read[2] or '0', isCut}
+`;
+
+/** Spends one of the requests that somebody may make in a window (the generic cell rate algorithm). */
+export const SPEND = `
+  local interval, window = unpack(ARGV)
+  local time = redis.call('TIME')
+  local now = time[1] * 1000 + math.floor(time[2] / 1000)
+  local whole = math.max(tonumber(redis.call('GET', KEYS[1]) or 0), now) + interval
+  local wait = math.ceil(whole - now - window)
+  if wait > 0 then return wait end
+  redis.call('SET', KEYS[1], string.format('%.0f', whole), 'PX', window)
+  return 0
 `;
 
 export const REMOVE = `

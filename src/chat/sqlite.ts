@@ -1,25 +1,43 @@
-import { type Clock, systemClock } from "../lib/clock.ts";
 import { createBatcher } from "../lib/batch.ts";
+import { type Clock, pause, systemClock } from "../lib/clock.ts";
+import { DEPENDENCY_DEADLINE_MS } from "../lib/deadline.ts";
+import { createRateLimit } from "../lib/limit.ts";
+import { type ChatSummary, type Message, otherSide, type Side } from "../wire/frames.ts";
 import { createFileCheck, openDatabase, writeVersion } from "./database.ts";
 import {
+  type AppendError,
   type Appended,
   type Chat,
   type ChatEvent,
   type ChatHistory,
   DEFAULT_RETENTION,
   type Draft,
+  FAILING_MS,
+  MAX_BLOCKS,
+  MAX_PAGE_LENGTH,
   MAX_UNANSWERED,
-  REF_TTL_MS,
+  MAX_UNANSWERED_MESSAGES,
+  previewOf,
   type Retention,
   toMessage,
   UNANSWERED_TTL_MS,
 } from "./history.ts";
-import { type ChatSummary, otherSide, type Side } from "../wire/frames.ts";
+import { REQUESTS_PER_MINUTE } from "./limits.ts";
+import { createSweeper, SLICE } from "./retention.ts";
 
+/** Pauses between attempts while another process holds the file, in milliseconds. */
+const BUSY_RETRY_MS = 25;
 /** Chats whose rows are cached. */
 const MAX_KNOWN_CHATS = 10_000;
 /** How often old messages are deleted, in milliseconds. */
 const SWEEP_INTERVAL_MS = 600_000;
+
+/** One thing to do within a transaction. */
+interface Work {
+  readonly run: () => unknown;
+  /** Whose message it stores. */
+  readonly sender: string | undefined;
+}
 
 interface ChatRow {
   key: number;
@@ -73,10 +91,16 @@ export function sqliteChatHistory(options: {
   );
   const addChat = db.query("INSERT INTO chats (user, visitor) VALUES (?, ?)");
   const isBlocked = db.query("SELECT 1 FROM blocks WHERE user = ? AND visitor = ?");
-  const countUnanswered = db.query<{ count: number }, [string, string, number]>(
-    "SELECT count(*) AS count FROM unanswered WHERE visitor = ? AND user <> ? AND at_ms > ?",
+  const countRecipients = db.query<{ count: number }, [string, number]>(
+    "SELECT count(*) AS count FROM unanswered WHERE visitor = ? AND at_ms > ?",
   );
-  const addUnanswered = db.query("INSERT OR REPLACE INTO unanswered VALUES (?, ?, ?)");
+  const findUnanswered = db.query<{ messages: number }, [string, string, number]>(
+    "SELECT messages FROM unanswered WHERE visitor = ? AND user = ? AND at_ms > ?",
+  );
+  const addUnanswered = db.query("INSERT OR REPLACE INTO unanswered VALUES (?, ?, ?, 1)");
+  const countUnanswered = db.query(
+    "UPDATE unanswered SET messages = messages + 1 WHERE visitor = ? AND user = ?",
+  );
   const removeUnanswered = db.query("DELETE FROM unanswered WHERE visitor = ? AND user = ?");
   const addMessage = db.query("INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?)");
   const updateChat = db.query(
@@ -85,9 +109,15 @@ export function sqliteChatHistory(options: {
        user_unread = $user_unread, visitor_unread = $visitor_unread, answered = $answered
      WHERE key = $key`,
   );
-  const dropOldest = db.query(
-    "DELETE FROM messages WHERE id IN (SELECT id FROM messages WHERE chat = ? ORDER BY id LIMIT ?)",
+  const sweeper = createSweeper(db, { maxAgeMs });
+  const countBlocks = db.query<{ count: number }, [string]>(
+    "SELECT count(*) AS count FROM blocks WHERE user = ?",
   );
+  const requests = createRateLimit<string>({
+    allowed: REQUESTS_PER_MINUTE,
+    windowMs: 60_000,
+    clock,
+  });
 
   const newest = db.query<{ seq: number }, []>(
     "SELECT seq FROM sqlite_sequence WHERE name = 'messages'",
@@ -103,14 +133,40 @@ export function sqliteChatHistory(options: {
   /** What it will deliver once it is committed. */
   let events: ChatEvent[] = [];
 
-  const writes = createBatcher(commit, {
+  const writes = createBatcher<Work, unknown>(commit, {
+    clock,
+    deadlineMs: DEPENDENCY_DEADLINE_MS,
+    senderOf: ({ sender }) => sender,
+    failingMs: FAILING_MS,
     afterwards() {
       for (const event of events) deliver(event);
       events = [];
     },
   });
 
-  function commit(works: readonly (() => unknown)[]): unknown[] {
+  /** Commits at once, and later where another process holds the file: waiting inside SQLite would block the server. */
+  function commit(works: readonly Work[]): unknown[] | Promise<unknown[]> {
+    try {
+      return commitNow(works);
+    } catch (error) {
+      if (!isBusy(error)) throw error;
+      return commitLater(works);
+    }
+  }
+
+  async function commitLater(works: readonly Work[]): Promise<unknown[]> {
+    const endMs = clock.monotonicMs() + DEPENDENCY_DEADLINE_MS;
+    for (;;) {
+      await pause(BUSY_RETRY_MS, clock);
+      try {
+        return commitNow(works);
+      } catch (error) {
+        if (!isBusy(error) || clock.monotonicMs() >= endMs) throw error;
+      }
+    }
+  }
+
+  function commitNow(works: readonly Work[]): unknown[] {
     // An earlier batch may not have delivered its own yet.
     const earlier = events.length;
     try {
@@ -118,7 +174,7 @@ export function sqliteChatHistory(options: {
       let results: unknown[] = [];
       db.transaction(() => {
         forgetWhatOthersChanged();
-        results = works.map((work) => work());
+        results = works.map(({ run }) => run());
         writeChanged();
       }).immediate();
       return results;
@@ -140,8 +196,8 @@ export function sqliteChatHistory(options: {
     lastId = newest.get()?.seq ?? 0;
   }
 
-  function write<Result>(work: () => Result): Promise<Result> {
-    return writes.add(work) as Promise<Result>;
+  function write<Result>(run: () => Result, sender?: string): Promise<Result> {
+    return writes.add({ run, sender }) as Promise<Result>;
   }
 
   function writeChanged(): void {
@@ -163,16 +219,20 @@ export function sqliteChatHistory(options: {
     return row;
   }
 
-  function append({ chat, from, content, nickname, ref, atMs }: Draft): Appended {
+  function append(draft: Draft): Appended {
+    const { chat, from, content, nickname, ref, atMs } = draft;
     const byVisitor = from === "visitor";
-    const sender = `${from}:${byVisitor ? chat.visitor : chat.user}`;
+    const sender = senderOf(draft);
     const recipient = byVisitor ? chat.user : chat.visitor;
     const earlier = (): Appended | undefined => {
       const found = ref === undefined ? null : findRef.get(sender, recipient, ref);
-      return found ? { ok: true, id: String(found.id), atMs: found.at_ms } : undefined;
+      if (!found) return undefined;
+      return { ok: true, id: String(found.id), atMs: found.at_ms, isUnanswered: false };
     };
     let row = chatRow(chat);
-    const error = byVisitor ? refusal(chat, row, atMs) : row ? undefined : "not_found";
+    const isUnanswered = byVisitor && !row?.answered;
+    const written = isUnanswered ? writtenTo(draft) : 0;
+    const error = byVisitor ? refusal(draft, row, written) : row ? undefined : "not_found";
     if (error) return earlier() ?? { ok: false, error };
     const id = lastId + 1;
     if (ref !== undefined && addRef.run(sender, recipient, ref, id, atMs).changes === 0) {
@@ -180,9 +240,10 @@ export function sqliteChatHistory(options: {
     }
     if (!row) {
       addChat.run(chat.user, chat.visitor);
-      addUnanswered.run(chat.visitor, chat.user, atMs);
       row = chatRow(chat) as ChatRow;
     }
+    if (isUnanswered && written > 0) countUnanswered.run(chat.visitor, chat.user);
+    else if (isUnanswered) addUnanswered.run(chat.visitor, chat.user, atMs);
     lastId = id;
     addMessage.run(id, row.key, from, content, nickname ?? null, atMs);
     row.last_id = id;
@@ -194,49 +255,41 @@ export function sqliteChatHistory(options: {
       removeUnanswered.run(chat.visitor, chat.user);
     }
     if (maxMessages > 0 && row.messages > maxMessages) {
-      dropOldest.run(row.key, row.messages - maxMessages);
-      row.messages = maxMessages;
+      row.messages -= sweeper.deleteOldest(row.key, row.messages - maxMessages);
     }
     changed.add(row);
     const message = toMessage(chat, { id: String(id), from, content, nickname, atMs });
     events.push({ kind: "message", chat, message });
-    return { ok: true, id: String(id), atMs };
+    return { ok: true, id: String(id), atMs, isUnanswered };
+  }
+
+  /** How much a visitor has written to a user who hasn't answered, in messages. */
+  function writtenTo({ chat: { user, visitor }, atMs }: Draft): number {
+    return findUnanswered.get(visitor, user, atMs - UNANSWERED_TTL_MS)?.messages ?? 0;
   }
 
   /** Why a visitor may not write. */
   function refusal(
-    { user, visitor }: Chat,
+    { chat: { user, visitor }, atMs, onlyAnswered }: Draft,
     row: ChatRow | undefined,
-    atMs: number,
-  ): "blocked" | "too_many_recipients" | undefined {
-    if (row) return row.blocked ? "blocked" : undefined;
-    if (isBlocked.get(user, visitor)) return "blocked";
-    const unanswered = countUnanswered.get(visitor, user, atMs - UNANSWERED_TTL_MS)?.count ?? 0;
-    return unanswered >= MAX_UNANSWERED ? "too_many_recipients" : undefined;
+    written: number,
+  ): AppendError | undefined {
+    if (row ? row.blocked : isBlocked.get(user, visitor)) return "blocked";
+    if (row?.answered) return undefined;
+    if (onlyAnswered || written >= MAX_UNANSWERED_MESSAGES) return "too_many_messages";
+    if (row || written > 0) return undefined;
+    const recipients = countRecipients.get(visitor, atMs - UNANSWERED_TTL_MS)?.count ?? 0;
+    return recipients >= MAX_UNANSWERED ? "too_many_recipients" : undefined;
   }
 
-  /** Deletes what is too old, and chats that are empty then. */
-  function sweep(): void {
-    writeChanged();
-    known.clear();
-    const nowMs = clock.nowMs();
-    db.query("DELETE FROM refs WHERE at_ms < ?").run(nowMs - REF_TTL_MS);
-    db.query("DELETE FROM unanswered WHERE at_ms < ?").run(nowMs - UNANSWERED_TTL_MS);
-    if (maxAgeMs === 0) return;
-    // Ids rise with time, so that the first young message ends the old ones, and no index by age is needed.
-    const young = db
-      .query<{ id: number }, [number]>(
-        "SELECT id FROM messages WHERE at_ms >= ? ORDER BY id LIMIT 1",
-      )
-      .get(nowMs - maxAgeMs);
-    const end = young?.id ?? Number.MAX_SAFE_INTEGER;
-    db.query(
-      `UPDATE chats SET messages = messages - gone.count
-       FROM (SELECT chat, count(*) AS count FROM messages WHERE id < ? GROUP BY chat) AS gone
-       WHERE gone.chat = chats.key`,
-    ).run(end);
-    db.query("DELETE FROM messages WHERE id < ?").run(end);
-    db.query("DELETE FROM chats WHERE messages = 0").run();
+  /** Deletes what is too old, a slice at a time, so that nobody waits for it. */
+  async function sweep(): Promise<void> {
+    const slice = () => {
+      writeChanged();
+      known.clear();
+      return sweeper.sweepSlice(clock.nowMs());
+    };
+    while (!isClosing && !(await write(slice)));
   }
 
   function oldestMs(): number {
@@ -247,9 +300,10 @@ export function sqliteChatHistory(options: {
     return { id: String(id), from: side, content, nickname, atMs: at_ms };
   }
 
+  let isClosing = false;
   let sweeping: Promise<void> | undefined;
   const stopSweep = clock.every(SWEEP_INTERVAL_MS, () => {
-    sweeping ??= write(sweep)
+    sweeping ??= sweep()
       .catch(() => {})
       .finally(() => {
         sweeping = undefined;
@@ -260,7 +314,7 @@ export function sqliteChatHistory(options: {
     start(to) {
       deliver = to;
     },
-    append: (draft) => write(() => append(draft)),
+    append: (draft) => write(() => append(draft), senderOf(draft)),
     markRead: (chat, by) =>
       write(() => {
         const row = chatRow(chat);
@@ -287,13 +341,12 @@ export function sqliteChatHistory(options: {
         .all(id, before, oldestMs(), limit);
       return rows.map((row): ChatSummary => {
         const { user, visitor, nickname, blocked } = row;
-        const { nickname: _, ...lastMessage } = toMessage({ user, visitor }, toStored(row));
         return {
           peer: row[otherSide(side)],
           unread: Math.min(row[`${side}_unread`], row.messages),
           ...(nickname !== null && { nickname }),
           ...(side === "user" && { blocked: blocked === 1 }),
-          lastMessage,
+          lastMessage: previewOf(toMessage({ user, visitor }, toStored(row))),
         };
       });
     },
@@ -307,37 +360,70 @@ export function sqliteChatHistory(options: {
            WHERE chat = ? AND id ${backwards ? "<" : ">"} ? AND at_ms >= ?
            ORDER BY id ${backwards ? "DESC" : "ASC"} LIMIT ?`,
         )
-        .all(row.key, Number(beforeId ?? afterId), oldestMs(), limit);
-      if (backwards) rows.reverse();
+        .iterate(row.key, Number(beforeId ?? afterId), oldestMs(), limit);
+      const messages: Message[] = [];
+      let length = 0;
+      for (const message of rows) {
+        length += message.content.length;
+        if (messages.length > 0 && length > MAX_PAGE_LENGTH) break;
+        messages.push(toMessage(chat, toStored(message)));
+      }
+      if (backwards) messages.reverse();
       return {
-        messages: rows.map((message) => toMessage(chat, toStored(message))),
+        messages,
         readUpTo: { user: String(row.user_read), visitor: String(row.visitor_read) },
+        more: messages.length === limit || length > MAX_PAGE_LENGTH,
       };
     },
-    remove: (chat) =>
-      write(() => {
+    async remove(chat) {
+      // A long chat goes slice by slice, so that nobody waits for it.
+      const slice = (): boolean | undefined => {
         const row = chatRow(chat);
         if (!row) return false;
+        const deleted = sweeper.deleteOldest(row.key, SLICE);
+        row.messages -= deleted;
+        changed.add(row);
+        if (deleted === SLICE) return undefined;
         changed.delete(row);
         known.delete(`${chat.visitor}:${chat.user}`);
-        db.query("DELETE FROM messages WHERE chat = ?").run(row.key);
         db.query("DELETE FROM chats WHERE key = ?").run(row.key);
         return true;
-      }),
+      };
+      for (;;) {
+        const removed = await write(slice);
+        if (removed !== undefined) return removed;
+      }
+    },
     setBlocked: (chat, blocked) =>
       write(() => {
-        const change = blocked
-          ? "INSERT OR IGNORE INTO blocks VALUES (?, ?)"
-          : "DELETE FROM blocks WHERE user = ? AND visitor = ?";
-        db.query(change).run(chat.user, chat.visitor);
+        const { user, visitor } = chat;
         const row = chatRow(chat);
+        if (!blocked) {
+          db.query("DELETE FROM blocks WHERE user = ? AND visitor = ?").run(user, visitor);
+        } else if (!isBlocked.get(user, visitor)) {
+          if (!row) return "not_found";
+          if ((countBlocks.get(user)?.count ?? 0) >= MAX_BLOCKS) return "too_many";
+          db.query("INSERT INTO blocks VALUES (?, ?)").run(user, visitor);
+        }
         if (row) row.blocked = blocked ? 1 : 0;
+        return "done";
       }),
+    spendRequest: async (key) => requests.take(key),
     probe: () => write(() => writeVersion(db)),
     async close() {
+      isClosing = true;
       stopSweep();
       await writes.idle();
       db.close();
     },
   };
+}
+
+/** Whose messages stay in order. */
+function senderOf({ chat, from }: Draft): string {
+  return `${from}:${chat[from]}`;
+}
+
+function isBusy(error: unknown): boolean {
+  return String((error as { code?: unknown } | null)?.code).startsWith("SQLITE_BUSY");
 }

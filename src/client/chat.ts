@@ -157,7 +157,8 @@ export function createChatClient(options: ChatClientOptions = {}): ChatClient {
 
   /** Sends what this socket hasn't carried yet: each message until its ACK, in order, no faster than the server takes them. */
   function flush(): void {
-    if (connection.state.status !== "open") return;
+    // Nothing may overtake what the server couldn't keep.
+    if (connection.state.status !== "open" || unavailable.size > 0) return;
     for (const draft of drafts) {
       if (draft.error || draft.sentOver === sockets) continue;
       if (budget === 0) break;

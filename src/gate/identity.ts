@@ -25,7 +25,10 @@ export interface UserCredential<Claims = unknown> {
   readonly user: string;
   /** A name for the sign-in, 1 to 255 characters, so that it can be ended alone; never its secret, for the store keeps it. */
   readonly session?: string | undefined;
-  /** When the proof was issued. Default: now. */
+  /**
+   * When the proof was issued. Default: now, for a proof that was checked just now; then the end of everything of
+   * a user ends what the proof has opened, and not the proof itself.
+   */
   readonly issuedAtMs?: number | undefined;
   /** When the proof ends; what it opened never outlives it. */
   readonly expiresAtMs: number;

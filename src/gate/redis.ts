@@ -1,5 +1,5 @@
 import { sha256Hex } from "../lib/encoding.ts";
-import { type Feed, FEED_LENGTH, FEED_STREAM } from "../redis/feed.ts";
+import { ADD_TO_FEED, type Feed, FEED_STATE, FEED_STREAM } from "../redis/feed.ts";
 import { createScriptRunner } from "../redis/script.ts";
 import type { RedisTransport } from "../redis/transport.ts";
 import { earliestIssueMs, type Identity, identityKey } from "./identity.ts";
@@ -38,8 +38,9 @@ const PUT = `
  * shortens the first, and notifies no one when it changes nothing.
  */
 const REVOKE = `
-  local unused, revoked, feed = unpack(KEYS)
-  local kind, id, session, hash, at, untilAt, ttl, feedLength = unpack(ARGV)
+  ${ADD_TO_FEED}
+  local unused, revoked, feed, feedState = unpack(KEYS)
+  local kind, id, session, hash, at, untilAt, ttl, origin = unpack(ARGV)
   local before = redis.call('GET', revoked)
   local longest = math.max(tonumber(ttl), redis.call('PTTL', revoked))
   if before then at = math.max(tonumber(before), tonumber(at)) end
@@ -52,7 +53,7 @@ const REVOKE = `
     end
   end
   if before and session ~= '' then return 1 end
-  redis.call('XADD', feed, 'MAXLEN', '~', feedLength, '*', 'kind', 'revoked', 'of', kind, 'id', id,
+  addToFeed(feed, feedState, 'kind', 'revoked', 'origin', origin, 'of', kind, 'id', id,
     'session', session, 'at', string.format('%.0f', at), 'until', untilAt)
   return 1
 `;
@@ -77,8 +78,10 @@ export function sharedTicketStore(options: {
 }): TicketStore {
   const { transport, feed } = options;
   const run = createScriptRunner(transport);
+  /** Names this process in the feed. */
+  const origin = crypto.randomUUID();
   return {
-    revocations: feed ? revocationsOf(feed) : "unavailable",
+    revocations: feed ? revocationsOf(feed, origin) : "unavailable",
     async put(hash, record, ttlMs) {
       const { identity } = record;
       const session = await sessionHash(identity);
@@ -104,8 +107,8 @@ export function sharedTicketStore(options: {
       const ttlMs = Math.max(1, untilMs - atMs);
       const done = await run(
         REVOKE,
-        [unusedKey(kind === "user" ? id : ""), revoked, FEED_STREAM],
-        [kind, id, session ?? "", hash, atMs, untilMs, ttlMs, FEED_LENGTH],
+        [unusedKey(kind === "user" ? id : ""), revoked, FEED_STREAM, FEED_STATE],
+        [kind, id, session ?? "", hash, atMs, untilMs, ttlMs, origin],
       );
       if (done !== 1) throw new Error("Redis broke off: no outcome of a revocation");
       feed?.wake();
@@ -124,13 +127,13 @@ export function sharedTicketStore(options: {
   };
 }
 
-function revocationsOf(feed: Feed): RevocationFeed {
+function revocationsOf(feed: Feed, origin: string): RevocationFeed {
   return {
     subscribe({ onRevoked, onGap, isNeeded }) {
-      feed.on("revoked", ({ of, id = "", session, at, until }) => {
+      feed.on("revoked", ({ of, id = "", session, at, until, origin: from }) => {
         const kind = of === "user" ? "user" : "visitor";
         const revocation = { kind, id, atMs: Number(at), untilMs: Number(until) } as const;
-        onRevoked(session ? { ...revocation, session } : revocation);
+        onRevoked(session ? { ...revocation, session } : revocation, from !== origin);
       });
       feed.start({ isNeeded, onGap });
     },

@@ -1,5 +1,6 @@
 import type { Clock } from "../lib/clock.ts";
 import { DEPENDENCY_DEADLINE_MS, withinDeadline } from "../lib/deadline.ts";
+import { createRateLimit } from "../lib/limit.ts";
 import { faultCode, type Log } from "../lib/log.ts";
 import { type Refusal, refuse } from "../request/refusal.ts";
 import { CLOSE } from "../wire/close.ts";
@@ -11,8 +12,13 @@ import { MAX_TOKEN_LIFETIME_MS } from "./claims.ts";
 /** Later tokens of a session outlive the one that it was ended with; they are refused this long, in milliseconds. */
 const SESSION_MEMORY_MS = 30 * 86_400_000;
 
+/** Sign-outs per user and minute, those by other processes included. */
+export const SIGN_OUTS_PER_MINUTE = 10;
+
 /** Ends credentials before their time, here and on every instance that shares the store. */
 export interface Revocations {
+  /** Spends one of the sign-outs that a user may make per minute; returns the milliseconds to wait when there is none left. */
+  spendSignOut(user: string): number;
   /** Ends one session of a user. */
   endSession(credential: {
     id: string;
@@ -40,8 +46,17 @@ export function createRevocations(options: {
 }): Revocations {
   const { store, live, clock, log } = options;
   const feed = store.revocations === "unavailable" ? undefined : store.revocations;
+  const signOuts = createRateLimit<string>({
+    allowed: SIGN_OUTS_PER_MINUTE,
+    windowMs: 60_000,
+    clock,
+    keepsDebts: true,
+  });
   feed?.subscribe({
-    onRevoked: live.revoke,
+    onRevoked(revocation, isForeign) {
+      if (isForeign && revocation.kind === "user") signOuts.count(revocation.id);
+      live.revoke(revocation);
+    },
     onGap: () => live.endAll(CLOSE.missedEvents),
     isNeeded: () => live.size > 0,
   });
@@ -59,6 +74,7 @@ export function createRevocations(options: {
   }
 
   return {
+    spendSignOut: (user) => signOuts.take(user),
     endSession({ id, session, expiresAtMs = 0 }) {
       const atMs = clock.nowMs();
       const untilMs = Math.max(expiresAtMs, atMs + SESSION_MEMORY_MS);

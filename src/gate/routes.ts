@@ -7,14 +7,12 @@ import { createRoutes, declined, type RouteContext } from "../request/routes.ts"
 import { SIGN_OUT_PATH, TICKET_PATH, VISITOR_PATH } from "../wire/paths.ts";
 import type { Authenticator } from "./authenticate.ts";
 import type { Identity } from "./identity.ts";
-import type { Revocations } from "./revocation.ts";
+import { type Revocations, SIGN_OUTS_PER_MINUTE } from "./revocation.ts";
 import type { Tickets } from "./ticket.ts";
 import type { VisitorSessions } from "./visitor.ts";
 
 /** Visitors' sessions issued or renewed per address and minute. */
 const SESSIONS_PER_MINUTE = 60;
-/** Sign-outs per user and minute. */
-const SIGN_OUTS_PER_MINUTE = 10;
 
 /** The gate's own routes: the ticket, the visitor's session, sign-out. Web standards only. */
 export function createGateRoutes(options: {
@@ -30,7 +28,8 @@ export function createGateRoutes(options: {
 }): (incoming: Incoming) => Response | Promise<Response> {
   const { basePath, authenticator, tickets, visitors, revocations, log, clock } = options;
   const sessions = perMinute(SESSIONS_PER_MINUTE);
-  const signOuts = perMinute(SIGN_OUTS_PER_MINUTE);
+  /** Sign-outs by session. */
+  const attempts = perMinute(SIGN_OUTS_PER_MINUTE);
   const forUsers = { methods: "POST", credentials: options.usersHaveCookies };
   const forVisitors = { methods: "POST", credentials: true };
 
@@ -74,8 +73,6 @@ export function createGateRoutes(options: {
     if (!user.ok) return declined(c, user, log, forUsers);
     const body = await readSignOut(c.req.raw);
     if (!body) return declined(c, refuse("malformed_request"), log, forUsers);
-    const waitMs = signOuts.take(user.identity.id);
-    if (waitMs > 0) return declined(c, refuseFor(waitMs), log, forUsers);
     const done = await signOut(user.identity, body);
     return done.ok
       ? emptyResponse(headersFor(c.env.incoming, forUsers))
@@ -88,15 +85,21 @@ export function createGateRoutes(options: {
     { everywhere }: { everywhere: boolean },
   ): Promise<{ readonly ok: true } | Refusal> {
     const { id, session, expiresAtMs } = identity;
-    if (!everywhere && session !== undefined) {
-      return revocations.endSession({ id, session, expiresAtMs });
-    }
+    const own = everywhere ? undefined : session;
     // A token without `iat` would be refused together with every later one.
-    if (identity.issuedAtMs === 0) return refuse("malformed_request");
-    // A token whose session was ended must not end the other sessions.
+    if (own === undefined && identity.issuedAtMs === 0) return refuse("malformed_request");
+    // Attempts count by session first: one that has ended must not use up what its user may do.
+    const attemptWaitMs = attempts.take(JSON.stringify([id, session]));
+    if (attemptWaitMs > 0) return refuseFor(attemptWaitMs);
     const revoked = await revocations.isRevoked(identity);
-    if (revoked === "unknown") return refuse("store_unavailable");
-    return revoked ? refuseToken("revoked") : revocations.endAll(identity);
+    if (own === undefined && revoked === "unknown") return refuse("store_unavailable");
+    // Nor may it end the other sessions.
+    if (revoked === true) return own === undefined ? refuseToken("revoked") : { ok: true };
+    const waitMs = revocations.spendSignOut(id);
+    if (waitMs > 0) return refuseFor(waitMs);
+    return own === undefined
+      ? revocations.endAll(identity)
+      : revocations.endSession({ id, session: own, expiresAtMs });
   }
 
   return routes.handle;

@@ -37,9 +37,12 @@ export interface TicketRecord {
 
 /** How revocations by other processes on the same store arrive. */
 export interface RevocationFeed {
-  /** Once. `onGap`: some may have been missed. Nothing needs to be read while `isNeeded` returns `false`. */
+  /**
+   * Once. `isForeign`: another process did it; one's own may arrive, too. `onGap`: some may have been missed.
+   * Nothing needs to be read while `isNeeded` returns `false`.
+   */
   subscribe(listener: {
-    onRevoked(revocation: Revocation): void;
+    onRevoked(revocation: Revocation, isForeign?: boolean): void;
     onGap(): void;
     isNeeded(): boolean;
   }): void;

@@ -1,15 +1,48 @@
+import type { Clock } from "./clock.ts";
+import { DeadlineError } from "./deadline.ts";
+import { createRateLimit } from "./limit.ts";
+
 /** Items that may wait at once; further ones are rejected. */
 const MAX_WAITING = 20_000;
 
 interface BatcherOptions<Item> {
-  /** How much of `maxWeight` an item takes; default 1. */
-  weigh?: (item: Item) => number;
-  /** Of one batch; default no limit. */
-  maxWeight?: number;
-  /** Batches in progress at once; default 1. */
-  parallel?: number;
+  readonly clock: Clock;
+  /** Longest time from adding an item to its result, in milliseconds; beyond it the item's promise rejects. */
+  readonly deadlineMs: number;
+  /**
+   * Whose items stay in order: two of the same sender are never in progress in two batches. `undefined` for an
+   * item on its own.
+   */
+  readonly senderOf: (item: Item) => string | undefined;
+  /**
+   * After a failure the sender's later items fail, too, for this long, in milliseconds: they were sent before
+   * the failure was known, and would overtake the one that failed.
+   */
+  readonly failingMs: number;
+  /** How much of `maxWeight` an item takes. Default 1. */
+  readonly weigh?: (item: Item) => number;
+  /** Of one batch. Default: no limit. */
+  readonly maxWeight?: number;
+  /** Batches in progress at once. Default 1. */
+  readonly parallel?: number;
   /** Runs after each batch, once its promises have settled. */
-  afterwards?: () => void;
+  readonly afterwards?: () => void;
+}
+
+/** Collects items and commits them in batches. */
+export interface Batcher<Item, Result> {
+  add(item: Item): Promise<Result>;
+  /** Resolves when nothing waits any more. */
+  idle(): Promise<void>;
+}
+
+interface Waiting<Item, Result> {
+  readonly item: Item;
+  readonly sender: string | undefined;
+  readonly endsAtMs: number;
+  readonly resolve: (result: Result) => void;
+  readonly reject: (error: unknown) => void;
+  isSettled: boolean;
 }
 
 /**
@@ -19,30 +52,34 @@ interface BatcherOptions<Item> {
  */
 export function createBatcher<Item, Result>(
   commit: (items: readonly Item[]) => readonly Result[] | Promise<readonly Result[]>,
-  options: BatcherOptions<Item> = {},
-): {
-  add(item: Item): Promise<Result>;
-  /** Resolves when nothing waits any more. */
-  idle(): Promise<void>;
-} {
-  const {
-    weigh = () => 1,
-    maxWeight = Number.POSITIVE_INFINITY,
-    parallel = 1,
-    afterwards,
-  } = options;
+  options: BatcherOptions<Item>,
+): Batcher<Item, Result> {
+  const { clock, deadlineMs, senderOf, failingMs, weigh = () => 1, parallel = 1 } = options;
+  const { maxWeight = Number.POSITIVE_INFINITY, afterwards } = options;
   let waiting: Waiting<Item, Result>[] = [];
+  /** Everything since the oldest item that had no result when it was last looked at, in order. */
+  let pending: Waiting<Item, Result>[] = [];
+  let cancelDeadline: (() => void) | undefined;
+  const sendersInProgress = new Set<string>();
+  /** Senders whose items fail now: those that have to wait. */
+  const failing = createRateLimit<string>({ allowed: 1, windowMs: failingMs, clock });
   let isScheduled = false;
   let inProgress = 0;
   let onIdle: (() => void)[] = [];
 
   function start(): void {
     isScheduled = false;
-    while (waiting.length > 0 && inProgress < parallel) {
+    while (inProgress < parallel) {
+      const batch = nextBatch();
+      if (batch.length === 0) break;
       inProgress++;
-      void run(nextBatch());
+      for (const { sender } of batch) if (sender !== undefined) sendersInProgress.add(sender);
+      void run(batch);
     }
-    if (inProgress > 0) return;
+    if (inProgress > 0 || waiting.length > 0) return;
+    pending = [];
+    cancelDeadline?.();
+    cancelDeadline = undefined;
     for (const resolve of onIdle) resolve();
     onIdle = [];
   }
@@ -50,34 +87,94 @@ export function createBatcher<Item, Result>(
   async function run(batch: readonly Waiting<Item, Result>[]): Promise<void> {
     try {
       const results = await commit(batch.map(({ item }) => item));
-      for (const [at, { resolve }] of batch.entries()) resolve(results[at] as Result);
+      for (const [at, one] of batch.entries()) {
+        one.isSettled = true;
+        one.resolve(results[at] as Result);
+      }
       if (afterwards) queueMicrotask(afterwards);
     } catch (error) {
-      for (const { reject } of batch) reject(error);
+      fail(batch, error);
     }
+    for (const { sender } of batch) if (sender !== undefined) sendersInProgress.delete(sender);
     inProgress--;
     start();
   }
 
-  function nextBatch(): readonly Waiting<Item, Result>[] {
-    let weight = 0;
-    let end = 0;
-    for (const { item } of waiting) {
-      weight += weigh(item);
-      if (end > 0 && weight > maxWeight) break;
-      end++;
+  /** Fails items, whatever else their senders have waiting, and what comes from there in the next moments. */
+  function fail(items: readonly Waiting<Item, Result>[], error: unknown): void {
+    const senders = new Set<string>();
+    const end = (one: Waiting<Item, Result>) => {
+      one.isSettled = true;
+      one.reject(error);
+    };
+    for (const one of items) {
+      end(one);
+      if (one.sender !== undefined) senders.add(one.sender);
     }
-    const batch = waiting.slice(0, end);
-    waiting = waiting.slice(end);
+    waiting = waiting.filter((one) => {
+      if (one.sender !== undefined && senders.has(one.sender)) end(one);
+      return !one.isSettled;
+    });
+    for (const sender of senders) failing.count(sender);
+  }
+
+  /** The first items that fit into one batch, without those whose sender has one in progress. */
+  function nextBatch(): readonly Waiting<Item, Result>[] {
+    const batch: Waiting<Item, Result>[] = [];
+    const left: Waiting<Item, Result>[] = [];
+    let weight = 0;
+    let isFull = false;
+    for (const one of waiting) {
+      const isHeldBack = isFull || (one.sender !== undefined && sendersInProgress.has(one.sender));
+      if (!isHeldBack) {
+        weight += weigh(one.item);
+        isFull = batch.length > 0 && weight > maxWeight;
+      }
+      if (isHeldBack || isFull) left.push(one);
+      else batch.push(one);
+    }
+    waiting = left;
     return batch;
+  }
+
+  /** One timer for all: deadlines come in the order in which items were added. */
+  function watchDeadline(): void {
+    const first = pending[0];
+    if (cancelDeadline || !first) return;
+    cancelDeadline = clock.after(first.endsAtMs - clock.monotonicMs(), () => {
+      cancelDeadline = undefined;
+      endOverdue();
+      watchDeadline();
+    });
+  }
+
+  /** Rejects what is due, and forgets what was settled before the first item that isn't. */
+  function endOverdue(): void {
+    const nowMs = clock.monotonicMs();
+    const isOverdue = ({ endsAtMs }: Waiting<Item, Result>) => endsAtMs <= nowMs;
+    const firstOpen = pending.findIndex((one) => !one.isSettled && !isOverdue(one));
+    const past = firstOpen < 0 ? pending : pending.slice(0, firstOpen);
+    pending = firstOpen < 0 ? [] : pending.slice(firstOpen);
+    const due = past.filter(({ isSettled }) => !isSettled);
+    if (due.length > 0) fail(due, new DeadlineError(`No result in time: ${deadlineMs} ms`));
   }
 
   return {
     add(item) {
-      if (waiting.length >= MAX_WAITING)
+      const sender = senderOf(item);
+      if (sender !== undefined && failing.waitMs(sender) > 0) {
+        return Promise.reject(new Error("An earlier item of this sender has failed"));
+      }
+      if (waiting.length >= MAX_WAITING) {
+        if (sender !== undefined) failing.count(sender);
         return Promise.reject(new Error("Too many items are waiting"));
-      return new Promise((resolve, reject) => {
-        waiting.push({ item, resolve, reject });
+      }
+      return new Promise<Result>((resolve, reject) => {
+        const endsAtMs = clock.monotonicMs() + deadlineMs;
+        const one = { item, sender, endsAtMs, resolve, reject, isSettled: false };
+        waiting.push(one);
+        pending.push(one);
+        watchDeadline();
         if (isScheduled || inProgress >= parallel) return;
         isScheduled = true;
         setImmediate(start);
@@ -88,10 +185,4 @@ export function createBatcher<Item, Result>(
       return new Promise((resolve) => onIdle.push(resolve));
     },
   };
-}
-
-interface Waiting<Item, Result> {
-  readonly item: Item;
-  readonly resolve: (result: Result) => void;
-  readonly reject: (error: unknown) => void;
 }

@@ -5,8 +5,8 @@ const MAX_KEYS = 100_000;
 
 /** How much may happen per key. */
 export interface RateLimit<Key> {
-  /** Milliseconds until `key` may act again, at most the window; 0 when it may now. */
-  waitMs(key: Key): number;
+  /** Milliseconds until `key` may act again at this cost (default 1), at most the window; 0 when it may now. */
+  waitMs(key: Key, cost?: number): number;
   /** Counts one act of `key`, or one that costs as much as several. */
   count(key: Key, cost?: number): void;
   /** `waitMs`, and when that is 0 also `count`. */
@@ -17,26 +17,33 @@ export interface RateLimit<Key> {
 
 /**
  * Allows `allowed` acts in `windowMs`, all at once or spread out (the generic cell rate algorithm); 0 switches
- * it off. An act is allowed as long as any of its key's share is left, whatever it costs.
+ * it off. An act is allowed when its whole cost is left of its key's share; one that costs more than there is in
+ * a share takes all of it.
  */
 export function createRateLimit<Key>(options: {
   allowed: number;
   windowMs: number;
   clock: Clock;
+  /**
+   * Acts that were counted although nothing was left (by another process) are made up for, up to a whole share.
+   * Otherwise they count no more than what was left.
+   */
+  keepsDebts?: boolean;
   maxKeys?: number;
 }): RateLimit<Key> {
-  const { allowed, windowMs, clock, maxKeys = MAX_KEYS } = options;
+  const { allowed, windowMs, clock, keepsDebts = false, maxKeys = MAX_KEYS } = options;
   const intervalMs = windowMs / allowed;
-  // When each key's share will be whole again, at most a window from now. In two generations, the older one
+  const longestMs = keepsDebts ? 2 * windowMs : windowMs;
+  // When each key's share will be whole again, at most `longestMs` from now. In two generations, the older one
   // dropped as a whole: deleting keys one by one leaves holes in a Map that every later walk steps over.
   let recent = new Map<Key, number>();
   let older = new Map<Key, number>();
   let turnedAtMs = clock.monotonicMs();
 
   function turn(nowMs: number): void {
-    if (nowMs - turnedAtMs < windowMs && recent.size < maxKeys / 2) return;
-    // After two windows even what is recent has come to its end.
-    older = nowMs - turnedAtMs < 2 * windowMs ? recent : new Map();
+    if (nowMs - turnedAtMs < longestMs && recent.size < maxKeys / 2) return;
+    // After twice that even what is recent has come to its end.
+    older = nowMs - turnedAtMs < 2 * longestMs ? recent : new Map();
     recent = new Map();
     turnedAtMs = nowMs;
   }
@@ -45,11 +52,12 @@ export function createRateLimit<Key>(options: {
     return recent.get(key) ?? older.get(key) ?? 0;
   }
 
-  function waitMs(key: Key): number {
+  function waitMs(key: Key, cost = 1): number {
     if (allowed === 0) return 0;
-    const usedMs = wholeAtMs(key) - clock.monotonicMs();
-    // Half an interval of rounding is no reason to wait.
-    return usedMs + intervalMs <= windowMs + 1e-6 ? 0 : usedMs + intervalMs - windowMs;
+    const usedMs = Math.max(0, wholeAtMs(key) - clock.monotonicMs());
+    const overMs = usedMs + Math.min(cost * intervalMs, windowMs) - windowMs;
+    // Rounding is no reason to wait.
+    return overMs <= 1e-6 ? 0 : Math.min(overMs, windowMs);
   }
 
   function count(key: Key, cost = 1): void {
@@ -57,19 +65,19 @@ export function createRateLimit<Key>(options: {
     const nowMs = clock.monotonicMs();
     const nextMs = Math.max(wholeAtMs(key), nowMs) + cost * intervalMs;
     turn(nowMs);
-    recent.set(key, Math.min(nextMs, nowMs + windowMs));
+    recent.set(key, Math.min(nextMs, nowMs + longestMs));
   }
 
   return {
     waitMs,
     count,
     take(key, cost) {
-      const wait = waitMs(key);
+      const wait = waitMs(key, cost);
       if (wait === 0) count(key, cost);
       return wait;
     },
     get size() {
-      const isPast = clock.monotonicMs() - turnedAtMs >= 2 * windowMs;
+      const isPast = clock.monotonicMs() - turnedAtMs >= 2 * longestMs;
       return isPast ? 0 : recent.size + older.size;
     },
   };

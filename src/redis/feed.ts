@@ -41,10 +41,50 @@ export interface Feed {
   close(): Promise<void>;
 }
 
-/** The stream. Entries have a field `kind`, and others by kind. */
+/** The stream. Entries have fields `kind` and `epoch`, and others by kind. */
 export const FEED_STREAM = "ws-ticket:feed";
+/**
+ * What belongs to the stream: `epoch` names this run of the Redis, and changes when the data is lost; `bytes` were
+ * added since the entry `mark`.
+ */
+export const FEED_STATE = "ws-ticket:feed:state";
 /** Entries that an instance may be behind, about. */
 export const FEED_LENGTH = 4_000;
+/** Longest life of an entry, in milliseconds, about. */
+export const FEED_TTL_MS = 600_000;
+/** Longest stream, in bytes of its fields. */
+export const FEED_BYTES = 32 * 1024 * 1024;
+
+/**
+ * Lua: `addToFeed(feed, state, ...)` adds an entry with these fields and values, and keeps the stream bounded in
+ * entries, age and bytes. In bytes by two halves, the older one dropped as a whole.
+ */
+export const ADD_TO_FEED = `
+  local function addToFeed(feed, state, ...)
+    local time = redis.call('TIME')
+    local epoch = redis.call('HGET', state, 'epoch')
+    if not epoch then
+      epoch = time[1] .. '.' .. time[2]
+      redis.call('HSET', state, 'epoch', epoch)
+    end
+    local id = redis.call('XADD', feed, 'MAXLEN', '~', ${FEED_LENGTH}, '*', 'epoch', epoch, ...)
+    redis.call('XTRIM', feed, 'MINID', '~', string.format('%.0f', time[1] * 1000 - ${FEED_TTL_MS}))
+    local bytes = 0
+    for _, text in ipairs({...}) do bytes = bytes + #text end
+    if redis.call('HINCRBY', state, 'bytes', bytes) > ${FEED_BYTES / 2} then
+      local mark = redis.call('HGET', state, 'mark')
+      if mark then redis.call('XTRIM', feed, 'MINID', mark) end
+      redis.call('HSET', state, 'mark', id, 'bytes', 0)
+    end
+    return id
+  end
+`;
+
+/** Adds the first entry, so that there always is one to read from. */
+const ADD_FIRST = `
+  ${ADD_TO_FEED}
+  return addToFeed(KEYS[1], KEYS[2], 'kind', 'start')
+`;
 
 /**
  * Reads the stream by cursor, so that a lost connection or a restarted Redis delays entries and loses none;
@@ -66,6 +106,8 @@ export function createFeed(options: {
   let onGap = () => {};
   /** The last entry that was read; there always is one, so that a cut stream is noticed. */
   let cursor = "";
+  /** Of that entry; `undefined` for one of an older version. */
+  let epoch: string | undefined;
   let starting: Promise<void> | undefined;
   let neededAtMs = Number.NEGATIVE_INFINITY;
   let lastEntryAtMs = Number.NEGATIVE_INFINITY;
@@ -82,23 +124,40 @@ export function createFeed(options: {
   }
 
   async function skipToNewest(): Promise<void> {
-    const newest = await transport.command(["XREVRANGE", FEED_STREAM, "+", "-", "COUNT", "1"]);
-    cursor = entriesOf(newest)[0]?.[0] ?? (await addFirst());
+    const [id, fields] = (await readNewest()) ?? (await addFirst());
+    cursor = id;
+    epoch = toFields(fields).epoch;
   }
 
-  async function addFirst(): Promise<string> {
-    const id = await transport.command(["XADD", FEED_STREAM, "*", "kind", "start"]);
-    if (typeof id !== "string") throw new Error("Redis broke off: no id of a feed entry");
-    return id;
+  /** After the data was lost and begun anew, whatever stood in between is missing. */
+  function checkEpoch({ epoch: own = epoch }: Readonly<Record<string, string>>): void {
+    if (epoch !== undefined && own !== epoch) reportGap();
+    epoch = own;
   }
 
-  function deliver(list: readonly string[]): void {
-    const fields = toFields(list);
+  async function readNewest(): Promise<Entry | undefined> {
+    const reply = await transport.command(["XREVRANGE", FEED_STREAM, "+", "-", "COUNT", "1"]);
+    return entriesOf(reply)[0];
+  }
+
+  async function addFirst(): Promise<Entry> {
+    await transport.command(["EVAL", ADD_FIRST, "2", FEED_STREAM, FEED_STATE]);
+    const first = await readNewest();
+    if (!first) throw new Error("Redis broke off: no entry in the feed");
+    return first;
+  }
+
+  function deliver(fields: Readonly<Record<string, string>>): void {
     try {
       kinds.get(fields.kind ?? "")?.(fields);
     } catch (error) {
       log("error", "feed_failed", { code: faultCode(error) });
     }
+  }
+
+  function reportGap(): void {
+    log("warn", "feed_gap");
+    onGap();
   }
 
   function continues(): boolean {
@@ -120,8 +179,10 @@ export function createFeed(options: {
         endRead();
         isBehind = entries.length >= batch;
         if (!isBehind) largest = CATCH_UP_BATCH;
-        for (const [id, fields] of entries) {
+        for (const [id, list] of entries) {
+          const fields = toFields(list);
           cursor = id;
+          checkEpoch(fields);
           deliver(fields);
         }
         if (entries.length > 0) lastEntryAtMs = clock.monotonicMs();
@@ -155,8 +216,7 @@ export function createFeed(options: {
     failedSinceMs ??= nowMs;
     if (nowMs - failedSinceMs < MAX_DEAF_MS) return;
     failedSinceMs = nowMs;
-    log("warn", "feed_gap");
-    onGap();
+    reportGap();
   }
 
   async function read({
@@ -175,9 +235,8 @@ export function createFeed(options: {
     const entries = entriesOf(await transport.command(range));
     // The entry at the cursor is included. Without it the stream was cut, and something may be missing.
     if (entries[0]?.[0] === cursor) return entries.slice(1);
-    log("warn", "feed_gap");
     await skipToNewest();
-    onGap();
+    reportGap();
     return [];
   }
 

@@ -48,6 +48,7 @@ export const FRAME_ERRORS = {
   invalid_ref: "The ref is too long or has control characters",
   not_found: "There is no such chat",
   blocked: "The recipient doesn't accept messages from you",
+  too_many_messages: "You are sending too much; wait before you send more, or for an answer",
   too_many_recipients: "Too many people you wrote to have never answered",
   unavailable: "The message couldn't be stored; send it again with the same ref",
 } as const;

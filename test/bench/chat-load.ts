@@ -124,7 +124,22 @@ async function openPair({ ports, bare }: ChatJob, index: number): Promise<Pair> 
   const Cookie = session.headers.get("set-cookie")?.split(";")[0] ?? "";
   const user = await open(`ws://${users}/ws/chat?ticket=${ticket}`);
   const visitor = await open(`ws://${visitors}/ws/chat`, { Cookie, Origin: `http://${visitors}` });
+  // Unless the user answers first, a visitor may not send much.
+  visitor.send(JSON.stringify({ type: "ANON_TO_USER", to: name, content: "begin" }));
+  await heard(user, "begin");
+  const to = Cookie.split(".")[1];
+  user.send(JSON.stringify({ type: "USER_TO_ANON", to, content: "answer" }));
+  await heard(visitor, "answer");
   return { name, user, visitor };
+}
+
+/** Resolves when a message with this content arrives. */
+function heard(socket: WebSocket, content: string): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  socket.onmessage = ({ data }) => {
+    if (JSON.parse(String(data)).content === content) resolve();
+  };
+  return promise;
 }
 
 function open(url: string, headers: Record<string, string> = {}): Promise<WebSocket> {

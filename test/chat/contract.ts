@@ -3,11 +3,14 @@ import {
   type Chat,
   type ChatEvent,
   type ChatHistory,
+  MAX_PAGE_LENGTH,
   MAX_UNANSWERED,
+  MAX_UNANSWERED_MESSAGES,
   UNANSWERED_TTL_MS,
 } from "../../src/chat/history.ts";
+import { REQUESTS_PER_MINUTE } from "../../src/chat/limits.ts";
 import type { Side } from "../../src/wire/frames.ts";
-import { newChat, newVisitorId, write } from "../support/chat.ts";
+import { begin, newChat, newVisitorId, write } from "../support/chat.ts";
 import type { Subject } from "../support/history.ts";
 
 const DAY_MS = 86_400_000;
@@ -86,7 +89,9 @@ export function contract(start: () => Promise<Subject>): void {
     const kept = await chat.history.append({
       ...{ chat: where, from: "visitor", content: "Hello", nickname: "Vis", ref: "r", atMs },
     });
-    expect(kept).toEqual({ ok: true, id: expect.stringMatching(/^[1-9]\d*$/), atMs });
+    expect(kept).toEqual({
+      ...{ ok: true, id: expect.stringMatching(/^[1-9]\d*$/), atMs, isUnanswered: true },
+    });
     const message = {
       ...{ type: "ANON_TO_USER", from: where.visitor, to: where.user, content: "Hello" },
       ...{ nickname: "Vis", timestamp: "2026-02-03T04:05:06.789Z", chatId: where.visitor },
@@ -95,11 +100,17 @@ export function contract(start: () => Promise<Subject>): void {
     expect(await chat.history.messages(where, all)).toEqual({
       messages: [message],
       readUpTo: { user: "0", visitor: "0" },
+      more: false,
     } as never);
     await chat.delivered.has(where, 1);
     const [event, ...others] = chat.delivered.events.filter(({ chat }) => chat.user === where.user);
-    const { frame = JSON.stringify(message), ...rest } = event as ChatEvent & { frame?: string };
+    const {
+      frame = JSON.stringify(message),
+      isForeign = false,
+      ...rest
+    } = event as ChatEvent & { frame?: string };
     expect(rest as unknown).toEqual({ kind: "message", chat: where, message });
+    expect(isForeign).toBe(false);
     expect(JSON.parse(frame)).toEqual(message);
     expect(others).toEqual([]);
   });
@@ -155,7 +166,8 @@ export function contract(start: () => Promise<Subject>): void {
         content: "other",
         atMs: 1_800_000_005_000,
       });
-      expect(again).toEqual(first);
+      // Stored once, it is unanswered once.
+      expect(again).toEqual({ ...first, isUnanswered: false } as never);
       await write(chat.history, where, "last");
       expect(await contents(chat.history, where)).toEqual(["first", "last"]);
       await chat.delivered.has(where, 2);
@@ -408,19 +420,28 @@ export function contract(start: () => Promise<Subject>): void {
       ).toEqual({ ok: false, error: "blocked" });
     });
 
-    test("a visitor who never wrote can be blocked", async () => {
+    test("a visitor who never wrote to the user can't be blocked: not_found", async () => {
+      await using chat = await subject.open();
+      const [where, other] = [newChat(), newChat()];
+      await write(chat.history, other, "to somebody else");
+      for (const visitor of [where.visitor, other.visitor]) {
+        const cold = { user: where.user, visitor };
+        expect(await chat.history.setBlocked(cold, true)).toBe("not_found");
+        expect(await chat.history.setBlocked(cold, false)).toBe("done");
+        await write(chat.history, cold, "not blocked");
+      }
+    });
+
+    test("a block stays settable and liftable after the chat was deleted", async () => {
       await using chat = await subject.open();
       const where = newChat();
-      await chat.history.setBlocked(where, true);
-      expect(
-        await chat.history.append({
-          chat: where,
-          from: "visitor",
-          content: "x",
-          atMs: AT_MS,
-        }),
-      ).toEqual({ ok: false, error: "blocked" });
-      expect(await list(chat.history, "user", where.user)).toEqual([]);
+      await write(chat.history, where, "x");
+      expect(await chat.history.setBlocked(where, true)).toBe("done");
+      await chat.history.remove(where);
+      expect(await chat.history.setBlocked(where, true)).toBe("done");
+      expect(await chat.history.setBlocked(where, false)).toBe("done");
+      expect(await chat.history.setBlocked(where, true)).toBe("not_found");
+      await write(chat.history, where, "again");
     });
   });
 
@@ -622,10 +643,11 @@ export function contract(start: () => Promise<Subject>): void {
       await write(chat.history, first, "answer", { from: "user" });
       const written = await writeTo(chat.history, visitor, late);
       expect(written).toMatchObject({ ok: true });
-      expect(await writeTo(chat.history, visitor, late)).toEqual(written);
+      const repeated = { ...written, isUnanswered: false };
+      expect(await writeTo(chat.history, visitor, late)).toEqual(repeated as never);
       await chat.history.remove({ user: late.user, visitor });
       expect(await writeTo(chat.history, visitor)).toEqual(tooMany);
-      expect(await writeTo(chat.history, visitor, late)).toEqual(written);
+      expect(await writeTo(chat.history, visitor, late)).toEqual(repeated as never);
     });
 
     test("and no more also when all are written to at once", async () => {
@@ -657,6 +679,7 @@ export function contract(start: () => Promise<Subject>): void {
       await using chat = await subject.open({ maxAgeMs: 30 * DAY_MS });
       const where = newChat();
       const nowMs = chat.clock.nowMs();
+      await begin(chat.history, where, { atMs: nowMs - 31 * DAY_MS });
       for (let n = 0; n < 20; n++) {
         await write(chat.history, where, `old ${n}`, { atMs: nowMs - 30 * DAY_MS - 1_000 + n });
       }
@@ -672,6 +695,7 @@ export function contract(start: () => Promise<Subject>): void {
     test("maxAgeMs: messages that grow old in a quiet chat are on no page and in no list", async () => {
       await using chat = await subject.open({ maxAgeMs: DAY_MS });
       const where = newChat();
+      await begin(chat.history, where, { atMs: chat.clock.nowMs() });
       for (let n = 0; n < 20; n++) {
         await write(chat.history, where, `${n}`, {
           atMs: chat.clock.nowMs() + (n < 15 ? 0 : 60_000),
@@ -697,6 +721,178 @@ export function contract(start: () => Promise<Subject>): void {
     });
   });
 
+  describe(`a visitor with ${MAX_UNANSWERED_MESSAGES} unanswered messages to a user`, () => {
+    const tooMany = { ok: false, error: "too_many_messages" } as const;
+    const writeTo = (
+      history: ChatHistory,
+      where: Chat,
+      options: { atMs?: number; ref?: string; onlyAnswered?: boolean } = {},
+    ) => history.append({ chat: where, from: "visitor", content: "x", atMs: AT_MS, ...options });
+    async function reachLimit(history: ChatHistory): Promise<Chat> {
+      const where = newChat();
+      for (let n = 0; n < MAX_UNANSWERED_MESSAGES; n++) {
+        const written = await writeTo(history, where, { ref: `${n}` });
+        expect(written).toMatchObject({ ok: true, isUnanswered: true });
+      }
+      return where;
+    }
+
+    test("can send no other one, and still to other users", async () => {
+      await using chat = await subject.open();
+      const where = await reachLimit(chat.history);
+      expect(await writeTo(chat.history, where)).toEqual(tooMany);
+      expect(await writeTo(chat.history, where, { ref: "new" })).toEqual(tooMany);
+      expect(await writeTo(chat.history, where, { ref: "0" })).toMatchObject({ ok: true });
+      expect(await contents(chat.history, where)).toHaveLength(MAX_UNANSWERED_MESSAGES);
+      await write(chat.history, { ...where, user: newChat().user }, "to somebody else");
+      await write(chat.history, { ...where, visitor: newVisitorId() }, "from somebody else");
+    });
+
+    test("can send any number once the user has answered", async () => {
+      await using chat = await subject.open();
+      const where = await reachLimit(chat.history);
+      const answer = await chat.history.append({
+        ...{ chat: where, from: "user", content: "answer", atMs: AT_MS },
+      });
+      expect(answer).toMatchObject({ ok: true, isUnanswered: false });
+      for (let n = 0; n < 2 * MAX_UNANSWERED_MESSAGES; n++) {
+        const written = await writeTo(chat.history, where);
+        expect(written).toMatchObject({ ok: true, isUnanswered: false });
+      }
+    });
+
+    test("can't after the chat was marked as read or deleted, nor when old messages were dropped", async () => {
+      await using chat = await subject.open({ maxMessages: 5 });
+      const where = await reachLimit(chat.history);
+      await chat.history.markRead(where, "user");
+      expect(await writeTo(chat.history, where)).toEqual(tooMany);
+      await chat.history.remove(where);
+      expect(await writeTo(chat.history, where)).toEqual(tooMany);
+      expect(await chat.history.messages(where, all)).toBeUndefined();
+    });
+
+    test("is counted over deletions", async () => {
+      await using chat = await subject.open();
+      const where = newChat();
+      for (let n = 0; n < MAX_UNANSWERED_MESSAGES; n++) {
+        await write(chat.history, where, `${n}`);
+        await chat.history.remove(where);
+      }
+      expect(await writeTo(chat.history, where)).toEqual(tooMany);
+    });
+
+    test("can go on 30 days after the first of them", async () => {
+      await using chat = await subject.open();
+      const where = await reachLimit(chat.history);
+      const endMs = AT_MS + UNANSWERED_TTL_MS;
+      expect(await writeTo(chat.history, where, { atMs: endMs - 1 })).toEqual(tooMany);
+      for (let n = 0; n < MAX_UNANSWERED_MESSAGES; n++) {
+        expect(await writeTo(chat.history, where, { atMs: endMs })).toMatchObject({ ok: true });
+      }
+      expect(await writeTo(chat.history, where, { atMs: endMs })).toEqual(tooMany);
+    });
+
+    test("and no more also when all are sent at once", async () => {
+      await using chat = await subject.open();
+      const where = newChat();
+      const outcomes = await Promise.all(
+        Array.from({ length: 2 * MAX_UNANSWERED_MESSAGES }, () => writeTo(chat.history, where)),
+      );
+      expect(outcomes.filter(({ ok }) => ok)).toHaveLength(MAX_UNANSWERED_MESSAGES);
+    });
+
+    test("sends none at all with onlyAnswered, unless there was an answer", async () => {
+      await using chat = await subject.open();
+      const [where, begun] = [newChat(), newChat()];
+      const onlyAnswered = true;
+      await write(chat.history, begun, "x");
+      for (const one of [where, begun]) {
+        expect(await writeTo(chat.history, one, { onlyAnswered })).toEqual(tooMany);
+        await write(chat.history, one, "y");
+        await write(chat.history, one, "answer", { from: "user" });
+        const written = await writeTo(chat.history, one, { onlyAnswered });
+        expect(written).toMatchObject({ ok: true });
+      }
+    });
+  });
+
+  describe("requests per minute", () => {
+    test("so many at once, then one per interval; for each by itself", async () => {
+      await using chat = await subject.open();
+      const key = `user:${newVisitorId()}`;
+      const intervalMs = 60_000 / REQUESTS_PER_MINUTE;
+      const startMs = performance.now();
+      const waits = await Promise.all(
+        Array.from({ length: 2 * REQUESTS_PER_MINUTE }, () => chat.history.spendRequest(key)),
+      );
+      // Redis has a clock of its own, by which time passes.
+      const grownBack = Math.ceil((performance.now() - startMs) / intervalMs);
+      const allowed = waits.filter((waitMs) => waitMs === 0).length;
+      expect(allowed).toBeGreaterThanOrEqual(REQUESTS_PER_MINUTE);
+      expect(allowed).toBeLessThanOrEqual(REQUESTS_PER_MINUTE + grownBack);
+      for (const waitMs of waits) expect(waitMs).toBeLessThanOrEqual(intervalMs);
+      expect(await chat.history.spendRequest(`user:${newVisitorId()}`)).toBe(0);
+    });
+  });
+
+  describe("long pages and lists", () => {
+    const long = (n: number) => `${n}`.padEnd(4_000, "漢");
+
+    test("a page is cut where its contents get too long, and the next one continues there", async () => {
+      await using chat = await subject.open();
+      const where = newChat();
+      await begin(chat.history, where);
+      const ids: string[] = [];
+      const writing = Array.from({ length: 150 }, (_, n) => write(chat.history, where, long(n)));
+      ids.push(...(await Promise.all(writing)));
+      const seen: string[] = [];
+      let afterId = (Number(ids[0]) - 1).toString();
+      for (let more = true, pages = 0; more; pages++) {
+        const page = await chat.history.messages(where, { afterId, limit: 200 });
+        const length = page?.messages.reduce((sum, { content }) => sum + content.length, 0) ?? 0;
+        expect(length).toBeLessThanOrEqual(MAX_PAGE_LENGTH);
+        expect(length).toBeGreaterThan(0);
+        seen.push(...(page?.messages.map(({ id }) => id) ?? []));
+        afterId = seen.at(-1) as string;
+        more = page?.more ?? false;
+        expect(pages).toBeLessThan(10);
+      }
+      expect(seen).toEqual(ids);
+      const last = await chat.history.messages(where, { beforeId: "999999999999999", limit: 200 });
+      expect(last?.more).toBe(true);
+      expect(last?.messages.length).toBeLessThan(150);
+      expect(last?.messages.map(({ id }) => id)).toEqual(ids.slice(-(last?.messages.length ?? 0)));
+    });
+
+    test("more says whether there may be further messages", async () => {
+      await using chat = await subject.open();
+      const where = newChat();
+      const ids: string[] = [];
+      for (let n = 0; n < 5; n++) ids.push(await write(chat.history, where, `${n}`));
+      const more = async (page: { afterId?: string; beforeId?: string; limit: number }) =>
+        (await chat.history.messages(where, page))?.more;
+      expect(await more({ limit: 4 })).toBe(true);
+      expect(await more({ limit: 6 })).toBe(false);
+      expect(await more({ afterId: ids[0] as string, limit: 6 })).toBe(false);
+      expect(await more({ beforeId: ids[4] as string, limit: 3 })).toBe(true);
+      expect(await more({ beforeId: ids[4] as string, limit: 5 })).toBe(false);
+    });
+
+    test("a list shows the beginning of a long message, and no half of a character", async () => {
+      await using chat = await subject.open();
+      const where = newChat();
+      const preview = async () =>
+        (await list(chat.history, "user", where.user))[0]?.lastMessage.content;
+      await write(chat.history, where, "x".repeat(200));
+      expect(await preview()).toBe("x".repeat(200));
+      await write(chat.history, where, "x".repeat(201));
+      expect(await preview()).toBe(`${"x".repeat(199)}…`);
+      await write(chat.history, where, "𝕏".repeat(200));
+      expect(await preview()).toBe(`${"𝕏".repeat(99)}…`);
+      expect(await contents(chat.history, where)).toContain("𝕏".repeat(200));
+    });
+  });
+
   describe("text is returned as it was written", () => {
     test.each(AWKWARD_TEXTS)("%s", async (_, text) => {
       await using chat = await subject.open();
@@ -707,7 +903,8 @@ export function contract(start: () => Promise<Subject>): void {
       const page = await chat.history.messages(where, all);
       expect(page?.messages).toMatchObject([{ id, content: text, nickname }]);
       const [seen] = await list(chat.history, "user", where.user);
-      expect(seen).toMatchObject({ nickname, lastMessage: { content: text } });
+      const start = text.length > 200 ? `${text.slice(0, 199)}…` : text;
+      expect(seen).toMatchObject({ nickname, lastMessage: { content: start } });
       await chat.delivered.has(where, 1);
       const [event] = chat.delivered.events.filter(({ chat }) => chat.user === where.user);
       expect(event).toMatchObject({ message: { content: text, nickname } });
@@ -721,7 +918,10 @@ export function contract(start: () => Promise<Subject>): void {
       const where = { user, visitor };
       await write(chat.history, where, `to ${user}`, { ref: "r" });
       await write(chat.history, where, `from ${user}`, { ref: "r", from: "user" });
-      await chat.history.setBlocked({ user, visitor: newVisitorId() }, true);
+      const blocked = { user, visitor: newVisitorId() };
+      await write(chat.history, blocked, "blocked");
+      await chat.history.setBlocked(blocked, true);
+      await chat.history.remove(blocked);
     }
     for (const [, user] of AWKWARD_USERS) {
       const where = { user, visitor };

@@ -83,13 +83,15 @@ async function live(
   );
 }
 
-/** The visitor's first message, without which the user can't write. */
+/** Each side's first message: without the visitor's the user can't write, without an answer the visitor not much. */
 async function begin(server: TestInstance, { who, peer, acknowledged }: Side): Promise<void> {
-  if (!("cookie" in who)) throw new Error("Only visitors begin");
-  await using socket = await server.openVisitor(who.cookie);
-  socket.send(frameTo(who, peer, "begin", "begin"));
+  await using socket = await ("user" in who
+    ? server.openUser(who.user)
+    : server.openVisitor(who.cookie));
+  const ref = `${idOf(who)} begins`;
+  socket.send(frameTo(who, peer, ref, ref));
   const { id } = await socket.next(({ type }) => type === "ACK");
-  acknowledged.set("begin", new Set([id]));
+  acknowledged.set(ref, new Set([id]));
 }
 
 async function everything(server: TestInstance, visitor: string): Promise<Frame[]> {
@@ -112,7 +114,7 @@ async function killOverAndOver(environment: Record<string, string>): Promise<voi
       cookie = await server.visitorCookie();
       const visitor: Who = { cookie };
       sides = [newSide(visitor, USER), newSide({ user: USER }, idOf(visitor))];
-      await begin(server, sides[0] as Side);
+      for (const side of sides) await begin(server, side);
     }
     if (round < ROUNDS) {
       const [least, most] = KILL_AFTER;

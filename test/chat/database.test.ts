@@ -1,17 +1,28 @@
 import { Database } from "bun:sqlite";
 import { describe, expect, test } from "bun:test";
 import { chmodSync, copyFileSync, renameSync, statSync, unlinkSync } from "node:fs";
+import { stat } from "node:fs/promises";
 import { join } from "node:path";
-import { MAX_UNANSWERED, REF_TTL_MS, UNANSWERED_TTL_MS } from "../../src/chat/history.ts";
+import { openDatabase } from "../../src/chat/database.ts";
+import { type Chat, FAILING_MS, MAX_BLOCKS, REF_TTL_MS } from "../../src/chat/history.ts";
 import { sqliteChatHistory } from "../../src/chat/sqlite.ts";
 import { faultCode } from "../../src/lib/log.ts";
-import type { Side } from "../../src/wire/frames.ts";
-import { newChat, newVisitorId, write } from "../support/chat.ts";
-import { fakeClock } from "../support/clock.ts";
+import { begin, newChat, newVisitorId, write } from "../support/chat.ts";
+import { fakeClock, settle, underClock } from "../support/clock.ts";
 import { type OpenHistory, openSqlite, withFile } from "../support/history.ts";
+import { visitorIdOf } from "../support/people.ts";
 import { startInstance, startProcess } from "../support/process.ts";
 
 const DAY_MS = 86_400_000;
+
+/** Lets time pass, and then what is too old is deleted: every ten minutes. */
+async function leap({ clock }: OpenHistory, ms: number): Promise<void> {
+  clock.advance(ms);
+  // What was begun meanwhile had no time.
+  await settle();
+  clock.advance(600_000);
+  await settle();
+}
 
 describe("SQLite in a file", () => {
   test("everything is there when the file is opened again", () =>
@@ -21,6 +32,7 @@ describe("SQLite in a file", () => {
       let id: string;
       {
         await using chat = await openSqlite(path);
+        await write(chat.history, blocked, "before the block");
         id = await write(chat.history, where, "kept", { ref: "r", nickname: "Vis" });
         await chat.history.markRead(where, "user");
         await chat.history.setBlocked(blocked, true);
@@ -70,12 +82,11 @@ describe("SQLite in a file", () => {
       const id = await write(chat.history, where, "old", { ref: "r", atMs: chat.clock.nowMs() });
       chat.clock.advance(DAY_MS + 3_600_000);
       expect(await write(chat.history, where, "old", { ref: "r" })).toBe(id);
-      chat.clock.advance(REF_TTL_MS);
-      await write(chat.history, other, "between");
+      await leap(chat, REF_TTL_MS);
       expect(
         await write(chat.history, where, "again", { ref: "r", atMs: chat.clock.nowMs() }),
       ).not.toBe(id);
-      chat.clock.advance(DAY_MS);
+      await leap(chat, DAY_MS);
       await write(chat.history, other, "between");
       using file = new Database(path, { readonly: true });
       const texts = file.query<{ content: string }, []>("SELECT content FROM messages").all();
@@ -90,8 +101,7 @@ describe("SQLite in a file", () => {
       await using chat = await openSqlite(path, { maxAgeMs: DAY_MS });
       const where = newChat();
       await write(chat.history, where, "old", { atMs: chat.clock.nowMs() });
-      chat.clock.advance(2 * DAY_MS);
-      // The next write comes after the deletion that the clock has begun.
+      await leap(chat, 2 * DAY_MS);
       await write(chat.history, newChat(), "young", { atMs: chat.clock.nowMs() });
       expect(await chat.history.messages(where, { limit: 10 })).toBeUndefined();
     }));
@@ -104,7 +114,7 @@ describe("SQLite in a file", () => {
       async (path) => {
         await (await openSqlite(path)).history.close();
         using file = new Database(path);
-        file.run("PRAGMA user_version = 3");
+        file.run("PRAGMA user_version = 4");
       },
     ],
     [
@@ -114,7 +124,7 @@ describe("SQLite in a file", () => {
         file.run("CREATE TABLE invoices (id INTEGER)");
       },
     ],
-    ...[1, 2].map((version): (typeof SPOILED)[number] => [
+    ...[1, 2, 3].map((version): (typeof SPOILED)[number] => [
       `of another program, with version ${version} by chance`,
       async (path) => {
         using file = new Database(path);
@@ -283,29 +293,75 @@ describe("SQLite in a file", () => {
       }),
   );
 
-  test("writing rejects while another process holds the file; afterwards the same ref settles it", () =>
-    withFile(async (path) => {
-      await using chat = await openSqlite(path);
-      const where = newChat();
-      const id = await write(chat.history, where, "before", { ref: "1" });
-      using other = new Database(path);
-      other.run("BEGIN IMMEDIATE");
-      const outcomes = await Promise.allSettled([
-        write(chat.history, where, "during", { ref: "2" }),
-        chat.history.markRead(where, "user"),
-        chat.history.remove(where),
-        chat.history.setBlocked(where, true),
-      ]);
-      expect(outcomes.map(({ status }) => status)).toEqual(Array(4).fill("rejected"));
-      expect(await chat.history.messages(where, { limit: 10 })).toMatchObject({
-        messages: [{ id }],
-      });
-      other.run("ROLLBACK");
-      expect(chat.delivered.of(where)).toEqual(["before"]);
-      await write(chat.history, where, "during", { ref: "2" });
-      await write(chat.history, where, "after", { ref: "3" });
-      expect(chat.delivered.of(where)).toEqual(["before", "during", "after"]);
-    }));
+  describe("while another process holds the file", () => {
+    test("writing waits without blocking, and happens when the file is free", () =>
+      withFile(async (path) => {
+        await using chat = await openSqlite(path);
+        const where = newChat();
+        await write(chat.history, where, "before");
+        using other = new Database(path);
+        other.run("BEGIN IMMEDIATE");
+        const writing = write(chat.history, where, "during");
+        const marking = chat.history.markRead(where, "user");
+        const startMs = performance.now();
+        await chat.clock.pass(1_500);
+        // SQLite itself would have slept for as long.
+        expect(performance.now() - startMs).toBeLessThan(1_000);
+        expect(chat.delivered.of(where)).toEqual(["before"]);
+        other.run("ROLLBACK");
+        const last = await underClock(chat.clock, writing);
+        expect(await underClock(chat.clock, marking)).toBe(last);
+        expect(chat.delivered.of(where)).toEqual(["before", "during", `user read ${last}`]);
+      }));
+
+    test("for 1.9 s, writing rejects; afterwards the same ref settles it", () =>
+      withFile(async (path) => {
+        await using chat = await openSqlite(path);
+        const where = newChat();
+        const id = await write(chat.history, where, "before", { ref: "1" });
+        using other = new Database(path);
+        other.run("BEGIN IMMEDIATE");
+        const startMs = chat.clock.monotonicMs();
+        const writing = Promise.allSettled([
+          write(chat.history, where, "during", { ref: "2" }),
+          chat.history.markRead(where, "user"),
+          chat.history.remove(where),
+          chat.history.setBlocked(where, true),
+        ]);
+        const outcomes = await underClock(chat.clock, writing);
+        expect(outcomes.map(({ status }) => status)).toEqual(Array(4).fill("rejected"));
+        expect(chat.clock.monotonicMs() - startMs).toBeGreaterThanOrEqual(1_900);
+        expect(chat.clock.monotonicMs() - startMs).toBeLessThan(2_000);
+        expect(await chat.history.messages(where, { limit: 10 })).toMatchObject({
+          messages: [{ id }],
+        });
+        other.run("ROLLBACK");
+        chat.clock.advance(FAILING_MS);
+        expect(chat.delivered.of(where)).toEqual(["before"]);
+        await write(chat.history, where, "during", { ref: "2" });
+        await write(chat.history, where, "after", { ref: "3" });
+        expect(chat.delivered.of(where)).toEqual(["before", "during", "after"]);
+      }));
+
+    test("what comes later from the same sender fails, too, and that of others doesn't", () =>
+      withFile(async (path) => {
+        await using chat = await openSqlite(path);
+        const [where, other] = [newChat(), newChat()];
+        using holder = new Database(path);
+        holder.run("BEGIN IMMEDIATE");
+        const first = write(chat.history, where, "first", { ref: "1" });
+        await expect(underClock(chat.clock, first)).rejects.toThrow();
+        holder.run("ROLLBACK");
+        await expect(write(chat.history, where, "second", { ref: "2" })).rejects.toThrow();
+        await write(chat.history, other, "of somebody else");
+        chat.clock.advance(FAILING_MS - 1);
+        await expect(write(chat.history, where, "second", { ref: "2" })).rejects.toThrow();
+        chat.clock.advance(1);
+        await write(chat.history, where, "first", { ref: "1" });
+        await write(chat.history, where, "second", { ref: "2" });
+        expect(chat.delivered.of(where)).toEqual(["first", "second"]);
+      }));
+  });
 
   test("messages of another process are read before the next write", () =>
     withFile(async (path) => {
@@ -341,9 +397,202 @@ describe("SQLite in a file", () => {
         },
       });
       expect(await first).toMatchObject({ ok: true });
-      await expect(next as Promise<string>).rejects.toThrow();
+      await expect(underClock(chat.clock, next as Promise<string>)).rejects.toThrow();
       expect(chat.delivered.of(where)).toEqual(["first"]);
     }));
+
+  describe("the write-ahead log", () => {
+    const MB = 1024 * 1024;
+    const sizeMb = async (path: string) => (await stat(`${path}-wal`)).size / MB;
+
+    /** Writes this much, in many transactions. */
+    async function fill(chat: OpenHistory, where: Chat, mb: number): Promise<void> {
+      const content = "x".repeat(4_000);
+      for (let left = mb * MB; left > 0; left -= 64 * content.length) {
+        await Promise.all(Array.from({ length: 64 }, () => write(chat.history, where, content)));
+      }
+    }
+
+    test("moves to the file as it grows", () =>
+      withFile(async (path) => {
+        await using chat = await openSqlite(path);
+        const where = newChat();
+        await begin(chat.history, where);
+        await fill(chat, where, 16);
+        expect(await sizeMb(path)).toBeLessThan(12);
+        expect((await stat(path)).size / MB).toBeGreaterThan(8);
+      }));
+
+    test("is cut down to 16 MB after somebody who read for long has left", () =>
+      withFile(async (path) => {
+        await using chat = await openSqlite(path);
+        const where = newChat();
+        await begin(chat.history, where);
+        {
+          using reader = new Database(path, { readonly: true });
+          reader.run("BEGIN");
+          reader.query("SELECT count(*) FROM messages").get();
+          await fill(chat, where, 24);
+          expect(await sizeMb(path)).toBeGreaterThan(20);
+        }
+        await fill(chat, where, 1);
+        expect(await sizeMb(path)).toBeLessThanOrEqual(16.1);
+      }));
+
+    test("is on disk before a message is acknowledged, and whoever writes waits for nobody inside SQLite", () =>
+      withFile(async (path) => {
+        using db = openDatabase(path);
+        const of = (name: string) =>
+          Object.values(db.query(`PRAGMA ${name}`).get() as Record<string, unknown>)[0];
+        expect(of("journal_mode")).toBe("wal");
+        // FULL: each transaction is synced.
+        expect(of("synchronous")).toBe(2);
+        expect(of("busy_timeout")).toBe(0);
+        expect(of("cache_size")).toBe(-16_384);
+      }));
+
+    test("opening waits a moment for another process that holds the file", () =>
+      withFile(async (path) => {
+        await (await openSqlite(path)).history.close();
+        const hold = `
+          import { Database } from "bun:sqlite";
+          const db = new Database(${JSON.stringify(path)});
+          db.run("BEGIN IMMEDIATE");
+          process.stdout.write("held");
+          setTimeout(() => db.run("COMMIT"), 100);
+        `;
+        const holder = Bun.spawn([process.execPath, "-e", hold], { stdout: "pipe" });
+        await holder.stdout.getReader().read();
+        const chat = await openSqlite(path);
+        await write(chat.history, newChat(), "x");
+        await chat.history.close();
+        await holder.exited;
+      }));
+  });
+
+  test(`a user has ${MAX_BLOCKS} visitors blocked at most`, () =>
+    withFile(async (path) => {
+      await using chat = await openSqlite(path);
+      const where = newChat();
+      const other = { ...where, visitor: newVisitorId() };
+      for (const one of [where, other]) await write(chat.history, one, "x");
+      {
+        using file = new Database(path);
+        const insert = file.query("INSERT INTO blocks VALUES (?, ?)");
+        file.transaction(() => {
+          for (let n = 1; n < MAX_BLOCKS; n++) insert.run(where.user, `visitor ${n}`);
+        })();
+      }
+      expect(await chat.history.setBlocked(where, true)).toBe("done");
+      expect(await chat.history.setBlocked(other, true)).toBe("too_many");
+      await write(chat.history, other, "not blocked");
+      expect(await chat.history.setBlocked(where, true)).toBe("done");
+      expect(await chat.history.setBlocked(where, false)).toBe("done");
+      expect(await chat.history.setBlocked(other, true)).toBe("done");
+    }));
+
+  describe("thousands of rows to delete", () => {
+    const COUNT = 2_600;
+    const SLICE = 500;
+
+    /** A chat with so many messages, and what happens to the number of rows while `run` deletes them. */
+    async function watch(
+      path: string,
+      chat: OpenHistory,
+      run: () => Promise<unknown>,
+    ): Promise<number[]> {
+      using file = new Database(path, { readonly: true });
+      const count = () =>
+        file.query<{ count: number }, []>("SELECT count(*) AS count FROM messages").get()?.count ??
+        0;
+      const counts = [count()];
+      let isOver = false;
+      const running = run().finally(() => {
+        isOver = true;
+      });
+      while (!isOver) {
+        await write(chat.history, newChat(), "meanwhile", { atMs: chat.clock.nowMs() });
+        counts.push(count());
+      }
+      await running;
+      return counts;
+    }
+
+    async function fill(chat: OpenHistory, where: Chat): Promise<void> {
+      await begin(chat.history, where, { atMs: chat.clock.nowMs() });
+      await Promise.all(
+        Array.from({ length: COUNT }, (_, n) =>
+          write(chat.history, where, `${n}`, { atMs: chat.clock.nowMs(), ref: `${n}` }),
+        ),
+      );
+    }
+
+    function expectSlices(counts: readonly number[]): void {
+      for (const [at, count] of counts.entries()) {
+        expect((counts[at - 1] ?? count) - count).toBeLessThanOrEqual(SLICE);
+      }
+      // The writes in between were not held up.
+      expect(counts.length).toBeGreaterThan(COUNT / SLICE);
+    }
+
+    test("with a chat that is deleted go in slices, between which others write", () =>
+      withFile(async (path) => {
+        await using chat = await openSqlite(path);
+        const where = newChat();
+        await fill(chat, where);
+        const counts = await watch(path, chat, async () => {
+          expect(await chat.history.remove(where)).toBe(true);
+        });
+        expectSlices(counts);
+        expect(await chat.history.messages(where, { limit: 1 })).toBeUndefined();
+        using file = new Database(path, { readonly: true });
+        const left = file.query("SELECT count(*) AS count FROM messages").get();
+        expect(left).toEqual({ count: counts.length - 1 });
+      }));
+
+    test("because they are old go in slices, between which others write", () =>
+      withFile(async (path) => {
+        await using chat = await openSqlite(path, { maxAgeMs: 3 * DAY_MS });
+        const where = newChat();
+        await fill(chat, where);
+        chat.clock.advance(4 * DAY_MS);
+        await settle();
+        using file = new Database(path, { readonly: true });
+        const isClean = () =>
+          file.query("SELECT 1 FROM messages WHERE content = '0'").get() === null &&
+          file.query("SELECT 1 FROM chats WHERE user = ?").get(where.user) === null &&
+          file.query("SELECT 1 FROM refs").get() === null;
+        const counts = await watch(path, chat, async () => {
+          chat.clock.advance(600_000);
+          while (!isClean()) await settle(1);
+        });
+        expectSlices(counts);
+      }));
+
+    test("because there are too many go in slices with the messages that come", () =>
+      withFile(async (path) => {
+        const where = newChat();
+        {
+          await using chat = await openSqlite(path, { maxMessages: 0 });
+          await fill(chat, where);
+        }
+        await using chat = await openSqlite(path, { maxMessages: 10 });
+        using file = new Database(path, { readonly: true });
+        const count = () =>
+          Number(Object.values(file.query("SELECT count(*) FROM messages").get() as object)[0]);
+        let before = count();
+        for (let n = 0; before > 10; n++) {
+          await write(chat.history, where, `${n}`, { atMs: chat.clock.nowMs() });
+          expect(before + 1 - count()).toBeLessThanOrEqual(SLICE);
+          expect(count()).toBeLessThan(before);
+          before = count();
+        }
+        const page = await chat.history.messages(where, { limit: 200 });
+        expect(page?.messages).toHaveLength(10);
+        const [seen] = await chat.history.chats({ side: "user", id: where.user }, { limit: 1 });
+        expect(seen?.unread).toBe(10);
+      }));
+  });
 
   // A limit on the size of files that is lifted later: what a full disk is, without a disk.
   const prlimit = Bun.which("prlimit");
@@ -362,6 +611,10 @@ describe("SQLite in a file", () => {
           visitor.send({ type: "ANON_TO_USER", to: "alice", content, ref: `${ref}` });
           return visitor.next((frame) => frame.ref === `${ref}`);
         };
+        await using user = await server.openUser("alice");
+        await say(-1);
+        user.send({ type: "USER_TO_ANON", to: visitorIdOf(cookie), content: "answer" });
+        await visitor.next(({ content }) => content === "answer");
         let count = 0;
         let answer = await say(0);
         while (answer.type === "ACK" && count < 2_000) answer = await say(++count);
@@ -370,218 +623,17 @@ describe("SQLite in a file", () => {
         expect((await server.ask("/readyz")).status).toBe(503);
         const room = ["prlimit", "--pid", `${server.pid}`, "--fsize=unlimited:unlimited"];
         expect(Bun.spawnSync(room).exitCode).toBe(0);
-        const ids = [await say(count), await say(count), await say(count + 1)].map(({ id }) => id);
-        expect(ids[0]).toBe(ids[1]);
+        let first = await say(count);
+        while (first.type !== "ACK") first = await say(count);
+        const [again] = [await say(count), await say(count + 1)];
+        expect(again?.id).toBe(first.id);
         const page = await server.ask("/api/chats/alice/messages?limit=200", { cookie });
         const told = page.body.messages.map(({ content }: { content: string }) =>
           parseInt(content, 10),
         );
-        expect(told).toEqual(Array.from({ length: count + 2 }, (_, n) => n).slice(0, 200));
+        expect(told).toEqual(
+          [-1, Number.NaN, ...Array.from({ length: count + 2 }, (_, n) => n)].slice(0, told.length),
+        );
       }),
   );
-});
-
-/** The tables of version 1, which counted recipients who had never signed in. */
-const SCHEMA_1 = `
-  CREATE TABLE chats (
-    key INTEGER PRIMARY KEY,
-    user TEXT NOT NULL,
-    visitor TEXT NOT NULL,
-    nickname TEXT,
-    messages INTEGER NOT NULL DEFAULT 0,
-    last_id INTEGER NOT NULL DEFAULT 0,
-    user_read INTEGER NOT NULL DEFAULT 0,
-    visitor_read INTEGER NOT NULL DEFAULT 0,
-    user_unread INTEGER NOT NULL DEFAULT 0,
-    visitor_unread INTEGER NOT NULL DEFAULT 0,
-    UNIQUE (user, visitor)
-  );
-  CREATE INDEX chats_of_user ON chats (user, last_id);
-  CREATE INDEX chats_of_visitor ON chats (visitor, last_id);
-  CREATE TABLE messages (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    chat INTEGER NOT NULL,
-    side TEXT NOT NULL,
-    content TEXT NOT NULL,
-    nickname TEXT,
-    at_ms INTEGER NOT NULL
-  );
-  CREATE INDEX messages_of_chat ON messages (chat, id);
-  CREATE TABLE refs (
-    sender TEXT NOT NULL,
-    recipient TEXT NOT NULL,
-    ref TEXT NOT NULL,
-    id INTEGER NOT NULL,
-    at_ms INTEGER NOT NULL,
-    PRIMARY KEY (sender, recipient, ref)
-  ) WITHOUT ROWID;
-  CREATE INDEX refs_by_age ON refs (at_ms);
-  CREATE TABLE blocks (user TEXT, visitor TEXT, PRIMARY KEY (user, visitor)) WITHOUT ROWID;
-  CREATE TABLE users (id TEXT PRIMARY KEY) WITHOUT ROWID;
-  PRAGMA user_version = 1;
-  PRAGMA journal_mode = WAL;
-`;
-
-describe("a file of version 1", () => {
-  const visitor = newVisitorId();
-  const stranger = newVisitorId();
-  /** The first answer is alice's second message; bob never answered; carol wrote first, as users could. */
-  const MESSAGES: readonly (readonly [user: string, visitor: string, side: Side, text: string])[] =
-    [
-      ["alice", visitor, "visitor", "to alice"],
-      ["alice", visitor, "user", "from alice"],
-      ["bob", visitor, "visitor", "to bob"],
-      ["bob", visitor, "visitor", "again to bob"],
-      ["carol", stranger, "user", "from carol"],
-    ];
-  const CHATS: readonly (readonly [user: string, visitor: string])[] = [
-    ["alice", visitor],
-    ["bob", visitor],
-    ["carol", stranger],
-  ];
-  const FIRST_MS = Date.parse("2025-12-31T00:00:00Z");
-
-  function write1(path: string): void {
-    using file = new Database(path);
-    file.run(SCHEMA_1);
-    for (const [at, [user, of]] of CHATS.entries()) {
-      const own = MESSAGES.flatMap((message, n) =>
-        message[0] === user ? [{ id: n + 1, side: message[2] }] : [],
-      );
-      const unread = own.filter(({ side }) => side === "visitor").length;
-      const last = own.at(-1)?.id ?? 0;
-      file.run(
-        "INSERT INTO chats (key, user, visitor, nickname, messages, last_id, user_read, user_unread) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        [at + 1, user, of, "Vis", own.length, last, 1, unread],
-      );
-    }
-    for (const [n, [user, , side, content]] of MESSAGES.entries()) {
-      const chat = CHATS.findIndex(([name]) => name === user) + 1;
-      file.run("INSERT INTO messages VALUES (?, ?, ?, ?, NULL, ?)", [
-        ...[n + 1, chat, side, content, FIRST_MS + n],
-      ] as never);
-    }
-    file.run("INSERT INTO refs VALUES (?, 'bob', 'r', 4, ?)", [`visitor:${visitor}`, FIRST_MS + 3]);
-    file.run("INSERT INTO blocks VALUES ('carol', ?)", [stranger]);
-    file.run("INSERT INTO users VALUES ('alice'), ('bob')");
-  }
-
-  async function withFile1(run: (path: string, chat: OpenHistory) => Promise<void>): Promise<void> {
-    await withFile(async (path) => {
-      write1(path);
-      await using chat = await openSqlite(path);
-      await run(path, chat);
-    });
-  }
-  const all = { limit: 200 };
-  const tooMany = { ok: false, error: "too_many_recipients" } as const;
-  const writeTo = (chat: OpenHistory, user: string, atMs = chat.clock.nowMs()) =>
-    chat.history.append({ chat: { user, visitor }, from: "visitor", content: "x", atMs });
-
-  test("keeps chats, messages, read marks, refs and blocks", () =>
-    withFile1(async (_, chat) => {
-      for (const [user, of] of CHATS) {
-        const page = await chat.history.messages({ user, visitor: of }, all);
-        const texts = MESSAGES.flatMap(([name, , , text]) => (name === user ? [text] : []));
-        expect(page?.messages.map(({ content }) => content)).toEqual(texts);
-        expect(page?.readUpTo).toEqual({ user: "1", visitor: "0" });
-      }
-      const [bob, alice] = await chat.history.chats({ side: "visitor", id: visitor }, all);
-      expect([bob, alice]).toMatchObject([
-        { peer: "bob", nickname: "Vis", lastMessage: { id: "4", content: "again to bob" } },
-        { peer: "alice", nickname: "Vis", lastMessage: { id: "2", content: "from alice" } },
-      ]);
-      const [ofBob] = await chat.history.chats({ side: "user", id: "bob" }, all);
-      expect(ofBob).toMatchObject({ unread: 2, blocked: false });
-      const bobs = { user: "bob", visitor };
-      expect(await write(chat.history, bobs, "repeated", { ref: "r" })).toBe("4");
-      const blocked = { chat: { user: "carol", visitor: stranger }, from: "visitor" } as const;
-      expect(await chat.history.append({ ...blocked, content: "x", atMs: FIRST_MS })).toEqual({
-        ok: false,
-        error: "blocked",
-      });
-      expect(await write(chat.history, bobs, "new")).toBe("6");
-    }));
-
-  test("counts chats without an answer as unanswered, whoever was known", () =>
-    withFile1(async (_, chat) => {
-      for (let n = 1; n < MAX_UNANSWERED; n++) {
-        expect(await writeTo(chat, `user ${n}`)).toMatchObject({ ok: true });
-      }
-      expect(await writeTo(chat, "one more")).toEqual(tooMany);
-      expect(await writeTo(chat, "bob")).toMatchObject({ ok: true });
-      expect(await writeTo(chat, "alice")).toMatchObject({ ok: true });
-      await write(chat.history, { user: "alice", visitor }, "frees nobody", { from: "user" });
-      expect(await writeTo(chat, "one more")).toEqual(tooMany);
-      await write(chat.history, { user: "bob", visitor }, "an answer", { from: "user" });
-      expect(await writeTo(chat, "one more")).toMatchObject({ ok: true });
-      expect(await writeTo(chat, "yet another")).toEqual(tooMany);
-    }));
-
-  test("counts them for 30 days from their last message", () =>
-    withFile1(async (_, chat) => {
-      const endMs = FIRST_MS + 3 + UNANSWERED_TTL_MS;
-      for (let n = 1; n < MAX_UNANSWERED; n++) await writeTo(chat, `user ${n}`, endMs - 1);
-      expect(await writeTo(chat, "one more", endMs - 1)).toEqual(tooMany);
-      expect(await writeTo(chat, "one more", endMs)).toMatchObject({ ok: true });
-    }));
-
-  test("lets users go on in chats that they began", () =>
-    withFile1(async (_, chat) => {
-      const began = { user: "carol", visitor: stranger };
-      await write(chat.history, began, "Are you there?", { from: "user" });
-      await chat.history.setBlocked(began, false);
-      await write(chat.history, began, "I am");
-      for (let n = 0; n < MAX_UNANSWERED; n++) {
-        await write(chat.history, { user: `user ${n}`, visitor: stranger }, "x");
-      }
-    }));
-
-  test("is of version 2 afterwards, without the table users, and opens again", () =>
-    withFile(async (path) => {
-      write1(path);
-      for (let round = 0; round < 2; round++) {
-        await (await openSqlite(path)).history.close();
-        using file = new Database(path, { readonly: true });
-        expect(file.query("PRAGMA user_version").get()).toEqual({ user_version: 2 });
-        const tables = file.query("SELECT name FROM sqlite_schema WHERE type = 'table'").all();
-        expect(tables.map((row) => (row as { name: string }).name).toSorted()).toEqual([
-          ...["blocks", "chats", "messages", "refs", "sqlite_sequence", "unanswered"],
-        ]);
-        expect(file.query("SELECT visitor, user FROM unanswered").all()).toEqual([
-          { visitor, user: "bob" },
-        ]);
-      }
-    }));
-
-  test("has the columns of a new file", () =>
-    withFile(async (path) => {
-      write1(path);
-      const columnsOf = async (at: string) => {
-        await (await openSqlite(at)).history.close();
-        using file = new Database(at, { readonly: true });
-        return file
-          .query(
-            "SELECT m.name AS t, p.name, p.type, p.\"notnull\", p.dflt_value, p.pk FROM sqlite_schema AS m, pragma_table_info(m.name) AS p WHERE m.type = 'table' ORDER BY m.name, p.name",
-          )
-          .all();
-      };
-      expect(await columnsOf(path)).toEqual(await columnsOf(`${path}.new`));
-    }));
-
-  test("stays at version 1 when the migration fails", () =>
-    withFile(async (path) => {
-      write1(path);
-      {
-        using file = new Database(path);
-        file.run("CREATE TABLE unanswered (id INTEGER)");
-      }
-      expect(() => sqliteChatHistory({ path, clock: fakeClock() })).toThrow();
-      using file = new Database(path);
-      expect(file.query("PRAGMA user_version").get()).toEqual({ user_version: 1 });
-      expect(file.query("SELECT count(*) AS count FROM users").get()).toEqual({ count: 2 });
-      file.run("DROP TABLE unanswered");
-      await using chat = await openSqlite(path);
-      expect(await chat.history.chats({ side: "user", id: "bob" }, all)).toHaveLength(1);
-    }));
 });

@@ -1,18 +1,30 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "bun:test";
+import { readFrame } from "../../src/chat/frame.ts";
+import { sqliteChatHistory } from "../../src/chat/sqlite.ts";
 import { MAX_CONTENT_LENGTH, MAX_NICKNAME_LENGTH, MAX_REF_LENGTH } from "../../src/wire/frames.ts";
-import { newVisitorId } from "../support/chat.ts";
+import { begin, newVisitorId } from "../support/chat.ts";
+import { fakeClock } from "../support/clock.ts";
 import { visitorIdOf } from "../support/people.ts";
 import { startServer, type TestServer } from "../support/server.ts";
 import type { Frame, TestSocket } from "../support/socket.ts";
 
 /** Every code that an `ERROR` frame can have. */
 const CODES = [
-  ...["unavailable", "blocked", "too_many_recipients", "not_found", "malformed", "not_allowed"],
+  ...[
+    "unavailable",
+    "blocked",
+    "too_many_messages",
+    "too_many_recipients",
+    "not_found",
+    "malformed",
+    "not_allowed",
+  ],
   ...["invalid_recipient", "invalid_content", "invalid_nickname", "invalid_ref"],
 ];
 /** Part of what is sent; never part of what comes back in an `ERROR`, nor of the log. */
 const CANARY = "c4nary";
 
+const clock = fakeClock();
 let server: TestServer;
 let cookie: string;
 let visitorId: string;
@@ -21,9 +33,13 @@ let user: TestSocket;
 let probes = 0;
 
 beforeAll(async () => {
-  server = startServer({ limits: { messagesPerSecond: 0 } });
+  const history = sqliteChatHistory({ path: ":memory:", clock });
+  server = startServer({
+    ...{ history, clock, charactersPerMinute: 0, limits: { messagesPerSecond: 0 } },
+  });
   cookie = await server.visitorCookie();
   visitorId = visitorIdOf(cookie);
+  await begin(history, { user: "alice", visitor: visitorId });
 });
 beforeEach(async () => {
   [visitor, user] = await Promise.all([server.openVisitor(cookie), server.openUser("alice")]);
@@ -385,6 +401,17 @@ describe("accepted unchanged", () => {
     ]);
     expect(({} as Record<string, unknown>).polluted).toBeUndefined();
     expect(Object.getPrototypeOf({})).toBe(Object.prototype);
+  });
+
+  test("without fields that a polluted prototype adds", () => {
+    const identity = { kind: "visitor", id: visitorId, issuedAtMs: 0, expiresAtMs: 1 } as const;
+    const prototype = Object.prototype as { nickname?: string };
+    prototype.nickname = "polluted";
+    try {
+      expect(Object.keys(readFrame(VALID, identity))).toEqual(["type", "chat", "content"]);
+    } finally {
+      delete prototype.nickname;
+    }
   });
 
   test("of duplicate keys the last one", async () => {

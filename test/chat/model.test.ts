@@ -1,6 +1,6 @@
 import { expect, test } from "bun:test";
 import fc from "fast-check";
-import { MAX_UNANSWERED } from "../../src/chat/history.ts";
+import { MAX_UNANSWERED, MAX_UNANSWERED_MESSAGES } from "../../src/chat/history.ts";
 import { sqliteChatHistory } from "../../src/chat/sqlite.ts";
 import { fakeClock } from "../support/clock.ts";
 import { startServer, type TestServer } from "../support/server.ts";
@@ -74,6 +74,21 @@ const steps: fc.Arbitrary<Step[]> = fc.array(
     },
     {
       weight: 2,
+      arbitrary: fc.record({
+        kind: fc.constant("talk"),
+        // One visitor writes to one user: that limit is near, too.
+        sends: fc
+          .record({ visitor, user: anybody, count: fc.integer({ min: 5, max: 15 }) })
+          .map(({ visitor, user, count }) =>
+            Array.from({ length: count }, (_, n) => {
+              return { user, visitor, side: "visitor", tab: n % TABS };
+            }),
+          ),
+        back: fc.constant(undefined),
+      }),
+    },
+    {
+      weight: 2,
       arbitrary: fc.record({ kind: fc.constant("resend"), which: fc.nat(), tab: fc.nat() }),
     },
     { weight: 4, arbitrary: fc.record({ kind: fc.constantFrom("leave", "resume"), tab }) },
@@ -95,6 +110,7 @@ const steps: fc.Arbitrary<Step[]> = fc.array(
 /** What a chat is, in the simplest words. */
 interface ModelChat {
   messages: { readonly id: string; readonly content: string; readonly from: At["side"] }[];
+  isAnswered: boolean;
   readUpTo: { user: string; visitor: string };
   unread: { user: number; visitor: number };
 }
@@ -104,7 +120,7 @@ interface Sent extends At {
   readonly id: string;
 }
 
-type Refused = "blocked" | "not_found" | "too_many_recipients";
+type Refused = "blocked" | "not_found" | "too_many_messages" | "too_many_recipients";
 
 type Outcome = Sent & { readonly type: string; readonly code?: string };
 
@@ -118,8 +134,8 @@ class World {
   readonly receipts: string[][] = [];
   readonly chats = new Map<string, ModelChat>();
   readonly blocked = new Set<string>();
-  /** By visitor, the users who have never answered. */
-  readonly unanswered = Array.from({ length: VISITORS }, () => new Set<number>());
+  /** By visitor, the users who have never answered, and how much was written to them. */
+  readonly unanswered = Array.from({ length: VISITORS }, () => new Map<number, number>());
   readonly sent: Sent[] = [];
   private count = 0;
   private readonly server: TestServer;
@@ -249,23 +265,31 @@ class World {
 
   /** Why a message can't be stored now. */
   refusal(where: At): Refused | undefined {
-    const hasChat = this.chats.has(this.key(where));
-    if (where.side === "user") return hasChat ? undefined : "not_found";
+    const chat = this.chats.get(this.key(where));
+    if (where.side === "user") return chat ? undefined : "not_found";
     if (this.blocked.has(this.key(where))) return "blocked";
-    const others = new Set(this.unanswered[where.visitor]);
-    others.delete(where.user);
-    return hasChat || others.size < MAX_UNANSWERED ? undefined : "too_many_recipients";
+    if (chat?.isAnswered) return undefined;
+    const unanswered = this.unanswered[where.visitor] as Map<number, number>;
+    const written = unanswered.get(where.user);
+    if (written === MAX_UNANSWERED_MESSAGES) return "too_many_messages";
+    const isNew = written === undefined;
+    return isNew && unanswered.size >= MAX_UNANSWERED ? "too_many_recipients" : undefined;
   }
 
   store({ id, ref, ...where }: Sent): void {
     this.sent.push({ ...where, ref, id });
-    const unanswered = this.unanswered[where.visitor] as Set<number>;
-    if (where.side === "user") unanswered.delete(where.user);
-    else if (!this.chats.has(this.key(where))) unanswered.add(where.user);
+    const unanswered = this.unanswered[where.visitor] as Map<number, number>;
     const chat = this.chats.get(this.key(where)) ?? {
       ...{ messages: [], readUpTo: { user: "0", visitor: "0" }, unread: { user: 0, visitor: 0 } },
+      isAnswered: false,
     };
     this.chats.set(this.key(where), chat);
+    if (where.side === "user") {
+      chat.isAnswered = true;
+      unanswered.delete(where.user);
+    } else if (!chat.isAnswered) {
+      unanswered.set(where.user, (unanswered.get(where.user) ?? 0) + 1);
+    }
     chat.messages.push({ id, content: ref, from: where.side });
     chat.unread[where.side === "user" ? "visitor" : "user"]++;
     for (const tabAt of this.tabsOf(where)) {
@@ -319,7 +343,10 @@ class World {
   async block(where: Pick<At, "user" | "visitor">, isBlocked: boolean): Promise<void> {
     const as = { ...where, side: "user" } as const;
     const asking = { method: isBlocked ? "PUT" : "DELETE", ...this.who(as) };
-    expect((await this.server.ask(`${this.path(as)}/block`, asking)).status).toBe(204);
+    const { status } = await this.server.ask(`${this.path(as)}/block`, asking);
+    const isKnown = this.chats.has(this.key(where)) || this.blocked.has(this.key(where));
+    expect(status).toBe(isKnown || !isBlocked ? 204 : 404);
+    if (!isKnown) return;
     if (isBlocked) this.blocked.add(this.key(where));
     else this.blocked.delete(this.key(where));
   }
@@ -421,6 +448,7 @@ test("after random steps, lists, pages and tabs are those of a simple model", as
       const clock = fakeClock();
       await using server = startServer({
         ...{ clock, history: sqliteChatHistory({ path: ":memory:", clock }) },
+        charactersPerMinute: 0,
         limits: { messagesPerSecond: 0 },
       });
       const world = new World(server);

@@ -1,15 +1,23 @@
 import { describe, expect, test } from "bun:test";
-import { type Chat, MAX_UNANSWERED } from "../../src/chat/history.ts";
-import { createFeed, FEED_LENGTH, FEED_STREAM } from "../../src/redis/feed.ts";
+import { type Chat, FAILING_MS, MAX_BLOCKS, MAX_UNANSWERED } from "../../src/chat/history.ts";
+import { redisChatHistory } from "../../src/chat/redis.ts";
+import { createFeed, FEED_LENGTH, FEED_STATE, FEED_STREAM } from "../../src/redis/feed.ts";
 import { faultCode } from "../../src/lib/log.ts";
-import { newChat, newVisitorId, write } from "../support/chat.ts";
-import { fakeClock } from "../support/clock.ts";
+import { upstashTransport } from "../../src/redis/upstash.ts";
+import { begin, deliveriesOf, newChat, newVisitorId, write } from "../support/chat.ts";
+import { fakeClock, settle } from "../support/clock.ts";
 import { inRedis, type OpenHistory, openRedisHistory } from "../support/history.ts";
+import { startRedis } from "../support/redis.ts";
 import { describeWith } from "../support/require.ts";
+import { startUpstashBridge } from "../support/upstash.ts";
 import { startWire, type Wire, WIRE_NAMES } from "../support/wire.ts";
 import { contract } from "./contract.ts";
 
 const DAY_MS = 86_400_000;
+
+async function waitFor(condition: () => boolean): Promise<void> {
+  while (!condition()) await settle(1);
+}
 /** Of commands that an outage swallows, by the machine's clock. */
 const DEADLINE_MS = 500;
 
@@ -30,7 +38,9 @@ for (const name of WIRE_NAMES) {
         );
       expect(of("ref")).toHaveLength(1);
       for (const ttlMs of of("ref")) expect(Math.round(ttlMs / DAY_MS)).toBe(2);
-      expect(of("unanswered").map((ttlMs) => Math.round(ttlMs / DAY_MS))).toEqual([30]);
+      for (const kind of ["unanswered", "waiting"]) {
+        expect(of(kind).map((ttlMs) => Math.round(ttlMs / DAY_MS))).toEqual([30]);
+      }
       const ending = [...of("messages"), ...of("chat"), ...of("of-user"), ...of("of-visitor")];
       expect(ending).toHaveLength(4);
       for (const ttlMs of ending) expect(Math.round(ttlMs / DAY_MS)).toBe(5);
@@ -55,6 +65,7 @@ for (const name of WIRE_NAMES) {
       await expect(chat.history.messages(where, { limit: 1 })).rejects.toThrow();
       await expect(chat.history.markRead(where, "user")).rejects.toThrow();
       await wire.comeBack();
+      chat.clock.advance(FAILING_MS);
       // A Redis that was restarted without its data is a gap; from there on everything is delivered.
       if (name === "native") await chat.polling(chat.gap);
       await write(chat.history, where, "x", { ref: "r" });
@@ -72,6 +83,7 @@ for (const name of WIRE_NAMES) {
       wire.loseReplies("EVAL");
       await expect(write(chat.history, where, "x", { ref: "r" })).rejects.toThrow();
       wire.heal();
+      chat.clock.advance(FAILING_MS);
       await write(chat.history, where, "x", { ref: "r" });
       await write(chat.history, where, "after");
       for (const one of [chat, other]) {
@@ -133,6 +145,7 @@ for (const name of WIRE_NAMES) {
       await using wire = await startWire(name);
       await using chat = await openRedisHistory(wire, name);
       const where = newChat();
+      await begin(chat.history, where);
       const ids: string[] = [];
       for (let round = 0; round < 12; round++) {
         await wire.redis.command("SCRIPT", "FLUSH");
@@ -148,15 +161,165 @@ for (const name of WIRE_NAMES) {
       expect(ids.map(Number)).toEqual(ids.map(Number).toSorted((a, b) => a - b));
     });
 
+    test("ids go on rising after the data was lost, and everybody is told that events were missed", async () => {
+      await using wire = await startWire(name);
+      await using chat = await openRedisHistory(wire, name);
+      await using other = await openRedisHistory(wire, name);
+      const where = newChat();
+      const before = Number(await write(chat.history, where, "before"));
+      await chat.delivered.has(where, 1);
+      await other.polling(other.delivered.has(where, 1));
+      await wire.redis.command("FLUSHALL");
+      const after = Number(await write(chat.history, where, "after"));
+      expect(after).toBeGreaterThan(before);
+      for (const one of [chat, other]) await one.polling(one.gap);
+      await write(chat.history, where, "last");
+      for (const one of [chat, other]) {
+        await one.polling(waitFor(() => one.delivered.of(where).includes("last")));
+        expect(one.gaps).toBe(1);
+      }
+    });
+
+    test("ids never fall behind the time, so that a replica that lagged uses none again", async () => {
+      await using wire = await startWire(name);
+      await using chat = await openRedisHistory(wire, name);
+      const where = newChat();
+      const ids = [
+        await write(chat.history, where, "one"),
+        await write(chat.history, where, "two"),
+      ];
+      await wire.redis.command("SET", "ws-ticket:chat:sequence", String(Number(ids[0]) - 1_000));
+      ids.push(await write(chat.history, where, "three"), await write(chat.history, where, "four"));
+      expect(ids.map(Number)).toEqual(ids.map(Number).toSorted((a, b) => a - b));
+      expect(new Set(ids).size).toBe(4);
+      // The wire takes 15 digits.
+      for (const id of ids) expect(id).toMatch(/^[1-9]\d{14}$/);
+    });
+
+    test("ids go on rising while they are ahead of the time", async () => {
+      await using wire = await startWire(name);
+      await using chat = await openRedisHistory(wire, name);
+      const where = newChat();
+      const id = Number(await write(chat.history, where, "one"));
+      await wire.redis.command("SET", "ws-ticket:chat:sequence", String(id + 1e9));
+      expect(Number(await write(chat.history, where, "two"))).toBe(id + 1e9 + 1);
+    });
+
+    test("another run of Redis is a gap, an entry of an older version is none", async () => {
+      await using wire = await startWire(name);
+      await using chat = await openRedisHistory(wire, name);
+      const where = newChat();
+      const old = ["kind", "read", "user", where.user, "visitor", where.visitor, "by", "user"];
+      await wire.redis.command("XADD", FEED_STREAM, "*", ...old, "upTo", "1");
+      await write(chat.history, where, "x");
+      await chat.polling(chat.delivered.has(where, 2));
+      expect(chat.gaps).toBe(0);
+      await wire.redis.command("HSET", FEED_STATE, "epoch", "another");
+      await write(chat.history, where, "y");
+      await chat.polling(chat.gap);
+      await chat.polling(chat.delivered.has(where, 3));
+      expect(chat.gaps).toBe(1);
+    });
+
+    test("old messages of many chats are deleted in parts, none of which is shown", async () => {
+      await using wire = await startWire(name);
+      const { user } = newChat();
+      const [chats, each] = [100, 1_000];
+      // As if they had been kept without a limit before.
+      const fill = `
+        for c = 1, ${chats} do
+          local visitor = string.format('%022d', c)
+          local name = visitor .. ':' .. ARGV[1]
+          local last
+          for n = 1, ${each} do
+            last = c * ${each} + n
+            redis.call('XADD', 'ws-ticket:chat:messages:' .. name, last .. '-0', 'at', n, 'body', '"content":"x"}')
+          end
+          redis.call('HSET', 'ws-ticket:chat:chat:' .. name, 'touched', 1, 'unread:user', 7)
+          redis.call('ZADD', 'ws-ticket:chat:of-user:' .. ARGV[1], last, visitor)
+        end
+      `;
+      await wire.redis.command("EVAL", fill, "0", user);
+      const left = async () => {
+        const count = `
+          local sum = 0
+          for _, key in ipairs(redis.call('KEYS', 'ws-ticket:chat:messages:*')) do
+            sum = sum + redis.call('XLEN', key)
+          end
+          return sum
+        `;
+        return Number(await wire.redis.command("EVAL", count, "0"));
+      };
+      await using chat = await openRedisHistory(wire, name, { maxAgeMs: 30 * DAY_MS });
+      let before = chats * each;
+      let lists = 0;
+      for (; before > 0; lists++) {
+        const list = await chat.history.chats({ side: "user", id: user }, { limit: 200 });
+        expect(list).toEqual([]);
+        const now = await left();
+        expect(before - now).toBeGreaterThan(0);
+        expect(before - now).toBeLessThanOrEqual(20_000 + each);
+        before = now;
+      }
+      expect(lists).toBeGreaterThan(1);
+      expect(await wire.redis.command("ZCARD", `ws-ticket:chat:of-user:${user}`)).toBe(0);
+    });
+
+    test("old messages are found among any number of recent ones, to the last one", async () => {
+      await using wire = await startWire(name);
+      await using chat = await openRedisHistory(wire, name, { maxAgeMs: DAY_MS });
+      const nowMs = chat.clock.nowMs();
+      for (const [old, recent] of [
+        [0, 1],
+        [1, 0],
+        [1, 1],
+        [1, 40],
+        [40, 1],
+        [37, 5],
+      ] as const) {
+        const where = newChat();
+        await begin(chat.history, where, { atMs: nowMs - 2 * DAY_MS });
+        const writeSome = (count: number, atMs: number) =>
+          Promise.all(
+            Array.from({ length: count }, (_, n) =>
+              write(chat.history, where, `${n}`, { atMs: atMs + n }),
+            ),
+          );
+        await writeSome(old, nowMs - DAY_MS - 1_000);
+        await writeSome(recent, nowMs - 1_000);
+        const page = await chat.history.messages(where, { limit: 200 });
+        expect(page?.messages.map(({ content }) => content)).toEqual(
+          Array.from({ length: recent }, (_, n) => `${n}`),
+        );
+      }
+    });
+
+    test(`a user has ${MAX_BLOCKS} visitors blocked at most`, async () => {
+      await using wire = await startWire(name);
+      await using chat = await openRedisHistory(wire, name);
+      const where = newChat();
+      const fill = `for n = 2, ${MAX_BLOCKS} do redis.call('SADD', KEYS[1], n) end`;
+      await wire.redis.command("EVAL", fill, "1", `ws-ticket:chat:blocked:${where.user}`);
+      const other = { ...where, visitor: newVisitorId() };
+      for (const one of [where, other]) await write(chat.history, one, "x");
+      expect(await chat.history.setBlocked(where, true)).toBe("done");
+      expect(await chat.history.setBlocked(other, true)).toBe("too_many");
+      await write(chat.history, other, "not blocked");
+      expect(await chat.history.setBlocked(where, true)).toBe("done");
+      expect(await chat.history.setBlocked(where, false)).toBe("done");
+      expect(await chat.history.setBlocked(other, true)).toBe("done");
+    });
+
     describe("when the stream is cut before it was read, onGap is called", () => {
       /** Adds entries for a chat to the feed, in one step of Redis that no reader can get into. */
       async function addEntries(wire: Wire, { user, visitor }: Chat, count: number): Promise<void> {
         const script = `for n = 1, ARGV[4] do
           redis.call('XADD', KEYS[1], 'MAXLEN', ARGV[3], '*', 'kind', 'read',
+            'epoch', redis.call('HGET', KEYS[2], 'epoch'),
             'user', ARGV[1], 'visitor', ARGV[2], 'by', 'user', 'upTo', n)
         end`;
         const args = [user, visitor, String(FEED_LENGTH), String(count)];
-        await wire.redis.command("EVAL", script, "1", FEED_STREAM, ...args);
+        await wire.redis.command("EVAL", script, "2", FEED_STREAM, FEED_STATE, ...args);
       }
 
       async function withReader(
@@ -208,3 +371,33 @@ for (const name of WIRE_NAMES) {
     });
   });
 }
+
+describeWith("redis-server")("over HTTP, where a request may be carried out twice", () => {
+  test("messages without a ref are stored and delivered once", async () => {
+    await using redis = await startRedis();
+    await using bridge = await startUpstashBridge(redis.url);
+    const transport = upstashTransport(bridge);
+    const clock = fakeClock();
+    const feed = createFeed({ transport: upstashTransport(bridge), clock, log: () => {} });
+    const history = redisChatHistory({ transport, feed, clock });
+    const delivered = deliveriesOf(history);
+    feed.start({ isNeeded: () => true, onGap: () => {} });
+    await feed.ready();
+    const where = newChat();
+    await begin(history, where);
+    bridge.fault = "twice";
+    const texts = Array.from({ length: 50 }, (_, n) => `${n}`);
+    const ids = await Promise.all(texts.map((text) => write(history, where, text)));
+    bridge.fault = undefined;
+    expect(new Set(ids).size).toBe(50);
+    const page = await history.messages(where, { limit: 200 });
+    expect(page?.messages.map(({ content }) => content)).toEqual(["begin", "answer", ...texts]);
+    expect(page?.messages.slice(2).map(({ id }) => id)).toEqual(ids);
+    while (delivered.of(where).length < 52) {
+      clock.advance(50);
+      await settle(4);
+    }
+    expect(delivered.of(where)).toEqual(["begin", "answer", ...texts]);
+    await feed.close();
+  });
+});

@@ -5,7 +5,7 @@ import { sqliteChatHistory } from "../../src/chat/sqlite.ts";
 import { createFeed } from "../../src/redis/feed.ts";
 import { nativeRedisTransport } from "../../src/redis/native.ts";
 import { sharedTicketStore } from "../../src/gate/redis.ts";
-import { write } from "../support/chat.ts";
+import { begin, write } from "../support/chat.ts";
 import { type FakeClock, fakeClock, underClock } from "../support/clock.ts";
 import { startProxy, type TestProxy } from "../support/proxy.ts";
 import { startRedis } from "../support/redis.ts";
@@ -60,7 +60,9 @@ describe("a client that opens its socket first and then loads what it has missed
   const held = withHeldPages(sqliteChatHistory({ path: ":memory:", clock }));
   let server: TestServer;
   beforeAll(() => {
-    server = startServer({ history: held.history, clock, limits: { messagesPerSecond: 0 } });
+    server = startServer({
+      ...{ history: held.history, clock, charactersPerMinute: 0, limits: { messagesPerSecond: 0 } },
+    });
   });
   afterAll(() => server[Symbol.asyncDispose]());
 
@@ -105,6 +107,7 @@ describe("a client that opens its socket first and then loads what it has missed
 
   test("continues where it was after 450 missed messages", async () => {
     const { reader, user, visitor, writer } = await newTabs();
+    await begin(held.history, { user, visitor }, { atMs: clock.nowMs() });
     await writer.say(user, "seen");
     await reader.resume([visitor]);
     await reader.leave();
@@ -117,13 +120,14 @@ describe("a client that opens its socket first and then loads what it has missed
       ),
     );
     await reader.resume([visitor]);
-    expect(contentsOf(reader, visitor)).toEqual(["seen", ...missed]);
+    expect(contentsOf(reader, visitor)).toEqual(["begin", "answer", "seen", ...missed]);
   });
 
   test("misses nothing while it reconnects 20 times during a conversation", async () => {
     const { writer, reader, user, visitor } = await newTabs();
+    await begin(held.history, { user, visitor }, { atMs: clock.nowMs() });
     let isOver = false;
-    const said: string[] = [];
+    const said = ["begin", "answer"];
     const writing = (async () => {
       while (!isOver) {
         said.push(`${said.length}`);

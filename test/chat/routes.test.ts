@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import type { ChatHistory } from "../../src/chat/history.ts";
+import { type ChatHistory, MAX_UNANSWERED_MESSAGES } from "../../src/chat/history.ts";
 import { sqliteChatHistory } from "../../src/chat/sqlite.ts";
 import { newVisitorId, write } from "../support/chat.ts";
 import { fakeClock } from "../support/clock.ts";
@@ -28,7 +28,9 @@ async function newPair(messages = 1) {
   const where = { user, visitor };
   const ids: string[] = [];
   for (let n = 0; n < messages; n++) {
-    ids.push(await write(history, where, `${n}`, { atMs: clock.nowMs() }));
+    // An answer after the first, so that there may be any number.
+    const from = n === 1 && messages > MAX_UNANSWERED_MESSAGES ? "user" : "visitor";
+    ids.push(await write(history, where, `${n}`, { from, atMs: clock.nowMs() }));
   }
   const path = { user: `/api/chats/${visitor}`, visitor: `/api/chats/${encodeURIComponent(user)}` };
   return { user, cookie, visitor, where, ids, path };
@@ -486,44 +488,57 @@ describe("CORS", () => {
 });
 
 describe("when the history fails", () => {
-  test("every route answers 503 with Retry-After; afterwards all is well", async () => {
+  /** A history of which some methods fail until `heal`. */
+  function failing(fails: (name: keyof ChatHistory) => boolean) {
     const inner = sqliteChatHistory({ path: ":memory:", clock });
     let isDown = true;
-    const failing = new Proxy(inner, {
+    const history = new Proxy(inner, {
       get(target, name: keyof ChatHistory) {
-        if (!isDown || name === "start" || name === "close") return target[name];
+        if (!isDown || !fails(name)) return target[name];
         return async () => {
           throw new Error("disk on fire: c4nary");
         };
       },
     });
-    await using broken = startServer({ history: failing, clock });
-    const cookie = await broken.visitorCookie();
-    const peer = `/api/chats/${visitorIdOf(cookie)}`;
-    const asked = async () => [
-      await broken.ask("/api/chats", { user: "alice" }),
-      await broken.ask("/api/chats", { cookie }),
-      await broken.ask(`${peer}/messages`, { user: "alice" }),
-      await broken.ask("/api/chats/alice/messages", { cookie }),
-      await broken.ask(`${peer}/read`, { method: "POST", user: "alice" }),
-      await broken.ask(peer, { method: "DELETE", user: "alice" }),
-      await broken.ask(`${peer}/block`, { method: "PUT", user: "alice" }),
-    ];
-    for (const answer of await asked()) {
-      expect(refusalOf(answer)).toEqual([503, "store_unavailable"]);
-      expect(answer.headers.get("retry-after")).toBe("2");
-      expect(answer.headers.get("cache-control")).toBe("no-store");
-      expect(answer.text).not.toContain("c4nary");
-    }
-    const fromPage = await broken.ask("/api/chats", { cookie });
-    expect(fromPage.headers.get("access-control-allow-origin")).toBe(broken.origin);
-    expect(broken.logLines.filter((line) => line.includes('"chat_failed"'))).toHaveLength(8);
-    expect(broken.logLines.join("")).not.toContain("c4nary");
-    isDown = false;
-    expect((await asked()).map(({ status }) => status)).toEqual([
-      ...[200, 200, 404, 404, 404, 404, 204],
-    ]);
-  });
+    return { history, heal: () => void (isDown = false) };
+  }
+
+  test.each<[string, (name: keyof ChatHistory) => boolean]>([
+    ["chats", (name) => !["start", "close", "spendRequest"].includes(name)],
+    ["the count of requests", (name) => name === "spendRequest"],
+  ])(
+    "with %s, every route answers 503 with Retry-After; afterwards all is well",
+    async (_, fails) => {
+      const { history, heal } = failing(fails);
+      await using broken = startServer({ history, clock });
+      const cookie = await broken.visitorCookie();
+      const peer = `/api/chats/${visitorIdOf(cookie)}`;
+      const asked = async () => [
+        await broken.ask("/api/chats", { user: "alice" }),
+        await broken.ask("/api/chats", { cookie }),
+        await broken.ask(`${peer}/messages`, { user: "alice" }),
+        await broken.ask("/api/chats/alice/messages", { cookie }),
+        await broken.ask(`${peer}/read`, { method: "POST", user: "alice" }),
+        await broken.ask(peer, { method: "DELETE", user: "alice" }),
+        await broken.ask(`${peer}/block`, { method: "PUT", user: "alice" }),
+        await broken.ask(`${peer}/block`, { method: "DELETE", user: "alice" }),
+      ];
+      for (const answer of await asked()) {
+        expect(refusalOf(answer)).toEqual([503, "store_unavailable"]);
+        expect(answer.headers.get("retry-after")).toBe("2");
+        expect(answer.headers.get("cache-control")).toBe("no-store");
+        expect(answer.text).not.toContain("c4nary");
+      }
+      const fromPage = await broken.ask("/api/chats", { cookie });
+      expect(fromPage.headers.get("access-control-allow-origin")).toBe(broken.origin);
+      expect(broken.logLines.filter((line) => line.includes('"chat_failed"'))).toHaveLength(9);
+      expect(broken.logLines.join("")).not.toContain("c4nary");
+      heal();
+      expect((await asked()).map(({ status }) => status)).toEqual([
+        ...[200, 200, 404, 404, 404, 404, 404, 204],
+      ]);
+    },
+  );
 });
 
 test("every response has the security headers", async () => {

@@ -301,6 +301,22 @@ describe("a message that is sent", () => {
     expect(socket.sent.map(({ ref }) => ref)).toEqual(["ref-1", "ref-1"]);
   });
 
+  test("and can't be stored now isn't overtaken by later ones, also over a new socket", async () => {
+    const { world, conversation, socket } = await startVisitor();
+    conversation.send("first");
+    await socket.say({ type: "ERROR", ref: "ref-1", code: "unavailable", message: "…" });
+    conversation.send("second");
+    await world.pass(1_000);
+    expect(socket.sent).toHaveLength(1);
+    await socket.close(1006);
+    await world.pass(125);
+    const next = await world.open(2);
+    conversation.send("third");
+    expect(next.sent).toEqual([]);
+    await world.pass(1_875);
+    expect(next.sent.map(({ content }) => content)).toEqual(["first", "second", "third"]);
+  });
+
   test("without an ACK for ten seconds has its socket replaced", async () => {
     const { world, conversation, socket } = await startVisitor();
     conversation.send("Hello");

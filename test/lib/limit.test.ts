@@ -172,7 +172,7 @@ describe("createRateLimit", () => {
         const eager = createRateLimit<string>({ allowed, windowMs, clock });
         for (const { key, times, cost, after } of acts) {
           expect(eager.take(key, cost)).toBe(patient.take(key, cost));
-          const waitMs = patient.waitMs(key);
+          const waitMs = patient.waitMs(key, cost);
           for (let time = 0; waitMs > 0 && time < times % 5; time++) {
             expect(eager.take(key, cost)).toBe(waitMs);
           }
@@ -208,13 +208,107 @@ describe("createRateLimit", () => {
     );
   });
 
-  test("an act may cost more than is left, and then the next one waits", () => {
+  test("an act waits until its whole cost is left; one that costs more than a share takes all of it", () => {
     const { clock, limit } = limitOf(10);
     expect(limit.take("a", 9)).toBe(0);
+    expect([limit.waitMs("a"), limit.take("a", 2)]).toEqual([0, 6_000]);
+    clock.advance(5_999);
+    expect(limit.take("a", 2)).toBe(1);
+    clock.advance(1);
+    expect(limit.take("a", 2)).toBe(0);
+    expect(limit.take("a", 1_000)).toBe(60_000);
+    clock.advance(60_000);
     expect(limit.take("a", 1_000)).toBe(0);
     expect(limit.take("a")).toBe(6_000);
-    clock.advance(6_000);
-    expect(limit.take("a")).toBe(0);
+  });
+
+  test("whatever acts cost, no more is taken than a share and what grows back", () => {
+    fc.assert(
+      fc.property(anyLimit, fc.array(anyAct, { maxLength: 50 }), ({ allowed, windowMs }, acts) => {
+        const clock = fakeClock();
+        const limit = createRateLimit<string>({ allowed, windowMs, clock });
+        const startMs = clock.monotonicMs();
+        const taken = new Map<string, number>();
+        for (const { key, times, cost, after } of acts) {
+          for (let time = 0; time < times; time++) {
+            if (limit.take(key, cost) > 0) continue;
+            taken.set(key, (taken.get(key) ?? 0) + Math.min(cost, allowed));
+          }
+          clock.advance((after * windowMs) / allowed);
+          const grownBack = ((clock.monotonicMs() - startMs) / windowMs) * allowed;
+          expect(taken.get(key) ?? 0).toBeLessThanOrEqual(allowed + grownBack + 1e-3);
+        }
+      }),
+    );
+  });
+
+  describe("with debts", () => {
+    function debtsOf(allowed: number) {
+      const clock = fakeClock();
+      const keepsDebts = true;
+      return {
+        clock,
+        limit: createRateLimit<string>({ allowed, windowMs: 60_000, clock, keepsDebts }),
+      };
+    }
+
+    test("what was counted beyond a share is made up for, and without them it isn't", () => {
+      const { clock, limit } = debtsOf(10);
+      limit.count("a", 15);
+      expect(limit.waitMs("a")).toBe(36_000);
+      clock.advance(36_000);
+      expect(limit.take("a")).toBe(0);
+      const forgiving = limitOf(10).limit;
+      forgiving.count("a", 15);
+      expect(forgiving.waitMs("a")).toBe(6_000);
+    });
+
+    test("no more than a share is owed, and no wait is longer than the window", () => {
+      const { clock, limit } = debtsOf(10);
+      for (let time = 0; time < 1_000; time++) limit.count("a", 5);
+      expect(limit.waitMs("a", 5)).toBe(60_000);
+      clock.advance(60_000);
+      expect([limit.waitMs("a"), limit.waitMs("a", 5)]).toEqual([6_000, 30_000]);
+      clock.advance(30_000);
+      expect(limit.take("a", 5)).toBe(0);
+    });
+
+    test("a debt is remembered until it is paid, and then forgotten", () => {
+      const { clock, limit } = debtsOf(10);
+      // Late in a generation, so that the next one begins while it is owed.
+      limit.count("other");
+      clock.advance(119_000);
+      limit.count("a", 20);
+      clock.advance(2_000);
+      limit.count("other");
+      clock.advance(57_000);
+      expect(limit.waitMs("a")).toBe(7_000);
+      clock.advance(61_000);
+      expect(limit.take("a", 10)).toBe(0);
+      clock.advance(240_000);
+      expect(limit.size).toBe(0);
+    });
+
+    test("two processes that learn of each other's acts late allow one share together, and a little at once", () => {
+      const one = debtsOf(100);
+      const two = createRateLimit<string>({
+        ...{ allowed: 100, windowMs: 60_000, clock: one.clock, keepsDebts: true },
+      });
+      let taken = 0;
+      for (let second = 0; second < 600; second++) {
+        const acts = [one.limit, two].map((limit) => {
+          let own = 0;
+          while (own < 5 && limit.take("a") === 0) own++;
+          return own;
+        });
+        taken += (acts[0] ?? 0) + (acts[1] ?? 0);
+        one.limit.count("a", acts[1]);
+        two.count("a", acts[0]);
+        one.clock.advance(1_000);
+      }
+      expect(taken).toBeLessThanOrEqual(1_100 + 10);
+      expect(taken).toBeGreaterThanOrEqual(1_090);
+    });
   });
 });
 

@@ -5,7 +5,8 @@ import { describeWith } from "../support/require.ts";
 import type { TestServer } from "../support/server.ts";
 import { connected, say, startSite } from "../support/site.ts";
 
-setDefaultTimeout(30_000);
+/** Browsers are slow where others use the processor, too. */
+setDefaultTimeout(60_000);
 
 /** The first of them is where people click: there is least room. */
 const WIDTHS = [320, 1280] as const;

@@ -126,8 +126,8 @@ async function write(socket: TestSocket, frame: Record<string, string>): Promise
     const answered = socket.next((answer) => answer.ref === ref);
     const ended = socket.closed.then(({ code }) => Promise.reject(new Error(`Ended: ${code}`)));
     const { type, code } = await Promise.race([answered, ended]);
-    // A user whose visitor hasn't written yet: the one error that belongs here.
-    const isCold = code === "not_found" && frame.type === "USER_TO_ANON";
+    // A user whose visitor hasn't written yet, and a visitor whose user hasn't answered for long.
+    const isCold = code === (frame.type === "USER_TO_ANON" ? "not_found" : "too_many_messages");
     if (type === "ERROR" && !isCold) note(`Refused: ${code}`);
     if (isCold) done.cold++;
     else done.messages++;
@@ -190,6 +190,7 @@ async function startServer() {
         MAX_SOCKETS_PER_IDENTITY: "0",
         // Of several visits at once.
         MESSAGES_PER_SECOND: "200",
+        CHARACTERS_PER_MINUTE: "0",
         CHAT_DATABASE: join(directory, "chat.sqlite"),
         CHAT_MAX_MESSAGES: "20",
         METRICS_PORT: "0",

@@ -32,6 +32,9 @@ describeWith("chromium")("in Chromium", () => {
     await using visitor = await server.openVisitor();
     visitor.send({ type: "ANON_TO_USER", to: "alice", content: "0" });
     const visitorId = (await visitor.next(({ content }) => content === "0")).from as string;
+    await using user = await server.openUser("alice");
+    user.send({ type: "USER_TO_ANON", to: visitorId, content: "1" });
+    await visitor.next(({ content }) => content === "1");
 
     const browser = await launchBrowser();
     const context = await browser.newContext();
@@ -56,7 +59,7 @@ describeWith("chromium")("in Chromium", () => {
       });
     }, visitorId);
 
-    const sent = ["0"];
+    const sent = ["0", "1"];
     const endMs = performance.now() + WATCHED_MS;
     while (performance.now() < endMs) {
       const content = String(sent.length);

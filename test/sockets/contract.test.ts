@@ -460,8 +460,10 @@ for (const [name, form] of FORMS) {
       expect(room.running.size).toBe(1);
       room.clock.advance(SECOND_MS);
       expect(room.running.size).toBe(0);
+      expect(room.logLines.join("")).toContain('"socket_ended","code":4003');
       socket.readOn();
-      expect(await socket.closeCode).toBe(4003);
+      // Behind so much unsent data the Close frame may get lost in the runtime.
+      expect([4003, undefined]).toContain(await socket.closeCode);
     });
 
     test("with 4501 when its identity sends too many messages, over all its sockets together", async () => {

@@ -11,7 +11,7 @@ import { fakeClock, settle, underClock } from "../support/clock.ts";
 import { openRawSocket } from "../support/frame.ts";
 import { startServer, TOKEN_SECRET } from "../support/server.ts";
 import { openSocket } from "../support/socket.ts";
-import { keptIn, writeOn } from "../support/writing.ts";
+import { getAnswer, keptIn, writeOn } from "../support/writing.ts";
 
 test("a user and a visitor write to each other", async () => {
   await using server = startServer();
@@ -195,6 +195,7 @@ describe("a stop", () => {
     const server = startServer({
       clock,
       history: sqliteChatHistory({ path, clock }),
+      charactersPerMinute: 0,
       limits: { maxPerIdentity: 0, messagesPerSecond: 0 },
     });
     const url = `${server.origin.replace("http", "ws")}/ws/chat`;
@@ -211,6 +212,7 @@ describe("a stop", () => {
     );
     for (const socket of silent) socket.stopReading();
     const writers = await Promise.all(Array.from({ length: 20 }, () => server.openVisitor()));
+    for (const socket of writers) await getAnswer(server, socket, "bob");
     const kept: string[] = [];
     const writing = writers.map((socket) =>
       writeOn(socket, { type: "ANON_TO_USER", to: "bob" }, kept),

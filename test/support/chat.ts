@@ -70,3 +70,13 @@ export async function write(
   if (!stored.ok) throw new Error(`Message wasn't stored: ${stored.error}`);
   return stored.id;
 }
+
+/** One message and its answer, after which the visitor may send any number. */
+export async function begin(
+  history: ChatHistory,
+  chat: Chat,
+  options: Pick<WriteOptions, "atMs"> = {},
+): Promise<void> {
+  await write(history, chat, "begin", options);
+  await write(history, chat, "answer", { ...options, from: "user" });
+}

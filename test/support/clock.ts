@@ -1,4 +1,5 @@
 import type { Clock } from "../../src/lib/clock.ts";
+import { createTestClock } from "../../src/testing.ts";
 
 /** A clock that stands still until it is moved. */
 export interface FakeClock extends Clock {
@@ -19,57 +20,24 @@ export async function settle(turns = 8): Promise<void> {
   for (let turn = 0; turn < turns; turn++) await new Promise((resolve) => setImmediate(resolve));
 }
 
-export function fakeClock(startMs = Date.parse("2026-01-01T00:00:00Z")): FakeClock {
-  let wallMs = startMs;
-  let monotonicMs = 1_000;
-  const timers = new Set<{ intervalMs?: number; nextMs: number; run: () => void }>();
-  const isInterval = ({ intervalMs }: { intervalMs?: number }) => intervalMs !== undefined;
-
-  function advance(ms: number): void {
-    const endMs = monotonicMs + ms;
-    for (;;) {
-      const due = [...timers].filter(({ nextMs }) => nextMs <= endMs);
-      const next = due.sort((a, b) => a.nextMs - b.nextMs)[0];
-      if (!next) break;
-      wallMs += next.nextMs - monotonicMs;
-      monotonicMs = next.nextMs;
-      if (next.intervalMs === undefined) timers.delete(next);
-      else next.nextMs += next.intervalMs;
-      next.run();
-    }
-    wallMs += endMs - monotonicMs;
-    monotonicMs = endMs;
-  }
-
+export function fakeClock(startMs?: number): FakeClock {
+  const clock = createTestClock(startMs === undefined ? {} : { startMs });
+  const { nowMs, monotonicMs, every, after, step, jumpWall } = clock;
   return {
-    nowMs: () => wallMs,
-    monotonicMs: () => monotonicMs,
-    every(intervalMs, run) {
-      const timer = { intervalMs, nextMs: monotonicMs + intervalMs, run };
-      timers.add(timer);
-      return () => timers.delete(timer);
-    },
-    after(delayMs, run) {
-      const timer = { nextMs: monotonicMs + delayMs, run };
-      timers.add(timer);
-      return () => timers.delete(timer);
-    },
-    advance,
+    ...{ nowMs, monotonicMs, every, after, jumpWall },
+    advance: step,
     async pass(ms, stepMs = 100) {
       for (let left = ms; left > 0; left -= stepMs) {
         await settle(2);
-        advance(Math.min(left, stepMs));
+        step(Math.min(left, stepMs));
       }
       await settle();
     },
-    jumpWall(ms) {
-      wallMs += ms;
-    },
     get timers() {
-      return [...timers].filter(isInterval).length;
+      return clock.waiting.intervals;
     },
     get delays() {
-      return [...timers].filter((timer) => !isInterval(timer)).length;
+      return clock.waiting.delays;
     },
   };
 }

@@ -114,6 +114,7 @@ export const SETTINGS: Readonly<Record<string, string>> = {
   SESSION_SECRET: new TextDecoder().decode(SESSION_SECRET),
   TICKETS_PER_MINUTE: "0",
   MESSAGES_PER_SECOND: "0",
+  CHARACTERS_PER_MINUTE: "0",
   MAX_SOCKETS_PER_IDENTITY: "0",
 };
 

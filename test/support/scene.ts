@@ -24,7 +24,7 @@ export async function setScene(
 ): Promise<Scene> {
   const [here, there] = await Promise.all(servers);
   const cookie = await here.visitorCookie();
-  await begin(createTab(here, { cookie }));
+  await begin(createTab(here, { cookie }), createTab(here, { user: USER }));
   const tab = (people: People, who: Tab["who"]) => createTab(people, who);
   const visitor = [tab(here, { cookie }), tab(there, { cookie })] as const;
   const user = [here, there, there].map((people) => tab(people, { user: USER }));
@@ -40,13 +40,16 @@ export async function setScene(
   };
 }
 
-/** Writes first, so that the user can answer; nobody has a socket yet. */
-async function begin(visitor: Tab): Promise<void> {
-  await visitor.resume([]);
+/** One message and its answer, after which both can write any number; nobody has a socket yet. */
+async function begin(visitor: Tab, user: Tab): Promise<void> {
+  await Promise.all([visitor.resume([]), user.resume([])]);
   await visitor.say(USER, "begin");
-  // Delivered now, so that it comes over none of the sockets to come.
-  await visitor.socket?.next(({ content }) => content === "begin");
-  await visitor.leave();
+  await user.say(idOf(visitor.who), "answer");
+  for (const tab of [visitor, user]) {
+    // Delivered now, so that it comes over none of the sockets to come.
+    await tab.socket?.next(({ content }) => content === "answer");
+    await tab.leave();
+  }
 }
 
 /** The messages that came over a socket, in the order in which they came. */

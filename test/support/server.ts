@@ -43,6 +43,8 @@ export interface TestServerOptions extends Partial<Omit<GateOptions, "clock" | "
   sessionSecret?: Uint8Array;
   clock?: FakeClock;
   history?: ChatHistory;
+  /** 0 for a test that floods on purpose. */
+  charactersPerMinute?: number;
   /** In place of the chat's. */
   handlers?: SocketHandlers;
   limits?: Partial<SocketLimits>;
@@ -66,7 +68,7 @@ export function startServer(options: TestServerOptions = {}): TestServer {
     clock,
   });
   const history = options.history ?? sqliteChatHistory({ path: ":memory:", clock });
-  const chat = createChat(gate, history);
+  const chat = createChat(gate, history, { charactersPerMinute: options.charactersPerMinute });
   const server: RunningServer = serve(gate, handlers ?? chat.handlers, {
     limits,
     port,

@@ -2,6 +2,8 @@
 export type BridgeFault =
   /** Executes the command, then cuts the connection instead of answering. */
   | "lose-reply"
+  /** Executes the command twice, as if its request had been sent again on its way, and answers once. */
+  | "twice"
   /** Takes the request and never answers. */
   | "hang"
   /** Answers with this in place of a result, without executing anything. */
@@ -39,6 +41,7 @@ export async function startUpstashBridge(
       if (bridge.fault === "hang") return new Promise<Response>(() => {});
       const base64 = request.headers.get("upstash-encoding") === "base64";
       try {
+        if (bridge.fault === "twice") await redis.send(name, args);
         const result = toRest(await redis.send(name, args), base64);
         if (bridge.fault === "lose-reply") {
           self.timeout(request, 0);

@@ -1,5 +1,15 @@
 import { Database } from "bun:sqlite";
+import type { People } from "./people.ts";
 import type { TestSocket } from "./socket.ts";
+
+/** A visitor's message and the user's answer, after which the visitor may send any number. */
+export async function getAnswer(people: People, visitor: TestSocket, user: string): Promise<void> {
+  visitor.send({ type: "ANON_TO_USER", to: user, content: "begin" });
+  const { from } = await visitor.next(({ content }) => content === "begin");
+  await using answering = await people.openUser(user);
+  answering.send({ type: "USER_TO_ANON", to: from, content: "answer" });
+  await visitor.next(({ content }) => content === "answer");
+}
 
 /** Sends one message after the other until the socket ends; refs of those that were acknowledged go into `kept`. */
 export async function writeOn(

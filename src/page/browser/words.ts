@@ -3,6 +3,7 @@ import type { ConversationMessage, Failure } from "../../client/mod.ts";
 /** Why a message wasn't taken, for the one who wrote it. */
 const MESSAGE_ERRORS: Readonly<Record<string, string>> = {
   blocked: "Not sent: your messages aren’t wanted here",
+  too_many_messages: "Not sent: too many messages; wait for an answer, or a while",
   too_many_recipients: "Not sent: you have written to too many people who never answered",
   too_big: "Not sent: too long",
 };

@@ -1,0 +1,73 @@
+import type { Clock } from "../lib/clock.ts";
+import { createRateLimit, type RateLimit } from "../lib/limit.ts";
+import type { Side } from "../wire/frames.ts";
+
+/** Requests for chats per person and minute: reading, marking as read, deleting, blocking. */
+export const REQUESTS_PER_MINUTE = 600;
+/** The same per address, loopback excepted. */
+const REQUESTS_PER_ADDRESS = 3_000;
+/** Characters that a user may write per minute, by default; a visitor may write a quarter. */
+export const CHARACTERS_PER_MINUTE = 40_000;
+/** What a message costs beside its characters: storing and delivering it takes as much, however short it is. */
+const MESSAGE_COST = 50;
+const VISITOR_SHARE = 0.25;
+/** Minutes' worth of characters that may be written at once. */
+const BURST_MINUTES = 10;
+/** Messages of visitors without an answer per address and ten minutes, loopback excepted. */
+const UNANSWERED_PER_ADDRESS = 300;
+/** Chats marked as read by frames, per person and minute. */
+const MARKS_PER_MINUTE = 600;
+
+/** What a message costs of what its sender may write. */
+export function costOf(content: string): number {
+  return content.length + MESSAGE_COST;
+}
+
+/** How much one person or address may do with chats. */
+export interface ChatLimits {
+  /** What messages cost, for users and for visitors, by identity. */
+  readonly writing: Readonly<Record<Side, RateLimit<string>>>;
+  /** Chats marked as read over sockets, by identity. */
+  readonly marks: RateLimit<string>;
+  /** Requests over HTTP, by address. */
+  readonly requests: RateLimit<string>;
+  /** Messages that nobody has answered yet, by address. */
+  readonly unanswered: RateLimit<string>;
+}
+
+/** `charactersPerMinute`: per user; 0 for no limit. */
+export function createChatLimits(options: {
+  charactersPerMinute: number;
+  clock: Clock;
+}): ChatLimits {
+  const { charactersPerMinute, clock } = options;
+  const inBurst = (allowed: number) =>
+    createRateLimit<string>({
+      allowed: allowed * BURST_MINUTES,
+      windowMs: BURST_MINUTES * 60_000,
+      clock,
+      keepsDebts: true,
+    });
+  return {
+    writing: {
+      user: inBurst(charactersPerMinute),
+      visitor: inBurst(charactersPerMinute * VISITOR_SHARE),
+    },
+    marks: createRateLimit<string>({
+      allowed: MARKS_PER_MINUTE,
+      windowMs: 60_000,
+      clock,
+      keepsDebts: true,
+    }),
+    requests: createRateLimit<string>({
+      allowed: REQUESTS_PER_ADDRESS,
+      windowMs: 60_000,
+      clock,
+    }),
+    unanswered: createRateLimit<string>({
+      allowed: UNANSWERED_PER_ADDRESS,
+      windowMs: 600_000,
+      clock,
+    }),
+  };
+}

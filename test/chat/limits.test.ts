@@ -1,0 +1,334 @@
+import { describe, expect, test } from "bun:test";
+import {
+  type ChatHistory,
+  MAX_UNANSWERED,
+  MAX_UNANSWERED_MESSAGES,
+} from "../../src/chat/history.ts";
+import { REQUESTS_PER_MINUTE } from "../../src/chat/limits.ts";
+import { sqliteChatHistory } from "../../src/chat/sqlite.ts";
+import { begin, newVisitorId, write } from "../support/chat.ts";
+import { type FakeClock, fakeClock } from "../support/clock.ts";
+import { visitorIdOf } from "../support/people.ts";
+import { startServer, type TestServer, type TestServerOptions } from "../support/server.ts";
+import { openSocket, type TestSocket } from "../support/socket.ts";
+
+const USER = "alice";
+/** What a message costs beside its characters. */
+const MESSAGE_COST = 50;
+const PER_MINUTE = 6_000;
+/** What may be written at once. */
+const BURST = 10 * PER_MINUTE;
+
+/** A server with a history that a test can look into, and a chat with an answer. */
+interface Scene extends AsyncDisposable {
+  readonly server: TestServer;
+  readonly history: ChatHistory;
+  readonly clock: FakeClock;
+  readonly cookie: string;
+  readonly visitor: string;
+}
+
+async function setScene(options: TestServerOptions = {}): Promise<Scene> {
+  const clock = fakeClock();
+  const history = sqliteChatHistory({ path: ":memory:", clock });
+  const server = startServer({
+    ...{ clock, history, limits: { messagesPerSecond: 0 } },
+    ...options,
+  });
+  const cookie = await server.visitorCookie();
+  const visitor = visitorIdOf(cookie);
+  await begin(history, { user: USER, visitor }, { atMs: clock.nowMs() });
+  return {
+    ...{ server, history, clock, cookie, visitor },
+    [Symbol.asyncDispose]: () => server[Symbol.asyncDispose](),
+  };
+}
+
+let refs = 0;
+
+/** Sends one message, and returns the code of the error; `undefined` when it was stored. */
+async function codeOf(
+  socket: TestSocket,
+  frame: Record<string, unknown>,
+): Promise<string | undefined> {
+  const ref = `ref ${++refs}`;
+  socket.send({ ...frame, ref });
+  const { type, code } = await socket.next((one) => one.ref === ref);
+  return type === "ACK" ? undefined : code;
+}
+
+/** Sends messages from all sockets in turn until one is refused, and returns how many were stored. */
+async function flood(
+  sockets: readonly TestSocket[],
+  frame: Record<string, unknown>,
+): Promise<number> {
+  for (let stored = 0; ; stored++) {
+    const code = await codeOf(sockets[stored % sockets.length] as TestSocket, frame);
+    if (code === undefined) continue;
+    expect(code).toBe("too_many_messages");
+    return stored;
+  }
+}
+
+describe("what somebody may write", () => {
+  test("is counted over all sockets, also later ones, and grows back in time", async () => {
+    await using scene = await setScene({ charactersPerMinute: PER_MINUTE });
+    const { server, clock, visitor } = scene;
+    const frame = { type: "USER_TO_ANON", to: visitor, content: "x".repeat(3_950) };
+    const sockets = await Promise.all(Array.from({ length: 20 }, () => server.openUser(USER)));
+    expect(await flood(sockets, frame)).toBe(BURST / 4_000);
+    for (const socket of sockets) expect(await codeOf(socket, frame)).toBe("too_many_messages");
+    for (const socket of sockets) await socket[Symbol.asyncDispose]();
+    // A minute's worth is one and a half of them.
+    for (const [ms, stored] of [
+      [0, 0],
+      [60_000, 1],
+      [20_000, 1],
+      [600_000, BURST / 4_000],
+      [3_600_000, BURST / 4_000],
+    ] as const) {
+      clock.advance(ms);
+      await using later = await server.openUser(USER);
+      expect(await flood([later], frame)).toBe(stored);
+    }
+  });
+
+  test("is a quarter for a visitor, and each one's own", async () => {
+    await using scene = await setScene({ charactersPerMinute: PER_MINUTE });
+    const { server, visitor, cookie } = scene;
+    const content = "x".repeat(950);
+    await using theirs = await server.openVisitor(cookie);
+    await using mine = await server.openUser(USER);
+    const toUser = { type: "ANON_TO_USER", to: USER, content };
+    expect(await flood([theirs], toUser)).toBe(BURST / 4 / 1_000);
+    expect(await flood([mine], { type: "USER_TO_ANON", to: visitor, content })).toBe(BURST / 1_000);
+    await using other = await server.openVisitor();
+    expect(await codeOf(other, toUser)).toBeUndefined();
+  });
+
+  test("counts short messages, too: each costs 50 characters more than it has", async () => {
+    await using scene = await setScene({ charactersPerMinute: PER_MINUTE });
+    await using socket = await scene.server.openUser(USER);
+    const frame = { type: "USER_TO_ANON", to: scene.visitor, content: "x" };
+    expect(await flood([socket], frame)).toBe(Math.floor(BURST / (1 + MESSAGE_COST)));
+  });
+
+  test("isn't used up by what is refused", async () => {
+    await using scene = await setScene({ charactersPerMinute: PER_MINUTE });
+    await using socket = await scene.server.openUser(USER);
+    const long = { type: "USER_TO_ANON", to: scene.visitor, content: "x".repeat(3_950) };
+    expect(await flood([socket], long)).toBe(BURST / 4_000);
+    for (let n = 0; n < 50; n++) expect(await codeOf(socket, long)).toBe("too_many_messages");
+    scene.clock.advance(40_000);
+    expect(await codeOf(socket, long)).toBeUndefined();
+  });
+
+  test("is 40,000 characters a minute for a user by default, and unlimited with 0", async () => {
+    for (const charactersPerMinute of [undefined, 0]) {
+      await using scene = await setScene(
+        charactersPerMinute === undefined ? {} : { charactersPerMinute },
+      );
+      await using socket = await scene.server.openUser(USER);
+      const frame = { type: "USER_TO_ANON", to: scene.visitor, content: "x".repeat(3_950) };
+      const codes: (string | undefined)[] = [];
+      for (let n = 0; n < 101; n++) codes.push(await codeOf(socket, frame));
+      expect(codes.slice(0, 100).filter(Boolean)).toEqual([]);
+      expect(codes[100]).toBe(charactersPerMinute === 0 ? undefined : "too_many_messages");
+    }
+  });
+
+  test("with an option that is no such number, createChat throws", () => {
+    for (const charactersPerMinute of [-1, 0.5, Number.NaN, 1_000_000_001, "7" as never]) {
+      expect(() => startServer({ charactersPerMinute })).toThrow("charactersPerMinute");
+    }
+  });
+});
+
+describe("messages that nobody has answered", () => {
+  /** So many in ten minutes from one address. */
+  const PER_ADDRESS = 300;
+
+  async function visitorFrom(server: TestServer, address: string, cookie?: string) {
+    const Cookie = cookie ?? (await server.visitorCookie());
+    const url = `${server.origin.replace("http", "ws")}/ws/chat`;
+    const headers = { Cookie, Origin: server.origin, "X-Forwarded-For": address };
+    const socket = openSocket(url, headers);
+    await socket.opened;
+    return socket;
+  }
+
+  /** Lets visitors from an address write to as many users as each may, so many messages in all. */
+  async function writeFrom(server: TestServer, address: string, count: number): Promise<void> {
+    for (let left = count; left > 0; left -= MAX_UNANSWERED * MAX_UNANSWERED_MESSAGES) {
+      const most = Math.min(left, MAX_UNANSWERED * MAX_UNANSWERED_MESSAGES);
+      await using socket = await visitorFrom(server, address);
+      for (let n = 0; n < most; n++) {
+        const to = `user ${n % MAX_UNANSWERED}`;
+        const frame = { type: "ANON_TO_USER", to, content: "x" };
+        expect(await codeOf(socket, frame)).toBeUndefined();
+      }
+    }
+  }
+
+  test("are limited per address, however many cookies it has; answered visitors go on", async () => {
+    await using scene = await setScene({ trustProxy: 1 });
+    const { server, clock, cookie } = scene;
+    const hello = { type: "ANON_TO_USER", to: USER, content: "x" };
+    await writeFrom(server, "192.0.2.1", PER_ADDRESS);
+    await using next = await visitorFrom(server, "192.0.2.1");
+    expect(await codeOf(next, hello)).toBe("too_many_messages");
+    await using answered = await visitorFrom(server, "192.0.2.1", cookie);
+    expect(await codeOf(answered, hello)).toBeUndefined();
+    await using elsewhere = await visitorFrom(server, "192.0.2.2");
+    expect(await codeOf(elsewhere, hello)).toBeUndefined();
+    clock.advance(600_000 / PER_ADDRESS - 1);
+    expect(await codeOf(next, hello)).toBe("too_many_messages");
+    clock.advance(1);
+    expect(await codeOf(next, hello)).toBeUndefined();
+    expect(await codeOf(next, hello)).toBe("too_many_messages");
+  });
+
+  test("don't count per address on loopback, where a proxy may speak for many", async () => {
+    await using scene = await setScene();
+    await writeFrom(scene.server, "192.0.2.1", PER_ADDRESS + 50);
+  });
+
+  test("count neither when they are refused nor when they are sent again, and answers not at all", async () => {
+    await using scene = await setScene({ trustProxy: 1 });
+    const { server, history, visitor } = scene;
+    await using socket = await visitorFrom(server, "192.0.2.1");
+    await using answering = await server.openUser(USER);
+    const answer = { type: "USER_TO_ANON", to: visitor, content: "x" };
+    for (let n = 0; n < PER_ADDRESS; n++) {
+      socket.send({ type: "ANON_TO_USER", to: "bob", content: "x", ref: "same" });
+      await socket.next(({ ref }) => ref === "same");
+    }
+    const users = Array.from({ length: MAX_UNANSWERED }, (_, n) => `user ${n}`);
+    const [one = ""] = users;
+    for (let n = 0; n < MAX_UNANSWERED_MESSAGES; n++) {
+      expect(await codeOf(socket, { type: "ANON_TO_USER", to: one, content: "x" })).toBeUndefined();
+    }
+    for (let n = 0; n < PER_ADDRESS; n++) {
+      expect(await codeOf(socket, { type: "ANON_TO_USER", to: one, content: "x" })).toBe(
+        "too_many_messages",
+      );
+      expect(await codeOf(answering, answer)).toBeUndefined();
+    }
+    await writeFrom(server, "192.0.2.1", PER_ADDRESS - MAX_UNANSWERED_MESSAGES - 1);
+    await using last = await visitorFrom(server, "192.0.2.1");
+    expect(await codeOf(last, { type: "ANON_TO_USER", to: USER, content: "x" })).toBe(
+      "too_many_messages",
+    );
+    expect(await history.spendRequest("anybody")).toBe(0);
+  });
+});
+
+describe("read marks by frames", () => {
+  const MARKS_PER_MINUTE = 600;
+
+  async function mark(socket: TestSocket, frame: Record<string, unknown>) {
+    const ref = `mark ${++refs}`;
+    socket.send({ type: "MARK_AS_READ", ref, ...frame });
+    // What isn't answered has worked by the time that the next frame is.
+    socket.send({ type: "?", ref: "after" });
+    await socket.next((one) => one.ref === "after");
+    return socket.frames.find((one) => one.ref === ref)?.code as string | undefined;
+  }
+
+  test("are limited by how many chats they mark, over all sockets", async () => {
+    await using scene = await setScene();
+    const { server, history, clock, cookie, visitor } = scene;
+    for (let n = 1; n < 6; n++) {
+      const where = { user: `user ${n}`, visitor };
+      await write(history, where, "x", { atMs: clock.nowMs() });
+    }
+    const sockets = [await server.openVisitor(cookie), await server.openVisitor(cookie)];
+    const [one, two] = sockets as [TestSocket, TestSocket];
+    // Six chats each.
+    for (let n = 0; n < MARKS_PER_MINUTE / 6; n++) {
+      expect(await mark(n % 2 ? one : two, { chatId: visitor })).toBeUndefined();
+    }
+    expect(await mark(one, { chatId: visitor, to: USER })).toBe("too_many_messages");
+    expect(await mark(two, { chatId: visitor, to: USER })).toBe("too_many_messages");
+    await using other = await server.openUser(USER);
+    expect(await mark(other, { chatId: visitor })).toBeUndefined();
+    clock.advance(100);
+    expect(await mark(one, { chatId: visitor, to: USER })).toBeUndefined();
+    expect(await mark(one, { chatId: visitor })).toBe("too_many_messages");
+    clock.advance(600);
+    expect(await mark(one, { chatId: visitor })).toBeUndefined();
+    for (const socket of sockets) await socket[Symbol.asyncDispose]();
+  });
+});
+
+describe("requests", () => {
+  test("are limited per identity, whatever they are for: beyond it 429 with the time to wait", async () => {
+    await using scene = await setScene();
+    const { server, clock, cookie, visitor } = scene;
+    const peer = `/api/chats/${visitor}`;
+    const ways = [
+      ["GET", "/api/chats"],
+      ["GET", `${peer}/messages`],
+      ["POST", `${peer}/read`],
+      ["PUT", `${peer}/block`],
+      ["DELETE", `${peer}/block`],
+      ["DELETE", `/api/chats/${newVisitorId()}`],
+    ] as const;
+    const send = async (n: number, asking: { user: string } | { cookie: string }) => {
+      const [method, path] = ways[n % ways.length] as (typeof ways)[number];
+      return server.ask(path, { method, ...asking });
+    };
+    const statuses: number[] = [];
+    for (let n = 0; n < REQUESTS_PER_MINUTE; n++) {
+      statuses.push((await send(n, { user: USER })).status);
+    }
+    expect([...new Set(statuses)].toSorted()).toEqual([200, 204, 404]);
+    for (let n = 0; n < ways.length; n++) {
+      const { status, headers, body } = await send(n, { user: USER });
+      expect([status, body.code, headers.get("retry-after")]).toEqual([
+        ...[429, "too_many_requests", "1"],
+      ]);
+    }
+    // Neither another user nor the visitor.
+    expect((await server.ask("/api/chats", { user: "bob" })).status).toBe(200);
+    expect((await server.ask("/api/chats", { cookie })).status).toBe(200);
+    clock.advance(60_000 / REQUESTS_PER_MINUTE);
+    expect((await server.ask("/api/chats", { user: USER })).status).toBe(200);
+    expect((await server.ask("/api/chats", { user: USER })).status).toBe(429);
+  });
+
+  test("are limited per address, with and without a credential", async () => {
+    const PER_ADDRESS = 3_000;
+    await using scene = await setScene({ trustProxy: 1 });
+    const { server, clock } = scene;
+    const token = await server.token(USER);
+    const status = async (address: string, headers: Record<string, string> = {}) => {
+      const url = `${server.origin}/api/chats`;
+      const { status } = await fetch(url, { headers: { "X-Forwarded-For": address, ...headers } });
+      return status;
+    };
+    const anonymous: number[] = [];
+    for (let n = 0; n < PER_ADDRESS; n += 100) {
+      anonymous.push(
+        ...(await Promise.all(Array.from({ length: 100 }, () => status("192.0.2.1")))),
+      );
+    }
+    expect(new Set(anonymous)).toEqual(new Set([401]));
+    expect(await status("192.0.2.1")).toBe(429);
+    expect(await status("192.0.2.1", { Authorization: `Bearer ${token}` })).toBe(429);
+    expect(await status("192.0.2.2", { Authorization: `Bearer ${token}` })).toBe(200);
+    clock.advance(60_000 / PER_ADDRESS);
+    expect(await status("192.0.2.1", { Authorization: `Bearer ${token}` })).toBe(200);
+    expect(await status("192.0.2.1")).toBe(429);
+  }, 20_000);
+
+  test("for a block beyond the limit of blocks get 429", async () => {
+    const clock = fakeClock();
+    const inner = sqliteChatHistory({ path: ":memory:", clock });
+    const history: ChatHistory = { ...inner, setBlocked: async () => "too_many" };
+    await using server = startServer({ clock, history });
+    const path = `/api/chats/${newVisitorId()}/block`;
+    const { status, body } = await server.ask(path, { method: "PUT", user: USER });
+    expect([status, body.code]).toEqual([429, "too_many_requests"]);
+  });
+});
