@@ -148,7 +148,7 @@ export function contract(start: () => Promise<Subject>): void {
     const where = newChat();
     const first = Number(await write(chat.history, where, "before"));
     for (let round = 0; round < 3; round++) await chat.history.probe?.();
-    expect(Number(await write(chat.history, where, "after"))).toBe(first + 1);
+    expect(Number(await write(chat.history, where, "after"))).toBeGreaterThan(first);
     await chat.delivered.has(where, 2);
     expect(chat.delivered.of(where)).toEqual(["before", "after"]);
     expect(await contents(chat.history, where)).toEqual(["before", "after"]);
