@@ -4,6 +4,7 @@ import { secretFault, urlFault } from "./gate/options.ts";
 import type { TokenKeys } from "./gate/token.ts";
 import { utf8 } from "./lib/encoding.ts";
 import { LOG_LEVELS, type LogLevel } from "./lib/log.ts";
+import { isStrictTransport } from "./request/headers.ts";
 import { isExactOrigin, isLoopback } from "./request/origin.ts";
 
 const DAY_MS = 86_400_000;
@@ -25,7 +26,7 @@ export interface Config {
   readonly keys?: TokenKeys;
   readonly sessionSecret?: Uint8Array<ArrayBuffer>;
   readonly issuer?: string;
-  readonly audience?: string;
+  readonly audience?: readonly string[];
   readonly userClaim: string;
   readonly allowedOrigins?: readonly string[];
   readonly publicUrl?: URL;
@@ -34,6 +35,8 @@ export interface Config {
   readonly retention: Retention;
   readonly ticketTtlMs: number;
   readonly trustProxy: number;
+  /** `false`: none; absent: the default. */
+  readonly strictTransport?: string | false;
   readonly ticketsPerMinute: number;
   readonly maxSocketsPerIdentity: number;
   readonly messagesPerSecond: number;
@@ -42,6 +45,7 @@ export interface Config {
   readonly adminToken?: string;
   /** Absent: no metrics are served. */
   readonly metricsPort?: number;
+  readonly metricsHost: string;
   readonly logLevel: LogLevel;
 }
 
@@ -90,6 +94,12 @@ export function readConfig(
     return note === undefined ? (parsed as URL) : fault(variable, note);
   }
 
+  function list(variable: string): string[] | undefined {
+    return text(variable)
+      ?.split(",")
+      .map((item) => item.trim());
+  }
+
   const demo = LEAVES_DEMO.every((variable) => text(variable) === undefined);
   const host = text("HOST") ?? "127.0.0.1";
   if (demo && !isLoopback(host)) {
@@ -122,15 +132,14 @@ export function readConfig(
     fault("PUBLIC_URL", "must be an origin, without path, query and fragment");
   }
 
-  const allowedOrigins = text("ALLOWED_ORIGINS")
-    ?.split(",")
-    .map((origin) => origin.trim());
+  const allowedOrigins = list("ALLOWED_ORIGINS");
   if (allowedOrigins && !allowedOrigins.every(isExactOrigin)) {
     fault("ALLOWED_ORIGINS", "must be exact origins such as https://example.com, with no pattern");
   }
 
   const issuer = text("JWT_ISSUER");
-  const audience = text("JWT_AUDIENCE");
+  const audience = list("JWT_AUDIENCE");
+  if (audience?.includes("")) fault("JWT_AUDIENCE", "must be one audience, or several with commas");
   const redis = readRedis();
   function readRedis(): Config["redis"] {
     const upstashUrl = url("UPSTASH_REDIS_REST_URL");
@@ -152,6 +161,12 @@ export function readConfig(
     }
     if (native) return { url: native };
     return upstashUrl && token ? { url: upstashUrl.href, token } : undefined;
+  }
+
+  const transport = text("STRICT_TRANSPORT_SECURITY");
+  const strictTransport = transport === "off" ? false : transport;
+  if (strictTransport && !isStrictTransport(strictTransport)) {
+    fault("STRICT_TRANSPORT_SECURITY", "must be like max-age=31536000; includeSubDomains, or off");
   }
 
   const logLevel = (text("LOG_LEVEL") ?? "info") as LogLevel;
@@ -181,14 +196,24 @@ export function readConfig(
     },
     ticketTtlMs: whole("TICKET_TTL_SECONDS", 30, 1, 300) * 1000,
     trustProxy: whole("TRUST_PROXY", 0, 0, 10),
+    ...(strictTransport !== undefined && { strictTransport }),
     ticketsPerMinute: whole("TICKETS_PER_MINUTE", 60, 0, 1_000_000),
     maxSocketsPerIdentity: whole("MAX_SOCKETS_PER_IDENTITY", 20, 0, 1_000_000),
     messagesPerSecond: whole("MESSAGES_PER_SECOND", 20, 0, 1_000_000),
     charactersPerMinute: whole("CHARACTERS_PER_MINUTE", CHARACTERS_PER_MINUTE, 0, 1_000_000_000),
     maxMessageBytes: whole("MAX_MESSAGE_BYTES", 16_384, 128, 16 * 1024 * 1024),
     ...(adminToken && { adminToken }),
+    metricsHost: text("METRICS_HOST") ?? "127.0.0.1",
     ...(text("METRICS_PORT") && { metricsPort: whole("METRICS_PORT", 0, 0, 65_535) }),
     logLevel,
   };
   return faults.length === 0 ? { ok: true, config } : { ok: false, faults };
+}
+
+/** Every variable that is read. */
+export function variables(): string[] {
+  const names = new Set<string>();
+  const get = (_: object, name: string | symbol): undefined => void names.add(String(name));
+  readConfig(new Proxy({}, { get }));
+  return [...names];
 }

@@ -1,5 +1,5 @@
 import { createChat } from "./chat/chat.ts";
-import { readConfig } from "./config.ts";
+import { type Environment, readConfig } from "./config.ts";
 import { createGate } from "./gate/gate.ts";
 import { signToken } from "./gate/token.ts";
 import { systemClock } from "./lib/clock.ts";
@@ -19,122 +19,176 @@ const DRAIN_SPREAD_MS = 3_000;
 /** Longest time to close the store after the last socket, in milliseconds. */
 const CLOSE_MS = 2_000;
 
-const clock = systemClock;
-const lines = createLineBuffer((text) => void process.stdout.write(text));
-const read = readConfig(process.env);
-const writeLog = createLog({
-  level: read.ok ? read.config.logLevel : "error",
-  clock,
-  write: lines.add,
-});
-if (!read.ok) {
-  for (const fault of read.faults) writeLog("error", "config_fault", { ...fault });
-  exit(EXIT_CONFIG);
-}
-const { config } = read;
-// Loaded only when they are served: they would double the time to start.
-const metricsModule = config.metricsPort === undefined ? undefined : await import("./metrics.ts");
-const metrics = metricsModule?.createMetrics(clock);
-const log = metrics?.observe(writeLog) ?? writeLog;
+/** What keeps a file from being opened now, and may not later. */
+const PASSING: ReadonlyMap<string, string> = new Map([
+  ["disk_full", "The disk is full"],
+  ["disk_failed", "The disk can't be written to: full, over a quota, or broken"],
+  [
+    "in_use",
+    "Another process uses the file: each server needs a file of its own, or all of them one Redis",
+  ],
+]);
 
-process.on("uncaughtException", (error) => log("error", "uncaught", { code: faultCode(error) }));
-process.on("unhandledRejection", (error) => log("error", "uncaught", { code: faultCode(error) }));
-
-const demoSecret = crypto.getRandomValues(new Uint8Array(32));
-const { store, chat: history } = await open();
-const { issuer, audience, userClaim, publicUrl, ticketTtlMs, ticketsPerMinute, trustProxy } =
-  config;
-const gate = createGate({
-  users: { ...(config.keys ?? { secret: demoSecret }), issuer, audience, userClaim },
-  visitors: { secret: config.sessionSecret ?? crypto.getRandomValues(new Uint8Array(32)) },
-  store: metrics?.measure(store) ?? store,
-  origins: config.allowedOrigins,
-  ...{ publicUrl, ticketTtlMs, ticketsPerMinute, trustProxy, clock, log },
-});
-const { charactersPerMinute } = config;
-const chat = createChat(gate, history, { charactersPerMinute });
-const fetch = createServerRoutes({
-  gate,
-  chat,
-  pages: createPages(config),
-  adminToken: config.adminToken,
-  signDemoToken: config.demo ? signDemoToken : undefined,
-  isStopping: () => server.isStopping,
-});
-const server = listen("PORT", () =>
-  serve(gate, chat.handlers, {
-    hostname: config.host,
-    port: config.port,
-    fetch,
-    limits: {
-      maxPerIdentity: config.maxSocketsPerIdentity,
-      messagesPerSecond: config.messagesPerSecond,
-      maxMessageBytes: config.maxMessageBytes,
-    },
-  }),
-);
-let stopping: Promise<void> | undefined;
-for (const signal of ["SIGTERM", "SIGINT"] as const) {
-  process.on(signal, () => (stopping ??= stop()));
-}
-
-log("info", "listening", { url: server.url.href });
-if (metricsModule && metrics && config.metricsPort !== undefined) {
-  const options = { hostname: config.host, port: config.metricsPort, metrics };
-  const { url } = listen("METRICS_PORT", () => metricsModule.serveMetrics(options));
-  log("info", "metrics_listening", { url: url.href });
-}
-if (config.demo) {
-  log("warn", "demo_mode", {
-    url: server.url.href,
-    note: "Nothing is configured: random secrets, tickets and chat in memory, anybody on this machine can sign in under any name. Not for production.",
+/**
+ * Starts the server that the environment describes: logs to stdout, listens until a signal ends it. Ends the
+ * process when it can't.
+ */
+export async function start(environment: Environment): Promise<void> {
+  const clock = systemClock;
+  const lines = createLineBuffer((text) => void process.stdout.write(text));
+  const read = readConfig(environment);
+  const writeLog = createLog({
+    level: read.ok ? read.config.logLevel : "error",
+    clock,
+    write: lines.add,
   });
-}
-
-async function stop(): Promise<void> {
-  log("info", "draining");
-  try {
-    await server.stop({ spreadMs: DRAIN_SPREAD_MS });
-
-    await withinDeadline(gate.close(), CLOSE_MS, clock);
-    log("info", "stopped");
-    exit(0);
-  } catch (error) {
-    log("error", "stop_failed", { code: faultCode(error) });
-    exit(1);
-  }
-}
-
-function exit(code: number): never {
-  lines.flush();
-  process.exit(code);
-}
-
-function signDemoToken(user: string): Promise<string> {
-  const nowMs = clock.nowMs();
-  const claims = { iat: Math.floor(nowMs / 1000), jti: crypto.randomUUID() };
-  return signToken({ secret: demoSecret, user, expiresAtMs: nowMs + DEMO_TOKEN_TTL_MS, claims });
-}
-
-/** Ends the process when the address is taken, and logs which one. */
-function listen<Server>(variable: string, start: () => Server): Server {
-  try {
-    return start();
-  } catch (error) {
-    log("error", "listen_failed", { variable, code: faultCode(error) });
-    exit(1);
-  }
-}
-
-async function open(): Promise<SharedRedis> {
-  try {
-    return await openStores(config, { clock, log });
-  } catch (error) {
-    log("error", "config_fault", {
-      variable: config.redis ? "REDIS_URL" : "CHAT_DATABASE",
-      code: faultCode(error),
-      note: "can't be used: locked, damaged, not writable, another program's, or of a newer version",
-    });
+  if (!read.ok) {
+    for (const fault of read.faults) writeLog("error", "config_fault", { ...fault });
+    const { nearMisses } = await import("./check/settings.ts");
+    for (const { subject, found } of nearMisses(environment)) {
+      writeLog("error", "setting_warning", { variable: subject, note: found });
+    }
     exit(EXIT_CONFIG);
   }
+  const { config } = read;
+  // Loaded only when they are served: they would double the time to start.
+  const metricsModule = config.metricsPort === undefined ? undefined : await import("./metrics.ts");
+  const metrics = metricsModule?.createMetrics(clock);
+  const log = metrics?.observe(writeLog) ?? writeLog;
+
+  process.on("uncaughtException", (error) => log("error", "uncaught", { code: faultCode(error) }));
+  process.on("unhandledRejection", (error) => log("error", "uncaught", { code: faultCode(error) }));
+
+  const demoSecret = crypto.getRandomValues(new Uint8Array(32));
+  const { store, chat: history } = await open();
+  const { issuer, audience, userClaim, publicUrl, ticketTtlMs, ticketsPerMinute } = config;
+  const { trustProxy, strictTransport } = config;
+  const gate = createGate({
+    users: { ...(config.keys ?? { secret: demoSecret }), issuer, audience, userClaim },
+    visitors: { secret: config.sessionSecret ?? crypto.getRandomValues(new Uint8Array(32)) },
+    store: metrics?.measure(store) ?? store,
+    origins: config.allowedOrigins,
+    ...{ publicUrl, ticketTtlMs, ticketsPerMinute, trustProxy, strictTransport, clock, log },
+  });
+  const { charactersPerMinute } = config;
+  const chat = createChat(gate, history, { charactersPerMinute });
+  const fetch = createServerRoutes({
+    gate,
+    chat,
+    pages: createPages(config),
+    adminToken: config.adminToken,
+    signDemoToken: config.demo ? signDemoToken : undefined,
+    isStopping: () => server.isStopping,
+    // Not the one that is measured: a probe is no redemption.
+    store,
+  });
+  const server = listen("HOST", "PORT", () =>
+    serve(gate, chat.handlers, {
+      hostname: config.host,
+      port: config.port,
+      fetch,
+      limits: {
+        maxPerIdentity: config.maxSocketsPerIdentity,
+        messagesPerSecond: config.messagesPerSecond,
+        maxMessageBytes: config.maxMessageBytes,
+      },
+    }),
+  );
+  let stopping: Promise<void> | undefined;
+  for (const signal of ["SIGTERM", "SIGINT"] as const) {
+    process.on(signal, () => (stopping ??= stop()));
+  }
+
+  log("info", "listening", { url: server.url.href });
+  if (metricsModule && metrics && config.metricsPort !== undefined) {
+    const options = { hostname: config.metricsHost, port: config.metricsPort, metrics };
+    const { url } = listen("METRICS_HOST", "METRICS_PORT", () =>
+      metricsModule.serveMetrics(options),
+    );
+    log("info", "metrics_listening", { url: url.href });
+  }
+  if (config.demo) {
+    log("warn", "demo_mode", {
+      url: server.url.href,
+      note: "Nothing is configured: random secrets, tickets and chat in memory, anybody on this machine can sign in under any name. Not for production.",
+    });
+  }
+
+  void warn();
+
+  async function stop(): Promise<void> {
+    log("info", "draining");
+    try {
+      await server.stop({ spreadMs: DRAIN_SPREAD_MS });
+
+      await withinDeadline(gate.close(), CLOSE_MS, clock);
+      log("info", "stopped");
+      exit(0);
+    } catch (error) {
+      log("error", "stop_failed", { code: faultCode(error) });
+      exit(1);
+    }
+  }
+
+  /** Logs what `ws-ticket check` would warn of. Once it serves, so that nobody waits for it. */
+  async function warn(): Promise<void> {
+    const { inspect } = await import("./check/inspect.ts");
+    for (const report of await inspect(config, environment, { clock, isRunning: true })) {
+      if (report.level === "ok") continue;
+      const { subject: variable, note = "" } = report;
+      log("warn", "setting_warning", { variable, note });
+    }
+  }
+
+  function exit(code: number): never {
+    lines.flush();
+    process.exit(code);
+  }
+
+  function signDemoToken(user: string): Promise<string> {
+    const nowMs = clock.nowMs();
+    const claims = { iat: Math.floor(nowMs / 1000), jti: crypto.randomUUID() };
+    return signToken({ secret: demoSecret, user, expiresAtMs: nowMs + DEMO_TOKEN_TTL_MS, claims });
+  }
+
+  /** Ends the process when the address can't be had, and logs which part of it. */
+  function listen<Server>(host: string, port: string, start: () => Server): Server {
+    try {
+      return start();
+    } catch (error) {
+      const code = faultCode(error);
+      log("error", "listen_failed", { variable: code === "EADDRNOTAVAIL" ? host : port, code });
+      exit(1);
+    }
+  }
+
+  async function open(): Promise<SharedRedis> {
+    try {
+      return await openStores(config, { clock, log });
+    } catch (error) {
+      const variable = config.redis ? "REDIS_URL" : "CHAT_DATABASE";
+      const code = faultCode(error);
+      // No fault of the configuration: it may be better at the next try.
+      const passing = PASSING.get(code);
+      if (passing !== undefined) {
+        log("error", "open_failed", { variable, code, note: passing });
+        exit(1);
+      }
+      const note = "can't be used: damaged, not writable, another program's, or of a newer version";
+      log("error", "config_fault", { variable, code, note });
+      exit(EXIT_CONFIG);
+    }
+  }
+}
+
+if (import.meta.main) {
+  const [argument] = process.argv.slice(2);
+  if (argument !== undefined) {
+    const isHelp = argument === "--help" || argument === "-h";
+    (isHelp ? console.log : console.error)(
+      "Takes no arguments: settings are environment variables. For commands: bun src/cli.ts --help",
+    );
+    process.exit(isHelp ? 0 : 2);
+  }
+  await start(process.env);
 }

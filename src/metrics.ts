@@ -29,9 +29,12 @@ export function createMetrics(clock: Clock): Metrics {
     new Counter({ name: `ws_ticket_${name}`, help, labelNames, registers });
   const issued = counter("issued_total", "Tickets issued");
   const redeemed = counter("redeemed_total", "Tickets redeemed by a socket that opened");
-  const refused = counter("refused_total", "Requests and handshakes refused, by code", "code");
+  const help =
+    "Requests and handshakes refused, by code, and bad tokens by what is wrong with them";
+  const refused = counter("refused_total", help, "code", "fault");
   const closes = counter("closes_total", "Sockets closed, by code", "code");
   const messages = counter("messages_total", "Messages kept");
+  const chatFailures = counter("chat_failures_total", "Failures of the chat's storage", "code");
   const sockets = new Gauge({
     name: "ws_ticket_sockets",
     help: "Sockets open now, by kind of identity",
@@ -52,8 +55,10 @@ export function createMetrics(clock: Clock): Metrics {
     const code = String(fields.code);
     if (event === "ticket_issued") issued.inc();
     else if (event === "message_kept") messages.inc();
-    else if (event === "refused" || event === "socket_refused") refused.inc({ code });
-    else if (event === "socket_opened") {
+    else if (event === "chat_failed") chatFailures.inc({ code });
+    else if (event === "refused" || event === "socket_refused") {
+      refused.inc({ code, ...(fields.fault && { fault: fields.fault }) });
+    } else if (event === "socket_opened") {
       sockets.inc({ kind });
       if (fields.ticketTag) redeemed.inc();
     } else if (event === "socket_closed") {

@@ -43,7 +43,7 @@ export async function openRedis(
   const log =
     options.log ??
     createLog({ level: "warn", clock, write: (line) => console.log(line.trimEnd()) });
-  const open = await openerOf(settings, clock);
+  const open = await redisOpener(settings, clock);
   const { createFeed } = await import("./redis/feed.ts");
   const { sharedTicketStore } = await import("./gate/redis.ts");
   const { redisChatHistory } = await import("./chat/redis.ts");
@@ -57,7 +57,7 @@ export async function openRedis(
 }
 
 /** How to open one more connection. Only what is used is loaded: Upstash's client doubles the time to start. */
-async function openerOf(
+export async function redisOpener(
   { url, token }: RedisSettings,
   clock: Clock,
 ): Promise<() => RedisTransport> {
@@ -74,18 +74,33 @@ async function openerOf(
   return () => upstashTransport({ url, token, clock });
 }
 
-/** Opens what the configuration names. Throws when the chat's database can't be used. */
+/** How long a starting process waits for one that ends, in milliseconds: longer than that takes. */
+const HANDOVER_MS = 15_000;
+
+/** Opens what the configuration names. Rejects when the chat's database can't be used, or another process uses it. */
 export async function openStores(
   config: Pick<Config, "redis" | "chatDatabase" | "retention">,
   options: { clock: Clock; log: Log },
 ): Promise<SharedRedis> {
   const { retention } = config;
   if (config.redis) return openRedis(config.redis, { ...options, retention });
-  const { clock } = options;
+  const { clock, log } = options;
   const { memoryTicketStore } = await import("./gate/memory.ts");
   const { sqliteChatHistory } = await import("./chat/sqlite.ts");
-  return {
-    store: memoryTicketStore({ clock }),
-    chat: sqliteChatHistory({ path: config.chatDatabase, clock, retention }),
-  };
+  const store = memoryTicketStore({ clock });
+  const path = config.chatDatabase;
+  const { isFile } = await import("./chat/database.ts");
+  if (!isFile(path)) return { store, chat: sqliteChatHistory({ path, clock, retention }) };
+  const { lockFile } = await import("./chat/lock.ts");
+  const release = await lockFile(path, {
+    ...{ withinMs: HANDOVER_MS, clock },
+    onWait: () => log("warn", "open_waits", { variable: "CHAT_DATABASE", code: "in_use" }),
+  });
+  try {
+    const chat = sqliteChatHistory({ path, clock, retention });
+    return { store, chat: { ...chat, close: () => chat.close().finally(release) } };
+  } catch (error) {
+    release();
+    throw error;
+  }
 }

@@ -1,6 +1,7 @@
 import type { Hono } from "hono";
 import type { ChatService } from "./chat/chat.ts";
 import { type Gate, partsOf } from "./gate/gate.ts";
+import type { TicketStore } from "./gate/store.ts";
 import { readBearer } from "./gate/token.ts";
 import { DEPENDENCY_DEADLINE_MS, withinDeadline } from "./lib/deadline.ts";
 import { isSameSecret, sha256Hex, toBase64url } from "./lib/encoding.ts";
@@ -20,6 +21,8 @@ import { CHATS_PATH } from "./wire/paths.ts";
 
 /** One probe of the store serves all readiness requests for this long, in milliseconds. */
 const READY_FOR_MS = 1_000;
+/** The same for a chat that can store messages: its probe writes to the disk. */
+const CHAT_READY_FOR_MS = 10_000;
 
 /**
  * Everything that the server answers beside the gate's routes and the sockets: chats, pages, health, and
@@ -34,6 +37,8 @@ export function createServerRoutes(options: {
   /** Only in the demo mode: signs a token for any name. */
   signDemoToken?: ((user: string) => Promise<string>) | undefined;
   isStopping: () => boolean;
+  /** Where readiness is probed. Default: the gate's store. */
+  store?: Pick<TicketStore, "take"> | undefined;
 }): (request: Request, connection?: ConnectionInfo) => Promise<Response> {
   const { gate, chat, pages, adminToken, signDemoToken, isStopping } = options;
   const { authenticator, revocations, policy, log } = partsOf(gate);
@@ -78,11 +83,13 @@ export function createServerRoutes(options: {
     GET: (c) => jsonResponse({ status: "ok" }, headersFor(c.env.incoming)),
   });
 
-  const isStoreReady = createProbe(gate);
+  const isStoreReady = createProbe(READY_FOR_MS, gate, () => probeStore(gate, options.store));
+  const isChatReady = createProbe(CHAT_READY_FOR_MS, gate, () => probeChat(gate, chat));
   routes.add("/readyz", {
     async GET(c) {
       if (isStopping()) return refused(c, refuse("shutting_down"));
-      if (!(await isStoreReady())) return refused(c, refuse("store_unavailable"));
+      const areReady = await Promise.all([isStoreReady(), isChatReady()]);
+      if (!areReady.every(Boolean)) return refused(c, refuse("store_unavailable"));
       return jsonResponse({ status: "ok" }, headersFor(c.env.incoming));
     },
   });
@@ -105,26 +112,51 @@ export function createServerRoutes(options: {
 }
 
 /** Whether the store works and its events arrive: probed with a ticket that was never issued. */
-function createProbe(gate: Gate): () => Promise<boolean> {
-  const { store, revocations, clock, log, randomBytes } = partsOf(gate);
-  let probedAtMs = Number.NEGATIVE_INFINITY;
+async function probeStore(
+  gate: Gate,
+  store: Pick<TicketStore, "take"> = partsOf(gate).store,
+): Promise<boolean> {
+  const { revocations, clock, log, randomBytes } = partsOf(gate);
+  try {
+    const hash = await sha256Hex(toBase64url(randomBytes(32)));
+    await withinDeadline(store.take(hash), DEPENDENCY_DEADLINE_MS, clock);
+    return !revocations.areMissed;
+  } catch (error) {
+    log("error", "store_failed", { code: faultCode(error) });
+    return false;
+  }
+}
+
+/** Whether messages can be stored. */
+async function probeChat(gate: Gate, chat: ChatService): Promise<boolean> {
+  const { clock, log } = partsOf(gate);
+  try {
+    await withinDeadline(chat.probe(), DEPENDENCY_DEADLINE_MS, clock);
+    return true;
+  } catch (error) {
+    log("error", "chat_failed", { code: faultCode(error) });
+    return false;
+  }
+}
+
+/** Shares one probe among all who ask within `goodForMs`, or within a second of one that failed. */
+function createProbe(
+  goodForMs: number,
+  gate: Gate,
+  probe: () => Promise<boolean>,
+): () => Promise<boolean> {
+  const { clock } = partsOf(gate);
+  let untilMs = Number.NEGATIVE_INFINITY;
   let result: Promise<boolean> = Promise.resolve(false);
 
-  async function probe(): Promise<boolean> {
-    try {
-      const hash = await sha256Hex(toBase64url(randomBytes(32)));
-      await withinDeadline(store.take(hash), DEPENDENCY_DEADLINE_MS, clock);
-      return !revocations.areMissed;
-    } catch (error) {
-      log("error", "store_failed", { code: faultCode(error) });
-      return false;
-    }
-  }
-
   return () => {
-    if (clock.monotonicMs() - probedAtMs >= READY_FOR_MS) {
-      probedAtMs = clock.monotonicMs();
-      result = probe();
+    const nowMs = clock.monotonicMs();
+    if (nowMs >= untilMs) {
+      untilMs = nowMs + READY_FOR_MS;
+      result = probe().then((isGood) => {
+        if (isGood) untilMs = nowMs + goodForMs;
+        return isGood;
+      });
     }
     return result;
   };

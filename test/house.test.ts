@@ -6,7 +6,8 @@ const SOURCE = join(import.meta.dir, "../src");
 /** Rooms and single files, from the ground up: each imports from its own floor or from a lower one. */
 const FLOORS = [
   ...["lib/", "wire/", "request/", "redis/", "gate/", "sockets/", "chat/"],
-  ...["config.ts", "open.ts", "testing.ts", "page/", "metrics.ts", "routes.ts", "main.ts"],
+  ...["config.ts", "open.ts", "testing.ts", "page/", "metrics.ts", "routes.ts"],
+  ...["check/", "main.ts", "cli/", "cli.ts"],
 ];
 /** What a package's entry exports may come from any of these floors and below. */
 const ENTRIES: Record<string, string> = { "mod.ts": "gate/", "bun.ts": "open.ts" };
@@ -17,7 +18,7 @@ const BROWSER: Record<string, readonly string[]> = {
 };
 /** What runs wherever there are web standards. */
 const PORTABLE = ["lib/", "wire/", "request/", "redis/", "gate/", "client/", "mod.ts"];
-const BUN_ONLY = ["redis/native.ts"];
+const BUN_ONLY = ["redis/native.ts", "redis/diagnosis.ts"];
 
 interface Import {
   readonly file: string;

@@ -14,6 +14,8 @@ export interface ChatService {
   readonly handlers: SocketHandlers;
   /** Answers the requests at and below `/api/chats`; `not_found` for all others. Never rejects. */
   fetch(request: Request, connection?: ConnectionInfo): Promise<Response>;
+  /** Rejects while messages can't be stored, as far as the history can say. */
+  probe(): Promise<void>;
 }
 
 /** How much may be written. */
@@ -45,6 +47,9 @@ export function createChat(
     async fetch(request, connection) {
       const read = readRequest(request, parts.policy, connection);
       return read.ok ? handle(read.incoming) : refusalResponse(read);
+    },
+    async probe() {
+      await history.probe?.();
     },
   };
 }

@@ -1,7 +1,8 @@
 import { Database } from "bun:sqlite";
+import { closeSync, openSync, statSync } from "node:fs";
 
 /** Version of the tables below, kept in the file. */
-const SCHEMA_VERSION = 3;
+export const SCHEMA_VERSION = 3;
 /** Longest wait for another process that holds the file, in milliseconds, while it is opened. */
 const BUSY_TIMEOUT_MS = 250;
 /** Pages of 4 KB in the write-ahead log at which they move to the file. */
@@ -90,6 +91,7 @@ const MIGRATIONS: readonly string[] = [
 
 /** Opens or creates the file. Throws when it is locked, damaged, another program's, or of a newer version. */
 export function openDatabase(path: string): Database {
+  if (isFile(path)) createPrivate(path);
   const db = new Database(path, { create: true, strict: true });
   try {
     db.run(`PRAGMA busy_timeout = ${BUSY_TIMEOUT_MS}`);
@@ -103,7 +105,7 @@ export function openDatabase(path: string): Database {
       const migration = MIGRATIONS[found];
       if (migration) db.run(migration);
       // Written every time, so that a read-only file is noticed now and not at the first message.
-      db.run(`PRAGMA user_version = ${SCHEMA_VERSION}`);
+      writeVersion(db);
     }).immediate();
     // This changes the file, so only after its ownership is verified.
     db.run("PRAGMA journal_mode = WAL");
@@ -118,4 +120,39 @@ export function openDatabase(path: string): Database {
     db.close();
     throw error;
   }
+}
+
+/** Writes what is there already: a write that changes nothing. */
+export function writeVersion(db: Database): void {
+  db.run(`PRAGMA user_version = ${SCHEMA_VERSION}`);
+}
+
+/** Whether a path is one, and not SQLite's name for something in memory. */
+export function isFile(path: string): boolean {
+  return path !== "" && !path.startsWith(":") && !path.startsWith("file:");
+}
+
+/** Creates an empty file that only its owner may read, where there is none. SQLite gives its siblings the same mode. */
+export function createPrivate(path: string): void {
+  try {
+    closeSync(openSync(path, "ax", 0o600));
+  } catch {
+    // It exists, or SQLite will say why it can't.
+  }
+}
+
+/** The file is no longer at its path. */
+class FileGoneError extends Error {
+  override name = "FileGoneError";
+  readonly code = "file_gone";
+}
+
+/** Makes a check that throws once the file at `path` isn't the one there is now: what is written then is lost. */
+export function createFileCheck(path: string): () => void {
+  const inode = () => statSync(path, { throwIfNoEntry: false })?.ino;
+  if (!isFile(path)) return () => {};
+  const opened = inode();
+  return () => {
+    if (inode() !== opened) throw new FileGoneError("Chat database was deleted or replaced");
+  };
 }

@@ -130,6 +130,8 @@ export interface ChatHistory {
    * to wait when there is none left.
    */
   spendRequest(identityKey: string): Promise<number>;
+  /** Rejects while nothing can be stored. Left out: that can't be said. */
+  probe?(): Promise<void>;
   /** Closes the database or connection. */
   close(): Promise<void>;
 }

@@ -20,10 +20,22 @@ import {
   toMessage,
 } from "./history.ts";
 import { REQUESTS_PER_MINUTE } from "./limits.ts";
-import { APPEND, LIST, MARK_READ, PAGE, PREFIX, REMOVE, SET_BLOCKED, SPEND } from "./scripts.ts";
+import {
+  APPEND,
+  LIST,
+  MARK_READ,
+  PAGE,
+  PREFIX,
+  PROBE,
+  REMOVE,
+  SET_BLOCKED,
+  SPEND,
+} from "./scripts.ts";
 
 const SEQUENCE = `${PREFIX}sequence`;
 
+/** Written to find out whether anything can be. */
+const PROBE_KEYS = ["value", "stream", "hash", "set"].map((kind) => `${PREFIX}probe:${kind}`);
 /** Text in one script, and in one entry of the feed, about; in UTF-16 code units. */
 const MAX_BATCH_LENGTH = 64_000;
 /** Scripts in progress at once, so that Redis works on one while this process prepares the next. */
@@ -150,6 +162,9 @@ export function redisChatHistory(options: {
     async spendRequest(key) {
       const args = [60_000 / REQUESTS_PER_MINUTE, 60_000];
       return Number(await run(SPEND, [`${PREFIX}requests:${key}`], args));
+    },
+    async probe() {
+      await run(PROBE, PROBE_KEYS, []);
     },
     close: () => transport.close(),
   };

@@ -140,6 +140,17 @@ export const APPEND = `
   return outcomes
 `;
 
+/** Writes a value of every kind that chats need, where none of them is. */
+export const PROBE = `
+  local value, stream, hash, set = unpack(KEYS)
+  redis.call('SET', value, 1)
+  redis.call('XADD', stream, 'MAXLEN', 1, '*', 'at', 0)
+  redis.call('HSET', hash, 'at', 0)
+  redis.call('ZADD', set, 0, 'at')
+  for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, 60000) end
+  return 1
+`;
+
 /** Blocks or unblocks: in the user's set for good, and in the chat for quick access. */
 export const SET_BLOCKED = `
   local chat, blocked = unpack(KEYS)

@@ -3,7 +3,7 @@ import { type Clock, pause, systemClock } from "../lib/clock.ts";
 import { DEPENDENCY_DEADLINE_MS } from "../lib/deadline.ts";
 import { createRateLimit } from "../lib/limit.ts";
 import { type ChatSummary, type Message, otherSide, type Side } from "../wire/frames.ts";
-import { openDatabase } from "./database.ts";
+import { createFileCheck, openDatabase, writeVersion } from "./database.ts";
 import {
   type AppendError,
   type Appended,
@@ -78,6 +78,7 @@ export function sqliteChatHistory(options: {
   const { path, clock = systemClock } = options;
   const { maxMessages, maxAgeMs } = { ...DEFAULT_RETENTION, ...options.retention };
   const db = openDatabase(path);
+  const requireFile = createFileCheck(path);
   let deliver: (event: ChatEvent) => void = () => {};
 
   const findRef = db.query<{ id: number; at_ms: number }, [string, string, string]>(
@@ -169,6 +170,7 @@ export function sqliteChatHistory(options: {
     // An earlier batch may not have delivered its own yet.
     const earlier = events.length;
     try {
+      requireFile();
       let results: unknown[] = [];
       db.transaction(() => {
         forgetWhatOthersChanged();
@@ -407,6 +409,7 @@ export function sqliteChatHistory(options: {
         return "done";
       }),
     spendRequest: async (key) => requests.take(key),
+    probe: () => write(() => writeVersion(db)),
     async close() {
       isClosing = true;
       stopSweep();

@@ -1,6 +1,6 @@
 import type { Incoming } from "../request/incoming.ts";
 import { type Refusal, refuse, refuseFor } from "../request/refusal.ts";
-import { readTicket } from "../request/url.ts";
+import { isWithoutHost, readTicket } from "../request/url.ts";
 import type { Authenticator } from "./authenticate.ts";
 import type { Revocations } from "./revocation.ts";
 import { type Identified, isTicket, type Tickets } from "./ticket.ts";
@@ -29,6 +29,7 @@ export async function admit(
 
   const fault = handshakeFault(incoming.request);
   if (fault) return fault;
+  if (isWithoutHost(incoming.url)) return refuse("handshake_invalid");
 
   if (incoming.origin === "foreign") return refuse("origin_refused");
 

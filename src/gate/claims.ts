@@ -45,6 +45,9 @@ export function readClaims(
   if (iat !== undefined && (iat < 0 || iat * 1000 > nowMs + toleranceMs)) return "claim";
   const id = own(userClaim);
   if (!isUserId(id)) return "claim";
+  // An address that nobody has confirmed may be anybody's. Some issuers write it as text.
+  const isUnconfirmed = [false, "false"].includes(own("email_verified") as boolean | string);
+  if (userClaim === "email" && isUnconfirmed) return "claim";
 
   const identity = {
     kind: "user",

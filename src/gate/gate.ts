@@ -8,7 +8,9 @@ import {
   type Incoming,
   readRequest,
   type RequestPolicy,
+  type Suspicion,
 } from "../request/incoming.ts";
+import { isStrictTransport, secureHeaders } from "../request/headers.ts";
 import { isExactOrigin } from "../request/origin.ts";
 import { type Refusal, refusalResponse, refuse } from "../request/refusal.ts";
 import type { Close } from "../wire/close.ts";
@@ -42,8 +44,8 @@ import { createVisitorSessions } from "./visitor.ts";
 export interface TokenOptions {
   /** Enforced when given (`iss`). */
   readonly issuer?: string | undefined;
-  /** Enforced when given (`aud`). */
-  readonly audience?: string | undefined;
+  /** Enforced when given (`aud`): one of these. */
+  readonly audience?: string | readonly string[] | undefined;
   /** The claim that identifies a user. Default `sub`. */
   readonly userClaim?: string | undefined;
 }
@@ -77,6 +79,8 @@ export interface GateOptions<Claims = unknown> {
   readonly ticketsPerMinute?: number | undefined;
   /** Proxies whose `X-Forwarded-For` counts. Default 0. */
   readonly trustProxy?: number | undefined;
+  /** `Strict-Transport-Security` over https. Default `max-age=31536000`, for this host alone; `false`: none. */
+  readonly strictTransport?: string | false | undefined;
   /** Default: the machine's. */
   readonly clock?: Clock | undefined;
   /** Default: warnings and errors to the console. */
@@ -211,7 +215,7 @@ export function createGate<Claims = unknown>(options: GateOptions<Claims>): Gate
     "close",
   ]);
   const basePath = requireBasePath(options.basePath ?? BASE_PATH);
-  const policy = readPolicy(options);
+  const policy = { ...readPolicy(options), onSuspicion: createSuspicionLog(log) };
   const live = createLive({ clock });
   const revocations = createRevocations({ store, live, clock, log });
   const visitors = options.visitors && {
@@ -344,10 +348,13 @@ function readUsers<Claims>(
   if ((secret === undefined) === (jwksUrl === undefined)) {
     throw new TypeError("Option users must have either a secret or a jwksUrl");
   }
-  for (const [name, value] of Object.entries({ issuer, audience, userClaim })) {
-    if (value !== undefined && (typeof value !== "string" || value === "")) {
+  for (const [name, value] of Object.entries({ issuer, userClaim })) {
+    if (value !== undefined && !isNonEmpty(value)) {
       throw new TypeError(`Option users.${name} must be a string`);
     }
+  }
+  if (audience !== undefined && !isAudience(audience)) {
+    throw new TypeError("Option users.audience must be a string, or a list of strings");
   }
   const keys =
     jwksUrl === undefined
@@ -356,14 +363,50 @@ function readUsers<Claims>(
   return createTokenVerifier({ keys, issuer, audience, userClaim, clock, log });
 }
 
-function readPolicy({ origins, publicUrl, trustProxy = 0 }: GateOptions): RequestPolicy {
+function isNonEmpty(value: unknown): boolean {
+  return typeof value === "string" && value !== "";
+}
+
+function isAudience(value: unknown): boolean {
+  return Array.isArray(value) ? value.length > 0 && value.every(isNonEmpty) : isNonEmpty(value);
+}
+
+function readPolicy(options: GateOptions): RequestPolicy {
+  const { origins, publicUrl, trustProxy = 0, strictTransport } = options;
   if (origins !== undefined && !(Array.isArray(origins) && origins.every(isOrigin))) {
     throw new TypeError("Option origins must be exact origins such as https://example.com");
+  }
+  const isKnown = typeof strictTransport === "string" && isStrictTransport(strictTransport);
+  if (strictTransport !== undefined && strictTransport !== false && !isKnown) {
+    throw new TypeError("Option strictTransport must be like max-age=31536000, or false");
   }
   return {
     allowed: origins && new Set(origins),
     publicUrl: publicUrl === undefined ? undefined : requirePublicUrl(publicUrl),
     trustProxy: requireWhole(trustProxy, "trustProxy", { least: 0, most: 10 }),
+    secureHeaders: secureHeaders(strictTransport),
+  };
+}
+
+/** What to set, by what requests look like. */
+const ADVICE: Readonly<Record<Suspicion, { variable: string; note: string }>> = {
+  proxy: {
+    variable: "TRUST_PROXY",
+    note: "Requests come through a proxy on this machine, and no address is told from another: set TRUST_PROXY=1, or trustProxy: 1",
+  },
+  public_url: {
+    variable: "PUBLIC_URL",
+    note: "A page of this server's own was refused, since the server doesn't know its own origin behind a proxy: set PUBLIC_URL to the URL that browsers see, or publicUrl",
+  },
+};
+
+/** Warns of each suspicion once. */
+function createSuspicionLog(log: Log): (suspicion: Suspicion) => void {
+  const known = new Set<Suspicion>();
+  return (suspicion) => {
+    if (known.has(suspicion)) return;
+    known.add(suspicion);
+    log("warn", "setting_warning", ADVICE[suspicion]);
   };
 }
 

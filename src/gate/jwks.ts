@@ -17,6 +17,8 @@ const COOLDOWN_MS = 30_000;
 const RETRY_MS = 5_000;
 /** While the key server is away its last keys are good for this long, in milliseconds. */
 const STALE_MS = 3_600_000;
+/** Withdrawn keys whose ids are remembered. */
+const MAX_WITHDRAWN = 100;
 /** Longest key set that is read, in bytes. */
 const MAX_KEYS_BYTES = 256 * 1024;
 
@@ -26,7 +28,9 @@ const MAX_KEYS_BYTES = 256 * 1024;
  */
 export function remoteKeys(options: { url: URL; clock: Clock; log: Log }): CompactVerifyGetKey {
   const { url, clock, log } = options;
-  let known: { find: CompactVerifyGetKey; atMs: number } | undefined;
+  let known: { find: CompactVerifyGetKey; ids: ReadonlySet<unknown>; atMs: number } | undefined;
+  /** Ids of keys that were in an earlier set, and aren't in this one. */
+  const withdrawn = new Set<unknown>();
   let failedAtMs = Number.NEGATIVE_INFINITY;
   let fetching: Promise<void> | undefined;
 
@@ -41,8 +45,13 @@ export function remoteKeys(options: { url: URL; clock: Clock; log: Log }): Compa
       });
       if (response.status !== 200) throw new KeysUnavailableError();
       const { createLocalJWKSet } = await import("jose/jwks/local");
-      const find = createLocalJWKSet(response.body as JSONWebKeySet);
-      known = { find, atMs: clock.monotonicMs() };
+      const set = response.body as JSONWebKeySet;
+      const find = createLocalJWKSet(set);
+      const ids = new Set<unknown>(set.keys.map(({ kid }) => kid));
+      for (const id of ids) withdrawn.delete(id);
+      for (const id of known?.ids ?? []) if (!ids.has(id)) withdrawn.add(id);
+      if (withdrawn.size > MAX_WITHDRAWN) withdrawn.clear();
+      known = { find, ids, atMs: clock.monotonicMs() };
       failedAtMs = Number.NEGATIVE_INFINITY;
     } catch (error) {
       failedAtMs = clock.monotonicMs();
@@ -65,6 +74,7 @@ export function remoteKeys(options: { url: URL; clock: Clock; log: Log }): Compa
   }
 
   return async (header, token) => {
+    const before = known;
     await refresh(FRESH_MS);
     if (!known || ageMs() >= STALE_MS) throw new KeysUnavailableError();
     try {
@@ -73,8 +83,9 @@ export function remoteKeys(options: { url: URL; clock: Clock; log: Log }): Compa
       const { JWKSNoMatchingKey } = await import("jose/errors");
       if (!(error instanceof JWKSNoMatchingKey)) throw error;
       await refresh(COOLDOWN_MS);
-      // An unknown key while the key server is away may well be a new one.
-      if (failedAtMs !== Number.NEGATIVE_INFINITY) throw new KeysUnavailableError();
+      // An unknown key may well be a new one, while the key server is away and until the keys are read again.
+      const mayBeNew = known === before && !withdrawn.has(header?.kid);
+      if (mayBeNew || failedAtMs !== Number.NEGATIVE_INFINITY) throw new KeysUnavailableError();
       return known.find(header, token);
     }
   };

@@ -1,4 +1,5 @@
 import type { Clock } from "./clock.ts";
+import { dependencyFault } from "./fault.ts";
 
 /** How much is logged; `silent`: nothing. */
 export type LogLevel = "debug" | "info" | "warn" | "error" | "silent";
@@ -13,6 +14,9 @@ export type LogEvent =
   | "listen_failed"
   | "listening"
   | "metrics_listening"
+  | "open_failed"
+  | "open_waits"
+  | "setting_warning"
   | "stop_failed"
   | "stopped"
   | "uncaught"
@@ -144,13 +148,15 @@ function escapeLineBreaks(json: string): string {
 }
 
 /**
- * What the log may say about a caught error: its code or class, never its message (messages carry commands,
- * keys and addresses).
+ * What the log may say about a caught error: what is wrong with the dependency, or else its code or class; never
+ * its message (messages carry commands, keys and addresses).
  */
 export function faultCode(error: unknown): string {
   const { code, name } = (error ?? {}) as { code?: unknown; name?: unknown };
   for (const candidate of [code, name]) {
-    if (typeof candidate === "string" && /^\w{1,60}$/.test(candidate)) return candidate;
+    if (typeof candidate === "string" && /^\w{1,60}$/.test(candidate)) {
+      return dependencyFault(candidate) ?? candidate;
+    }
   }
   return "unknown";
 }

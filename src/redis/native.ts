@@ -1,9 +1,12 @@
 import { type Clock, systemClock } from "../lib/clock.ts";
 import { DEPENDENCY_DEADLINE_MS, DeadlineError, withinDeadline } from "../lib/deadline.ts";
+import { diagnose } from "./diagnosis.ts";
 import { RedisError, type RedisReply, type RedisTransport } from "./transport.ts";
 
 /** Errors of a Redis that can't serve now but another one at the same address may: a replica, or one that loads. */
 const WRONG_SERVER = new Set(["READONLY", "LOADING", "MASTERDOWN"]);
+/** How long one diagnosis of a failing connection is good for, in milliseconds. */
+const DIAGNOSIS_MS = 30_000;
 
 /**
  * Redis over Bun's own client. `url` as in `redis://user:password@host:6379/0` or `rediss://`. Rejects when
@@ -23,6 +26,7 @@ export function nativeRedisTransport(options: {
 }): RedisTransport {
   const { url, deadlineMs = DEPENDENCY_DEADLINE_MS, tls, clock = systemClock } = options;
   let connection: Promise<Bun.RedisClient> | undefined;
+  let diagnosis: { readonly atMs: number; readonly error: Promise<Error | undefined> } | undefined;
   let closed = false;
 
   function connect(): Promise<Bun.RedisClient> {
@@ -32,11 +36,28 @@ export function nativeRedisTransport(options: {
       enableOfflineQueue: false,
       ...(tls && { tls }),
     });
-    const opening = client.connect().then(() => client);
+    const opening = client.connect().then(
+      () => {
+        diagnosis = undefined;
+        client.onclose = () => drop(opening);
+        return client;
+      },
+      async (error) => {
+        throw (await explain()) ?? error;
+      },
+    );
     connection = opening;
-    client.onclose = () => drop(opening);
     opening.catch(() => drop(opening));
     return opening;
+  }
+
+  /** Why it can't connect: found out once in a while, and not at every attempt. */
+  function explain(): Promise<Error | undefined> {
+    const atMs = clock.monotonicMs();
+    if (!diagnosis || atMs - diagnosis.atMs >= DIAGNOSIS_MS) {
+      diagnosis = { atMs, error: diagnose({ url, tls, deadlineMs }) };
+    }
+    return diagnosis.error;
   }
 
   /** The next command makes a new connection; commands in flight on this one reject, their outcome unknown. */

@@ -24,12 +24,16 @@ export interface RedisTransport {
   close(): Promise<void>;
 }
 
+/** An ACL that refuses what a script does: of Redis 6, and of Redis 7. */
+const DENIED_IN_SCRIPT = /user executing the script can't|ACL failure in script/;
+
 /** Redis refused a command. `code` is the first word of its error (`NOAUTH`, `READONLY`, `OOM`); no argument is kept. */
 export class RedisError extends Error {
   override name = "RedisError";
   readonly code: string;
   constructor(message: string) {
-    const code = /^[A-Z]{2,20}\b/.exec(message)?.[0] ?? "REFUSED";
+    const word = /^[A-Z]{2,20}\b/.exec(message)?.[0] ?? "REFUSED";
+    const code = word === "ERR" && DENIED_IN_SCRIPT.test(message) ? "NOPERM" : word;
     super(`Redis refused a command: ${code}`);
     this.code = code;
   }

@@ -3,6 +3,9 @@ import { isLoopback } from "./origin.ts";
 /** Some proxies add the port, which changes with every connection: `192.0.2.1:4711`, `[2001:db8::1]:4711`. */
 const WITH_PORT = /^(?:(\d+(?:\.\d+){3})|\[([\da-f:.]+)\])(?::\d+)?$/i;
 
+/** An IPv4 address as a socket for both families has it. */
+const MAPPED_V4 = /^::ffff:(?=\d+(?:\.\d+){3}$)/i;
+
 /**
  * The client's network address: the socket's, or with `trustProxy` proxies in front what the outermost of
  * them saw. Only that entry of `X-Forwarded-For` counts; a client can write anything before it.
@@ -12,10 +15,11 @@ export function clientAddress(
   socketAddress: string | undefined,
   trustProxy: number,
 ): string | undefined {
-  if (trustProxy === 0) return socketAddress;
+  const direct = socketAddress?.replace(MAPPED_V4, "");
+  if (trustProxy === 0) return direct;
   const hops = (request.headers.get("x-forwarded-for") ?? "").split(",").map((hop) => hop.trim());
   const hop = hops.at(-trustProxy)?.replace(WITH_PORT, "$1$2");
-  return hop && /^[\d.a-fA-F:]{2,45}$/.test(hop) ? hop : socketAddress;
+  return hop && /^[\d.a-fA-F:]{2,45}$/.test(hop) ? hop.replace(MAPPED_V4, "") : direct;
 }
 
 /**
@@ -23,10 +27,9 @@ export function clientAddress(
  * a whole one). `undefined` for loopback: a proxy that speaks for many, or the operator.
  */
 export function limitKey(address: string | undefined): string | undefined {
-  if (!address) return undefined;
-  const v4 = /(?:^|^::ffff:)(\d{1,3}(?:\.\d{1,3}){3})$/i.exec(address)?.[1];
-  if (isLoopback(v4 ?? address)) return undefined;
-  if (v4) return v4;
+  if (!address || isLoopbackAddress(address)) return undefined;
+  const plain = address.replace(MAPPED_V4, "");
+  if (/^\d{1,3}(?:\.\d{1,3}){3}$/.test(plain)) return plain;
   const [head = "", tail] = address.toLowerCase().split("::");
   const groups = head.split(":").filter(Boolean);
   const after = tail === undefined ? [] : tail.split(":").filter(Boolean);
@@ -35,4 +38,9 @@ export function limitKey(address: string | undefined): string | undefined {
     .slice(0, 4)
     .map((group) => group.replace(/^0+(?=.)/, ""))
     .join(":");
+}
+
+/** Whether an address is this machine's own, in either family. */
+export function isLoopbackAddress(address: string): boolean {
+  return isLoopback(address.replace(MAPPED_V4, ""));
 }

@@ -5,3 +5,19 @@ export const RESPONSE_HEADERS: Readonly<Record<string, string>> = {
   "Referrer-Policy": "no-referrer",
   "X-Content-Type-Options": "nosniff",
 };
+
+/** For the host alone (RFC 6797): subdomains may have plain http of their own. */
+const DEFAULT_STRICT_TRANSPORT = "max-age=31536000";
+
+/** Headers of every response over https. `strictTransport`: the value of `Strict-Transport-Security`; `false`: none. */
+export function secureHeaders(
+  strictTransport: string | false = DEFAULT_STRICT_TRANSPORT,
+): Readonly<Record<string, string>> {
+  if (strictTransport === false) return RESPONSE_HEADERS;
+  return { ...RESPONSE_HEADERS, "Strict-Transport-Security": strictTransport };
+}
+
+/** Whether a string is a value of `Strict-Transport-Security` (RFC 6797 section 6.1), its directives in their usual order. */
+export function isStrictTransport(value: string): boolean {
+  return /^max-age=\d{1,10}(?:; ?includeSubDomains)?(?:; ?preload)?$/i.test(value);
+}

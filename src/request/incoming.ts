@@ -1,6 +1,6 @@
-import { clientAddress, limitKey } from "./address.ts";
+import { clientAddress, isLoopbackAddress, limitKey } from "./address.ts";
 import { RESPONSE_HEADERS } from "./headers.ts";
-import { isAllowedOrigin, isSecure, type OriginPolicy } from "./origin.ts";
+import { isAllowedOrigin, isOwnHost, isSecure, type OriginPolicy } from "./origin.ts";
 import type { Refusal } from "./refusal.ts";
 import { parseUrl } from "./url.ts";
 
@@ -8,7 +8,18 @@ import { parseUrl } from "./url.ts";
 export interface RequestPolicy extends OriginPolicy {
   /** Proxies whose `X-Forwarded-For` counts. */
   readonly trustProxy: number;
+  /** Headers of every response over https. */
+  readonly secureHeaders: Readonly<Record<string, string>>;
+  /** Called for what looks like a setting that is missing. */
+  readonly onSuspicion?: ((suspicion: Suspicion) => void) | undefined;
 }
+
+/** A setting that seems to be missing, from what requests look like. */
+export type Suspicion =
+  /** Requests come from this machine with `X-Forwarded-For`, and no proxy is trusted. */
+  | "proxy"
+  /** A page's origin has the request's own host, and the server knows no origin of its own. */
+  | "public_url";
 
 /** What the runtime knows of a request's connection. */
 export interface ConnectionInfo {
@@ -35,8 +46,11 @@ export class Incoming {
 
   /** Where the page that sent it comes from. */
   get origin(): "none" | "allowed" | "foreign" {
-    if (!this.request.headers.has("origin")) return "none";
-    return isAllowedOrigin(this.request, this.url, this.policy) ? "allowed" : "foreign";
+    const origin = this.request.headers.get("origin");
+    if (origin === null) return "none";
+    if (isAllowedOrigin(this.request, this.url, this.policy)) return "allowed";
+    if (isOwnHost(origin, this.url, this.policy)) this.policy.onSuspicion?.("public_url");
+    return "foreign";
   }
 
   /** The client's network address, where it is known. */
@@ -59,6 +73,13 @@ export function readRequest(
 ): { readonly ok: true; readonly incoming: Incoming } | Refusal {
   const target = parseUrl(request);
   if (!target.ok) return target;
+  if (policy.trustProxy === 0 && policy.onSuspicion && request.headers.has("x-forwarded-for")) {
+    // Read here and nowhere else: finding out an address takes time.
+    const { socketAddress } = connection;
+    if (socketAddress !== undefined && isLoopbackAddress(socketAddress)) {
+      policy.onSuspicion("proxy");
+    }
+  }
   return { ok: true, incoming: new Incoming(request, target.url, policy, connection) };
 }
 
@@ -70,18 +91,13 @@ export interface Sharing {
 
 /** How long a browser may keep the response to a preflight, in seconds. */
 const PREFLIGHT_MAX_AGE_SECONDS = 600;
-/** On https: stay there. */
-const STRICT_TRANSPORT = {
-  "Strict-Transport-Security": "max-age=31536000; includeSubDomains",
-};
-const SECURE_RESPONSE_HEADERS = { ...RESPONSE_HEADERS, ...STRICT_TRANSPORT };
 
 /** The headers of a response: what every response has, and for a shared route what lets allowed origins read it. */
 export function headersFor(
   incoming: Incoming,
   sharing?: Sharing,
 ): Readonly<Record<string, string>> {
-  const always = incoming.isSecure ? SECURE_RESPONSE_HEADERS : RESPONSE_HEADERS;
+  const always = incoming.isSecure ? incoming.policy.secureHeaders : RESPONSE_HEADERS;
   if (!sharing) return always;
   if (incoming.origin !== "allowed") return { ...always, Vary: "Origin" };
   return {

@@ -48,3 +48,12 @@ export function isAllowedOrigin(request: Request, requestUrl: URL, policy: Origi
   if (origin === own && request.headers.get("sec-fetch-site") === "cross-site") return false;
   return policy.allowed ? policy.allowed.has(origin) : origin === own;
 }
+
+/**
+ * Whether an origin that isn't allowed is that of the request's own host, while nothing says what the server's
+ * own origin is: a proxy that hands the host on, and no `publicUrl`.
+ */
+export function isOwnHost(origin: string, requestUrl: URL, policy: OriginPolicy): boolean {
+  if (policy.allowed || ownOrigin(requestUrl, policy) !== undefined) return false;
+  return origin === `https://${requestUrl.host}` || origin === `http://${requestUrl.host}`;
+}

@@ -21,6 +21,9 @@ const CREDENTIAL_NAMES: ReadonlySet<string> = new Set(
   ).split(" "),
 );
 
+/** Stands for the host of a request without one, as HTTP/1.0 allows it: nobody's name (RFC 6761), so that it has no origin. */
+const NO_HOST = "host.invalid";
+
 /** The request's URL; `malformed_request` for a target and `Host` that make none, or one that is too long. */
 export function parseUrl(request: Request): { readonly ok: true; readonly url: URL } | Refusal {
   const { url, headers } = request;
@@ -28,12 +31,18 @@ export function parseUrl(request: Request): { readonly ok: true; readonly url: U
   if (url.length > MAX_URL_LENGTH || headers.get("host")?.includes(",")) {
     return refuse("malformed_request");
   }
+  const hasNoHost = url.startsWith("/") && !headers.has("host");
   try {
     // Not URL.parse, which is several times slower in Bun.
-    return { ok: true, url: new URL(url) };
+    return { ok: true, url: new URL(hasNoHost ? `http://${NO_HOST}${url}` : url) };
   } catch {
     return refuse("malformed_request");
   }
+}
+
+/** Whether a request was sent without a host. */
+export function isWithoutHost({ hostname }: URL): boolean {
+  return hostname === NO_HOST;
 }
 
 /**

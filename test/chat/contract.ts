@@ -143,6 +143,18 @@ export function contract(start: () => Promise<Subject>): void {
     expect(new Set(ids).size).toBe(6);
   });
 
+  test("a probe resolves, and leaves ids, chats and deliveries as they were", async () => {
+    await using chat = await subject.open();
+    const where = newChat();
+    const first = Number(await write(chat.history, where, "before"));
+    for (let round = 0; round < 3; round++) await chat.history.probe?.();
+    expect(Number(await write(chat.history, where, "after"))).toBeGreaterThan(first);
+    await chat.delivered.has(where, 2);
+    expect(chat.delivered.of(where)).toEqual(["before", "after"]);
+    expect(await contents(chat.history, where)).toEqual(["before", "after"]);
+    expect(chat.history.probe).toBeFunction();
+  });
+
   describe("a repeated ref", () => {
     test("is the same message, with the first one's id, time and text", async () => {
       await using chat = await subject.open();

@@ -1,12 +1,14 @@
 import { Database } from "bun:sqlite";
 import { describe, expect, test } from "bun:test";
 import { stat } from "node:fs/promises";
+import { chmodSync, copyFileSync, renameSync, statSync, unlinkSync } from "node:fs";
 import { join } from "node:path";
 import { openDatabase } from "../../src/chat/database.ts";
 import { type Chat, FAILING_MS, MAX_BLOCKS, REF_TTL_MS } from "../../src/chat/history.ts";
 import { sqliteChatHistory } from "../../src/chat/sqlite.ts";
 import { begin, newChat, newVisitorId, write } from "../support/chat.ts";
 import { fakeClock, settle, underClock } from "../support/clock.ts";
+import { faultCode } from "../../src/lib/log.ts";
 import { type OpenHistory, openSqlite, withFile } from "../support/history.ts";
 import { visitorIdOf } from "../support/people.ts";
 import { startInstance, startProcess } from "../support/process.ts";
@@ -218,6 +220,57 @@ describe("SQLite in a file", () => {
       expect(server.stdout).not.toContain(path);
       expect(server.stderr).toBe("");
     }));
+
+  test("a server that finds the disk full when it starts exits with 1: it may be better next time", () =>
+    withFile(async (path) => {
+      await using server = startProcess(
+        { CHAT_DATABASE: path },
+        { within: ["sh", "-c", `trap "" XFSZ; ulimit -f 0; exec "$@"`, "sh"] },
+      );
+      expect(await server.exited).toBe(1);
+      expect(server.events).toMatchObject([
+        // What SQLite says of a limit on the size of files, which stands for the disk.
+        { event: "open_failed", variable: "CHAT_DATABASE", code: "disk_failed" },
+      ]);
+    }));
+
+  test("is created for its owner alone, its siblings included", () =>
+    withFile(async (path) => {
+      await using chat = await openSqlite(path);
+      await write(chat.history, newChat(), "private");
+      for (const file of [path, `${path}-wal`, `${path}-shm`]) {
+        expect([file, (statSync(file).mode & 0o777).toString(8)]).toEqual([file, "600"]);
+      }
+    }));
+
+  test("keeps the mode that its owner has given it", () =>
+    withFile(async (path) => {
+      await (await openSqlite(path)).history.close();
+      chmodSync(path, 0o640);
+      await (await openSqlite(path)).history.close();
+      expect(statSync(path).mode & 0o777).toBe(0o640);
+    }));
+
+  test.each<[string, (path: string) => void]>([
+    ["deleted", (path) => unlinkSync(path)],
+    ["moved away", (path) => renameSync(path, `${path}.old`)],
+    [
+      "replaced",
+      (path) => {
+        copyFileSync(path, `${path}.copy`);
+        renameSync(`${path}.copy`, path);
+      },
+    ],
+  ])("nothing is acknowledged once the file was %s", (_, spoil) =>
+    withFile(async (path) => {
+      await using chat = await openSqlite(path);
+      const where = newChat();
+      await write(chat.history, where, "before");
+      spoil(path);
+      expect(await write(chat.history, where, "after").catch(faultCode)).toBe("file_gone");
+      expect(chat.delivered.of(where)).toEqual(["before"]);
+    }),
+  );
 
   const setpriv = Bun.which("setpriv");
   test.skipIf(process.getuid?.() === 0 && !setpriv)(
@@ -567,8 +620,12 @@ describe("SQLite in a file", () => {
         while (answer.type === "ACK" && count < 2_000) answer = await say(++count);
         expect(answer).toMatchObject({ type: "ERROR", code: "unavailable" });
         expect(await say(count)).toMatchObject({ type: "ERROR", code: "unavailable" });
-        const room = ["prlimit", "--pid", `${server.pid}`, "--fsize=unlimited:unlimited"];
-        expect(Bun.spawnSync(room).exitCode).toBe(0);
+        const limit = (bytes: string) =>
+          Bun.spawnSync(["prlimit", "--pid", `${server.pid}`, `--fsize=${bytes}:unlimited`]);
+        // Not even a page more, which is all that the probe needs.
+        expect(limit("1").exitCode).toBe(0);
+        expect((await server.ask("/readyz")).status).toBe(503);
+        expect(limit("unlimited").exitCode).toBe(0);
         let first = await say(count);
         while (first.type !== "ACK") first = await say(count);
         const [again] = [await say(count), await say(count + 1)];

@@ -5,6 +5,7 @@ import { createFeed, FEED_LENGTH, FEED_STATE, FEED_STREAM } from "../../src/redi
 import { upstashTransport } from "../../src/redis/upstash.ts";
 import { begin, deliveriesOf, newChat, newVisitorId, write } from "../support/chat.ts";
 import { fakeClock, settle } from "../support/clock.ts";
+import { faultCode } from "../../src/lib/log.ts";
 import { inRedis, type OpenHistory, openRedisHistory } from "../support/history.ts";
 import { startRedis } from "../support/redis.ts";
 import { describeWith } from "../support/require.ts";
@@ -89,6 +90,26 @@ for (const name of WIRE_NAMES) {
         await one.polling(one.delivered.has(where, 3));
         expect(one.delivered.of(where)).toEqual(["before", "x", "after"]);
       }
+    });
+
+    test("a probe rejects while Redis is out of memory, is away, or may not write", async () => {
+      await using wire = await startWire(name);
+      await using chat = await openRedisHistory(wire, name);
+      const probe = async () => (await chat.history.probe?.().catch(faultCode)) ?? "good";
+      await wire.redis.command("CONFIG", "SET", "maxmemory", "1");
+      expect(await probe()).toBe("out_of_memory");
+      await wire.redis.command("CONFIG", "SET", "maxmemory", "0");
+      expect(await probe()).toBe("good");
+      for (const word of ["xadd", "hset", "zadd", "set"]) {
+        await wire.redis.command("ACL", "SETUSER", "default", `-${word}`);
+        expect([word, await probe()]).toEqual([word, "not_permitted"]);
+        await wire.redis.command("ACL", "SETUSER", "default", `+${word}`);
+      }
+      expect(await probe()).toBe("good");
+      const keys = (await wire.redis.command("KEYS", "*:probe:*")) as string[];
+      for (const key of keys) expect(await wire.redis.command("PTTL", key)).toBeWithin(1, 60_001);
+      await wire.goDown();
+      expect(await probe()).not.toBe("good");
     });
 
     test("scripts are loaded again after SCRIPT FLUSH", async () => {

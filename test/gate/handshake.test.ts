@@ -221,6 +221,28 @@ describe("a handshake that is only written differently is let in", () => {
     expect(JSON.parse(opened ?? "{}")).toMatchObject({ user: "alice", peer: "127.0.0.1" });
   });
 
+  test("a handshake without a host is refused, as HTTP/1.0 would allow it", async () => {
+    await using server = startWatched();
+    const answer = await server.turnAway(knocking({ Host: null }, { version: "HTTP/1.0" }));
+    expect([answer.status, codeOf(answer)]).toEqual([400, "handshake_invalid"]);
+  });
+
+  test.each([
+    ["2001:db8:1:2:3:4:5:6", "2001:db8:1:2:3:4:5:6"],
+    ["[2001:db8::7]:4711", "2001:db8::7"],
+    ["::ffff:192.0.2.1", "192.0.2.1"],
+  ])("the log has %s as the address it is", async (forwarded, peer) => {
+    await using server = startWatched({ trustProxy: 1 });
+    const headers = { "X-Forwarded-For": `203.0.113.9, ${forwarded}` };
+    await server.knock(await server.ticket(), headers);
+    await server.knock("A".repeat(43), headers);
+    const peers = server.logLines
+      .map((line) => JSON.parse(line))
+      .filter(({ event }) => event === "socket_opened" || event === "socket_refused")
+      .map((line) => line.peer);
+    expect(peers).toEqual([peer, peer]);
+  });
+
   test("forged proxy headers make no foreign origin the server's own", async () => {
     await using server = startWatched();
     const forged = {

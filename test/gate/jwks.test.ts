@@ -86,16 +86,16 @@ describe("requests to the key server", () => {
     expect(keyServer.requests).toHaveLength(1);
   });
 
-  test("unknown key ids, fresh every time, cost one each 30 s at most", async () => {
+  test("unknown key ids, fresh every time, cost one each 30 s at most, and are unavailable until then", async () => {
     const verify = verifier();
     expect(await verify(await tokenOf(first))).toBe("alice");
     const strangers = await Promise.all(
       Array.from({ length: 20 }, (_, index) => tokenOf(second, { kid: `made-up-${index}` })),
     );
-    for (const token of strangers) expect(await verify(token)).toBe("token_invalid");
+    for (const token of strangers) expect(await verify(token)).toBe("keys_unavailable");
     expect(keyServer.requests).toHaveLength(1);
     clock.advance(29_999);
-    expect(await verify(strangers[0] as string)).toBe("token_invalid");
+    expect(await verify(strangers[0] as string)).toBe("keys_unavailable");
     expect(keyServer.requests).toHaveLength(1);
     clock.advance(1);
     const answers = await Promise.all(strangers.map(verify));
@@ -109,11 +109,31 @@ describe("rotation", () => {
     const verify = verifier();
     await verify(await tokenOf(first));
     keyServer.publish(first, second);
-    expect(await verify(await tokenOf(second))).toBe("token_invalid");
+    expect(await verify(await tokenOf(second))).toBe("keys_unavailable");
     clock.advance(30_000);
     expect(await verify(await tokenOf(second))).toBe("alice");
     expect(await verify(await tokenOf(first))).toBe("alice");
     expect(keyServer.requests).toHaveLength(2);
+  });
+
+  test("a second one within 30 s is unavailable and never invalid, and picked up after them", async () => {
+    const verify = verifier();
+    await verify(await tokenOf(first));
+    clock.advance(30_000);
+    keyServer.publish(second);
+    expect(await verify(await tokenOf(second))).toBe("alice");
+    keyServer.publish(third);
+    clock.advance(29_999);
+    expect(await verify(await tokenOf(third))).toBe("keys_unavailable");
+    // Known to be gone.
+    expect(await verify(await tokenOf(first))).toBe("token_invalid");
+    clock.advance(1);
+    expect(await verify(await tokenOf(third))).toBe("alice");
+    keyServer.publish(first);
+    clock.advance(30_000);
+    expect(await verify(await tokenOf(first))).toBe("alice");
+    expect(await verify(await tokenOf(third))).toBe("token_invalid");
+    expect(keyServer.requests).toHaveLength(4);
   });
 
   test("fifty tokens of a new key share one request", async () => {
@@ -374,6 +394,8 @@ describe("an outage", () => {
     keyServer.publish(first, second);
     clock.advance(5_000);
     expect(await verify(await tokenOf(second))).toBe("alice");
+    expect(await verify(await tokenOf(third))).toBe("keys_unavailable");
+    clock.advance(30_000);
     expect(await verify(await tokenOf(third))).toBe("token_invalid");
   });
 

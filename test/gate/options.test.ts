@@ -184,17 +184,26 @@ describe("users", () => {
     expect(faultOf({ users: { jwksUrl } }).type).toBe("none");
   });
 
-  test.each(["issuer", "audience", "userClaim"])(
-    "with the option %s empty, or no string, throw",
-    (name) => {
-      for (const value of ["", 7, null, {}]) {
-        expect(faultOf({ users: { secret: SECRET, [name]: value } })).toEqual({
-          type: "TypeError",
-          message: `Option users.${name} must be a string`,
-        });
-      }
-    },
-  );
+  test("with an audience empty, or no string, throw", () => {
+    for (const audience of ["", 7, null, {}, [], [""], ["chat", 7]]) {
+      expect(faultOf({ users: { secret: SECRET, audience } })).toEqual({
+        type: "TypeError",
+        message: "Option users.audience must be a string, or a list of strings",
+      });
+    }
+    for (const audience of ["chat", ["chat"], ["chat", "mobile"]]) {
+      expect(faultOf({ users: { secret: SECRET, audience } }).type).toBe("none");
+    }
+  });
+
+  test.each(["issuer", "userClaim"])("with the option %s empty, or no string, throw", (name) => {
+    for (const value of ["", 7, null, {}]) {
+      expect(faultOf({ users: { secret: SECRET, [name]: value } })).toEqual({
+        type: "TypeError",
+        message: `Option users.${name} must be a string`,
+      });
+    }
+  });
 });
 
 describe("origins and publicUrl", () => {
@@ -262,6 +271,27 @@ describe("origins and publicUrl", () => {
     "http://localhost:8080",
   ])("the publicUrl %s doesn't", (publicUrl) => {
     expect(faultOf({ publicUrl }).type).toBe("none");
+  });
+});
+
+describe("strictTransport", () => {
+  test.each<unknown>(["", true, 7, null, "includeSubDomains", "max-age=1\r\nX: y", "max-age=1; x"])(
+    "%p throws",
+    (strictTransport) => {
+      expect(faultOf({ strictTransport })).toEqual({
+        type: "TypeError",
+        message: "Option strictTransport must be like max-age=31536000, or false",
+      });
+    },
+  );
+
+  test.each<unknown>([
+    false,
+    undefined,
+    "max-age=0",
+    "max-age=63072000; includeSubDomains; preload",
+  ])("%p doesn't", (strictTransport) => {
+    expect(faultOf({ strictTransport }).type).toBe("none");
   });
 });
 

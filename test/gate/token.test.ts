@@ -746,6 +746,30 @@ describe("the user's claim", () => {
     ["sub is no substitute for it", "email", {}, "token_invalid"],
     ["its type counts, too", "email", { email: ["a@example.com"] }, "token_invalid"],
     [
+      "an address that was confirmed",
+      "email",
+      { email: "a@example.com", email_verified: true },
+      "user a@example.com",
+    ],
+    [
+      "an address that nobody has confirmed",
+      "email",
+      { email: "a@example.com", email_verified: false },
+      "token_invalid",
+    ],
+    [
+      "the same where the issuer writes it as text",
+      "email",
+      { email: "a@example.com", email_verified: "false" },
+      "token_invalid",
+    ],
+    [
+      "an address that doesn't matter",
+      "sub",
+      { email: "a@example.com", email_verified: false },
+      "user alice",
+    ],
+    [
       "a claim with a URL as its name",
       "https://example.com/id",
       { "https://example.com/id": "7" },
@@ -789,6 +813,18 @@ describe("issuer and audience", () => {
     expect(await verify(token, { issuer, audience })).toBe(
       accepted ? "user alice" : "token_invalid",
     );
+  });
+
+  test("one of several audiences is enough, in whatever order", async () => {
+    const audiences = ["web", "mobile"];
+    for (const aud of ["web", "mobile", ["other", "mobile"]]) {
+      const token = forge(HEADER, { ...CLAIMS, aud });
+      expect(await verify(token, { audience: audiences })).toBe("user alice");
+    }
+    for (const aud of ["web,mobile", "chat", ["other"], [audiences]]) {
+      const token = forge(HEADER, { ...CLAIMS, aud });
+      expect(await verify(token, { audience: audiences })).toBe("token_invalid");
+    }
   });
 
   test("are not looked at where none is configured", async () => {

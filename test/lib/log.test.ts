@@ -124,7 +124,7 @@ describe("whatever a value contains, it makes one line", () => {
 
 describe("of an error its code or its class is logged, never its message", () => {
   test.each<[string, unknown, string]>([
-    ["a code", Object.assign(new Error("secret"), { code: "ECONNREFUSED" }), "ECONNREFUSED"],
+    ["a code", Object.assign(new Error("secret"), { code: "ECONNRESET" }), "ECONNRESET"],
     ["a class", new TypeError("secret"), "TypeError"],
     [
       "a DOMException, whose code is a number",

@@ -36,6 +36,7 @@ const DEFAULTS = {
   maxSocketsPerIdentity: 20,
   messagesPerSecond: 20,
   maxMessageBytes: 16_384,
+  metricsHost: "127.0.0.1",
   logLevel: "info",
   retention: DEFAULT_RETENTION,
 } as const;
@@ -53,6 +54,7 @@ test("with nothing set it is the demo: loopback, everything in memory, and only 
     "redis",
     "adminToken",
     "metricsPort",
+    "strictTransport",
   ]) {
     expect(config).not.toHaveProperty(absent);
   }
@@ -71,7 +73,12 @@ describe("each variable", () => {
     ["PORT", "0", { port: 0 }],
     ["PORT", "65535", { port: 65_535 }],
     ["JWT_ISSUER", "https://id.example.com", { issuer: "https://id.example.com" }],
-    ["JWT_AUDIENCE", "chat", { audience: "chat" }],
+    ["JWT_AUDIENCE", "chat", { audience: ["chat"] }],
+    [
+      "JWT_AUDIENCE",
+      "chat, mobile,https://api.example/",
+      { audience: ["chat", "mobile", "https://api.example/"] },
+    ],
     ["ALLOWED_ORIGINS", "https://a.example", { allowedOrigins: ["https://a.example"] }],
     [
       "ALLOWED_ORIGINS",
@@ -103,6 +110,14 @@ describe("each variable", () => {
     ["ADMIN_TOKEN", `${"aZ09-._~+/".repeat(4)}==`, { adminToken: `${"aZ09-._~+/".repeat(4)}==` }],
     ["METRICS_PORT", "9464", { metricsPort: 9_464 }],
     ["METRICS_PORT", "0", { metricsPort: 0 }],
+    ["METRICS_HOST", "10.0.0.5", { metricsHost: "10.0.0.5" }],
+    ["STRICT_TRANSPORT_SECURITY", "max-age=0", { strictTransport: "max-age=0" }],
+    [
+      "STRICT_TRANSPORT_SECURITY",
+      "max-age=63072000; includeSubDomains; preload",
+      { strictTransport: "max-age=63072000; includeSubDomains; preload" },
+    ],
+    ["STRICT_TRANSPORT_SECURITY", "off", { strictTransport: false }],
     ...["debug", "info", "warn", "error", "silent"].map(
       (level): [string, string, Partial<Config>] => [
         "LOG_LEVEL",
@@ -165,6 +180,8 @@ describe("each variable", () => {
       "MAX_MESSAGE_BYTES",
       "ADMIN_TOKEN",
       "METRICS_PORT",
+      "METRICS_HOST",
+      "STRICT_TRANSPORT_SECURITY",
       "LOG_LEVEL",
       "NODE_ENV",
     ];
@@ -194,6 +211,11 @@ describe("a fault of its own variable", () => {
     ["true", "TRUST_PROXY", "true"],
     ["an address", "TRUST_PROXY", "10.0.0.1"],
     ["over the maximum", "TRUST_PROXY", "11"],
+    ["an empty one of several", "JWT_AUDIENCE", "chat,,mobile"],
+    ["nothing but a comma", "JWT_AUDIENCE", ","],
+    ["no age", "STRICT_TRANSPORT_SECURITY", "includeSubDomains"],
+    ["another header behind it", "STRICT_TRANSPORT_SECURITY", "max-age=1\r\nX: y"],
+    ["false", "STRICT_TRANSPORT_SECURITY", "false"],
     ["no number", "TICKETS_PER_MINUTE", "many"],
     ["no number", "CHAT_MAX_MESSAGES", "all"],
     ["over the maximum", "CHAT_MAX_AGE_DAYS", "3651"],

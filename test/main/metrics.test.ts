@@ -85,6 +85,8 @@ describe("a server's metrics", () => {
       'ws_ticket_sockets{kind="visitor"}': 0,
     });
 
+    // Probes of readiness are no redemptions.
+    for (let probe = 0; probe < 3; probe++) await server.ask("/readyz");
     const cookie = await server.visitorCookie();
     const visitor = await server.openVisitor(cookie);
     const user = await server.openUser("canary-user");
@@ -125,7 +127,8 @@ describe("a server's metrics", () => {
       ws_ticket_messages_total: 1,
       'ws_ticket_sockets{kind="user"}': 1,
       'ws_ticket_sockets{kind="visitor"}': 1,
-      'ws_ticket_refused_total{code="token_invalid"}': 2,
+      'ws_ticket_refused_total{code="token_invalid",fault="not_a_jwt"}': 1,
+      'ws_ticket_refused_total{code="token_invalid",fault="revoked"}': 1,
       'ws_ticket_refused_total{code="ticket_refused"}': 1,
       'ws_ticket_refused_total{code="session_refused"}': 1,
       'ws_ticket_refused_total{code="credential_in_url"}': 1,
@@ -146,6 +149,20 @@ describe("a server's metrics", () => {
         all['ws_ticket_sockets{kind="visitor"}'] === 0,
     );
   }, 15_000);
+
+  test("count what the chat couldn't store, by what is wrong", async () => {
+    const metrics = createMetrics(fakeClock());
+    const log = metrics.observe(() => {});
+    for (const code of ["disk_full", "disk_full", "out_of_memory"]) {
+      log("error", "chat_failed", { user: "canary", code });
+    }
+    const text = await metrics.read();
+    expect(read(text)).toMatchObject({
+      'ws_ticket_chat_failures_total{code="disk_full"}': 2,
+      'ws_ticket_chat_failures_total{code="out_of_memory"}': 1,
+    });
+    expect(text).not.toContain("canary");
+  });
 
   test("stay a bounded number of series, whatever peers say", async () => {
     const metrics = createMetrics(fakeClock());

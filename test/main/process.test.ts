@@ -90,7 +90,26 @@ describe("configuration", () => {
     const { code, events } = await run({ ...ENVIRONMENT, HOST: "192.0.2.1" });
     expect(code).toBe(1);
     expect(events).toHaveLength(1);
-    expect(events[0]).toMatchObject({ level: "error", event: "listen_failed" });
+    expect(events[0]).toMatchObject({
+      ...{ level: "error", event: "listen_failed", variable: "HOST", code: "EADDRNOTAVAIL" },
+    });
+  });
+
+  test("logs that METRICS_HOST isn't this machine's, and exits", async () => {
+    const environment = { ...ENVIRONMENT, METRICS_PORT: "0", METRICS_HOST: "192.0.2.1" };
+    await using child = startProcess(environment);
+    expect(await child.exited).toBe(1);
+    expect(child.events.at(-1)).toMatchObject({ event: "listen_failed", variable: "METRICS_HOST" });
+  });
+
+  test("serves metrics on loopback wherever the server listens, unless METRICS_HOST says otherwise", async () => {
+    const environment = { ...ENVIRONMENT, HOST: "0.0.0.0", METRICS_PORT: "0" };
+    await using usual = startProcess(environment);
+    const { url } = await usual.event("metrics_listening");
+    expect(new URL(String(url)).hostname).toBe("127.0.0.1");
+    await using open = startProcess({ ...environment, METRICS_HOST: "0.0.0.0" });
+    const everywhere = await open.event("metrics_listening");
+    expect(new URL(String(everywhere.url)).hostname).not.toBe("127.0.0.1");
   });
 });
 

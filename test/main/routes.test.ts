@@ -1,5 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import { createChat } from "../../src/chat/chat.ts";
+import type { ChatHistory } from "../../src/chat/history.ts";
 import { sqliteChatHistory } from "../../src/chat/sqlite.ts";
 import { memoryTicketStore } from "../../src/gate/memory.ts";
 import type { TicketStore } from "../../src/gate/store.ts";
@@ -33,11 +34,13 @@ function routesOf(
     adminToken?: string;
     signDemoToken?: (user: string) => Promise<string>;
     isStopping?: () => boolean;
+    history?: ChatHistory;
   } = {},
 ) {
-  const { adminToken, signDemoToken, isStopping = () => false, ...gateOptions } = options;
+  const { adminToken, signDemoToken, isStopping = () => false, ...rest } = options;
+  const { history: ownHistory, ...gateOptions } = rest;
   const bare = bareGate(gateOptions);
-  const history = sqliteChatHistory({ path: ":memory:", clock: bare.clock });
+  const history = ownHistory ?? sqliteChatHistory({ path: ":memory:", clock: bare.clock });
   const chat = createChat(bare.gate, history);
   const fetch = createServerRoutes({
     gate: bare.gate,
@@ -336,6 +339,16 @@ describe("health", () => {
     expect(await (await send("/healthz", { method: "HEAD" })).text()).toBe("");
   });
 
+  test.each(["/healthz", "/readyz"])(
+    "%s answers HTTP/1.0 without a host, as proxies check it",
+    async (path) => {
+      await using server = startServer();
+      const answer = await sendRaw(server.port, `GET ${path} HTTP/1.0\r\n\r\n`);
+      expect([answer.status, answer.body]).toEqual([200, '{"status":"ok"}']);
+      expectHeaders(answer.headers);
+    },
+  );
+
   test("/readyz: 200 with a store that works", async () => {
     const answer = await routesOf().send("/readyz");
     expect(answer.status).toBe(200);
@@ -377,18 +390,77 @@ describe("health", () => {
   });
 
   test("/readyz with a store that hangs: 503 at its deadline", async () => {
-    const store = { ...memoryTicketStore(), take: () => new Promise<never>(() => {}) };
+    const asked = Promise.withResolvers<void>();
+    const store = {
+      ...memoryTicketStore(),
+      take() {
+        asked.resolve();
+        return new Promise<never>(() => {});
+      },
+    };
     const { send, clock } = routesOf({ store });
     let isAnswered = false;
     const probing = send("/readyz").finally(() => {
       isAnswered = true;
     });
-    while (clock.delays === 0) await settle(1);
+    await asked.promise;
+    await settle();
     clock.advance(DEPENDENCY_DEADLINE_MS - 1);
     await settle();
     expect(isAnswered).toBe(false);
     clock.advance(1);
     await expectRefusal(await probing, 503, "store_unavailable");
+  });
+
+  test("/readyz: 503 while the chat can't store anything, and 200 again within a second of its recovery", async () => {
+    let fails = true;
+    let probes = 0;
+    const history = {
+      ...sqliteChatHistory({ path: ":memory:", clock: fakeClock() }),
+      async probe() {
+        probes++;
+        if (fails) throw Object.assign(new Error("canary-7f3a"), { code: "OOM" });
+      },
+    };
+    const { send, clock, logLines } = routesOf({ history });
+    for (let round = 1; round <= 3; round++) {
+      await expectRefusal(await send("/readyz"), 503, "store_unavailable");
+      expect(probes).toBe(round);
+      clock.advance(1_000);
+    }
+    expect(logLines.join("")).toContain('"event":"chat_failed","code":"out_of_memory"');
+    expect(logLines.join("")).not.toContain("canary-7f3a");
+    fails = false;
+    expect((await send("/readyz")).status).toBe(200);
+    // A good probe writes to the disk: once in ten seconds is enough.
+    clock.advance(9_999);
+    expect((await send("/readyz")).status).toBe(200);
+    expect(probes).toBe(4);
+    fails = true;
+    clock.advance(1);
+    await expectRefusal(await send("/readyz"), 503, "store_unavailable");
+  });
+
+  test("/readyz with a chat that hangs: 503 at its deadline", async () => {
+    const asked = Promise.withResolvers<void>();
+    const history = {
+      ...sqliteChatHistory({ path: ":memory:", clock: fakeClock() }),
+      probe() {
+        asked.resolve();
+        return new Promise<never>(() => {});
+      },
+    };
+    const { send, clock } = routesOf({ history });
+    const probing = send("/readyz");
+    await asked.promise;
+    await settle();
+    clock.advance(DEPENDENCY_DEADLINE_MS);
+    await expectRefusal(await probing, 503, "store_unavailable");
+  });
+
+  test("/readyz with a history of one's own that can't say: 200", async () => {
+    const { probe: _, ...history } = sqliteChatHistory({ path: ":memory:", clock: fakeClock() });
+    expect((await routesOf({ history }).send("/readyz")).status).toBe(200);
   });
 
   test("/readyz: 503 while revocations by other processes can't be read, and 200 again after that", async () => {

@@ -186,8 +186,8 @@ describeWith("redis-server")("native transport", () => {
   }
 
   test.each([
-    ["a wrong password", "app:wrong@"],
-    ["an unknown user", "stranger:right@"],
+    ["a wrong password", "app:canary@"],
+    ["an unknown user", "canary:right@"],
     ["no password where one is needed", ""],
   ])("answers 503 with %s, and tries once each time", async (_, credentials) => {
     await using redis = await startRedis(["--requirepass", "default password"]);
@@ -199,11 +199,12 @@ describeWith("redis-server")("native transport", () => {
     };
     const before = await received();
     for (let round = 0; round < 5; round++) await expectUnavailable(server, UNKNOWN_TICKET);
-    // Three requests a round, two of them over the same connection where they can, and this question.
-    expect((await received()) - before).toBeLessThanOrEqual(5 * 3 + 1);
+    // Three requests a round, at most one diagnosis for each (a slow machine lets minutes pass on this clock),
+    // and this question.
+    expect((await received()) - before).toBeLessThanOrEqual(5 * 3 * 2 + 1);
     const lines = server.logLines.join("");
-    expect(lines).toContain("store_failed");
-    expect(lines).not.toContain("wrong");
+    expect(lines).toContain('"event":"store_failed","code":"wrong_password"');
+    expect(lines).not.toContain("canary");
   });
 
   test("recovers by itself once its password is right", async () => {

@@ -19,6 +19,7 @@ describe("clientAddress", () => {
     ["IPv4 with the port", "192.0.2.1:4711", 1, "192.0.2.1"],
     ["IPv6 with the port", "[2001:db8::1]:4711", 1, "2001:db8::1"],
     ["IPv6 in brackets", "[2001:db8::1]", 1, "2001:db8::1"],
+    ["IPv4 as a socket for both families has it", "::ffff:192.0.2.1", 1, "192.0.2.1"],
     ["no header", undefined, 1, "10.0.0.1"],
     ["an empty header", "", 1, "10.0.0.1"],
     ["an empty last entry", "192.0.2.1,", 1, "10.0.0.1"],
@@ -29,6 +30,11 @@ describe("clientAddress", () => {
   ];
   test.each(cases)("%s", (_, header, trustProxy, address) => {
     expect(clientAddress(forwarded(header), "10.0.0.1", trustProxy)).toBe(address);
+  });
+
+  test("a connection's IPv4 address is written as one, an IPv6 address in full", () => {
+    expect(clientAddress(forwarded(undefined), "::ffff:192.0.2.1", 0)).toBe("192.0.2.1");
+    expect(clientAddress(forwarded(undefined), "2001:db8::1:2", 0)).toBe("2001:db8::1:2");
   });
 
   test("no connection, no header: unknown", () => {

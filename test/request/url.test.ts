@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { parseUrl, readTicket } from "../../src/request/url.ts";
+import { isWithoutHost, parseUrl, readTicket } from "../../src/request/url.ts";
 import { anyQuery, anyText } from "../support/text.ts";
 
 const TICKET = `${"t".repeat(42)}A`;
@@ -28,9 +28,22 @@ describe("parseUrl", () => {
 
   test("refuses what is no URL, as Bun hands it on for an odd host", () => {
     for (const url of ["/ws/chat", "http://a b/", "http://127.0.0.1:99999/", "http://[::1/"]) {
-      const request = { url, headers: new Headers() } as Request;
+      const request = { url, headers: new Headers({ Host: "a b" }) } as Request;
       expect(parseUrl(request)).toEqual({ ok: false, code: "malformed_request" });
     }
+  });
+});
+
+describe("a request without a host, as HTTP/1.0 allows it", () => {
+  test.each(["/readyz", "/readyz?a=b", "//evil.example/readyz"])("%s has a path", (target) => {
+    const parsed = parseUrl({ url: target, headers: new Headers() } as Request);
+    expect(parsed.ok && parsed.url.host).toBe("host.invalid");
+    expect(parsed.ok && parsed.url.pathname + parsed.url.search).toBe(target);
+    expect(parsed.ok && isWithoutHost(parsed.url)).toBe(true);
+  });
+
+  test("is told from one with a host", () => {
+    expect(isWithoutHost(new URL("http://127.0.0.1/readyz"))).toBe(false);
   });
 });
 

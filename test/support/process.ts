@@ -1,7 +1,7 @@
 import { join } from "node:path";
 import { type People, peopleOf, SESSION_SECRET, TOKEN_SECRET } from "./people.ts";
 
-const MAIN = join(import.meta.dir, "../../src/main.ts");
+const SOURCE = join(import.meta.dir, "../../src");
 
 /** The server as a process of its own, with all of its output. */
 export interface TestProcess extends AsyncDisposable {
@@ -23,12 +23,16 @@ export interface TestProcess extends AsyncDisposable {
 /**
  * Starts `src/main.ts` with this environment and nothing else, on a free port unless it has a `PORT`.
  * `within`: a command that starts the command in its further arguments, with limits of its own for example.
+ * `command`: another file of the source, with its arguments.
  */
 export function startProcess(
   environment: Record<string, string> = {},
-  { within = [] }: { within?: readonly string[] } = {},
+  {
+    within = [],
+    command: [file = "main.ts", ...args] = [],
+  }: { within?: readonly string[]; command?: readonly string[] } = {},
 ): TestProcess {
-  const child = Bun.spawn([...within, process.execPath, MAIN], {
+  const child = Bun.spawn([...within, process.execPath, join(SOURCE, file), ...args], {
     cwd: import.meta.dir,
     env: { PORT: "0", CHAT_DATABASE: ":memory:", ...environment },
     stdout: "pipe",
@@ -104,23 +108,22 @@ export interface TestInstance extends TestProcess, People {
   readonly origin: string;
 }
 
+/** The secrets of the tests, and no limits. */
+export const SETTINGS: Readonly<Record<string, string>> = {
+  JWT_SECRET: new TextDecoder().decode(TOKEN_SECRET),
+  SESSION_SECRET: new TextDecoder().decode(SESSION_SECRET),
+  TICKETS_PER_MINUTE: "0",
+  MESSAGES_PER_SECOND: "0",
+  CHARACTERS_PER_MINUTE: "0",
+  MAX_SOCKETS_PER_IDENTITY: "0",
+};
+
 /** Starts a server with the secrets of the tests and without limits, and waits until it listens. */
 export async function startInstance(
   environment: Record<string, string> = {},
   options?: { within?: readonly string[] },
 ): Promise<TestInstance> {
-  const started = startProcess(
-    {
-      JWT_SECRET: new TextDecoder().decode(TOKEN_SECRET),
-      SESSION_SECRET: new TextDecoder().decode(SESSION_SECRET),
-      TICKETS_PER_MINUTE: "0",
-      MESSAGES_PER_SECOND: "0",
-      CHARACTERS_PER_MINUTE: "0",
-      MAX_SOCKETS_PER_IDENTITY: "0",
-      ...environment,
-    },
-    options,
-  );
+  const started = startProcess({ ...SETTINGS, ...environment }, options);
   const { origin } = await started.listening;
   // The getters of `started` stay getters.
   return Object.assign(Object.create(started), peopleOf(origin), { origin });

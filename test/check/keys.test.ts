@@ -1,0 +1,100 @@
+import { describe, expect, test } from "bun:test";
+import { inspectAddress } from "../../src/check/address.ts";
+import { inspectKeys } from "../../src/check/keys.ts";
+import { systemClock } from "../../src/lib/clock.ts";
+import { certificateFor } from "../support/certificate.ts";
+import { issuerKey, startKeyServer } from "../support/keys.ts";
+import { freePort } from "../support/redis.ts";
+import { describeWith } from "../support/require.ts";
+
+const OPTIONS = { clock: systemClock };
+
+async function keysAt(url: URL): Promise<string[]> {
+  const reports = await inspectKeys(url, OPTIONS);
+  return reports.map(({ level, found }) => `${level}: ${found}`);
+}
+
+describe("JWT_JWKS_URL", () => {
+  test("is reachable, with the algorithms and ids of its keys", async () => {
+    const [ec, rsa, ed] = await Promise.all([
+      issuerKey("ES256", "a"),
+      issuerKey("RS256", "b\u001b[31m"),
+      issuerKey("EdDSA"),
+    ]);
+    const { alg: _, ...plain } = ed.jwk;
+    await using server = startKeyServer(ec, rsa, plain, { kty: "oct", k: "AAAA" });
+    expect(await keysAt(server.url)).toEqual(["ok: reachable: ES256 (a), RS256, Ed25519"]);
+  });
+
+  test.each<[string, () => Response, string]>([
+    ["nothing", () => Response.json({ keys: [] }), "0 keys, none of them usable"],
+    ["secrets", () => Response.json({ keys: [{ kty: "oct" }] }), "1 keys, none of them usable"],
+    [
+      "keys for encryption",
+      () => Response.json({ keys: [{ kty: "EC", use: "enc" }, null] }),
+      "2 keys, none of them usable",
+    ],
+    ["another object", () => Response.json({}), "answers 200 without a key set"],
+    ["404", () => Response.json({}, { status: 404 }), "answers 404 without a key set"],
+    ["a page", () => new Response("<p>"), "can't be read: status_200_not_json"],
+    ["a redirect", () => Response.redirect("/other"), "can't be read: redirected"],
+  ])("with %s is a fault", async (_, answer, found) => {
+    await using server = startKeyServer();
+    server.answer(answer);
+    expect(await keysAt(server.url)).toEqual([`fault: ${found}`]);
+  });
+
+  test("with a weak key is a warning", async () => {
+    await using server = startKeyServer({ kty: "RSA", n: "A".repeat(171), e: "AQAB" });
+    expect(await keysAt(server.url)).toEqual([
+      "ok: reachable: RSA",
+      "warn: an RSA key under 2,048 bits",
+    ]);
+  });
+
+  test("that can't be reached is a fault, by its reason", async () => {
+    expect(await keysAt(new URL(`http://127.0.0.1:${freePort()}/`))).toEqual([
+      "fault: can't be read: connection_refused",
+    ]);
+    expect(await keysAt(new URL("http://no-such-host.invalid/"))).toEqual([
+      "fault: can't be read: unknown_host",
+    ]);
+  });
+});
+
+describeWith("openssl")("a certificate that nobody vouches for", () => {
+  test("is named as the reason", async () => {
+    const tls = await certificateFor("DNS:localhost");
+    using server = Bun.serve({ port: 0, hostname: "127.0.0.1", tls, fetch: () => new Response() });
+    const url = new URL(`https://localhost:${server.port}/`);
+    expect(await keysAt(url)).toEqual(["fault: can't be read: bad_certificate"]);
+    expect(await inspectAddress(url, OPTIONS)).toMatchObject([
+      { level: "warn", found: "can't be reached: bad_certificate" },
+    ]);
+  });
+});
+
+describe("PUBLIC_URL", () => {
+  test.each<[string, () => Response, string]>([
+    ["a server", () => Response.json({ status: "ok" }), "ok"],
+    ["something else", () => Response.json({ status: "up" }), "warn"],
+    ["a proxy without a server", () => Response.json({}, { status: 502 }), "warn"],
+    ["a page", () => new Response("<p>"), "warn"],
+  ])("that leads to %s is %3$s", async (_, answer, level) => {
+    using server = Bun.serve({
+      ...{ port: 0, hostname: "127.0.0.1" },
+      fetch: (request) =>
+        new URL(request.url).pathname === "/healthz"
+          ? answer()
+          : new Response(null, { status: 500 }),
+    });
+    expect(await inspectAddress(server.url, OPTIONS)).toMatchObject([{ level }]);
+  });
+
+  test("that can't be reached is a warning: the server may not run yet", async () => {
+    const url = new URL(`http://127.0.0.1:${freePort()}/`);
+    expect(await inspectAddress(url, OPTIONS)).toMatchObject([
+      { level: "warn", found: "can't be reached: connection_refused" },
+    ]);
+  });
+});

@@ -1,0 +1,157 @@
+import { expect, test } from "bun:test";
+import { join } from "node:path";
+import { COMMAND_NAMES, inspectRedis } from "../../src/check/redis.ts";
+import { systemClock } from "../../src/lib/clock.ts";
+import { freePort, startRedis, type TestRedis } from "../support/redis.ts";
+import { describeWith } from "../support/require.ts";
+import { startUpstashBridge } from "../support/upstash.ts";
+
+async function look(
+  settings: { url: string; token?: string },
+  { triesAll = true } = {},
+): Promise<string[]> {
+  const reports = await inspectRedis(settings, { clock: systemClock, triesAll });
+  return reports.map(({ level, found }) => `${level}: ${found}`);
+}
+
+const REACHABLE = expect.stringMatching(/^ok: reachable: (?:redis|valkey) \d+\.\d+\.\d+$/);
+const ALL = `ok: all ${COMMAND_NAMES.length} commands permitted`;
+
+test("the commands that are tried are those that the server sends", async () => {
+  const files = [
+    "chat/redis.ts",
+    "chat/scripts.ts",
+    "gate/redis.ts",
+    "redis/feed.ts",
+    "redis/script.ts",
+  ];
+  const sources = await Promise.all(
+    files.map((file) => Bun.file(join(import.meta.dir, "../../src", file)).text()),
+  );
+  const words = sources.join("\n").matchAll(/["']([A-Z]{3,})["']/g);
+  const options = new Set(["COUNT", "BLOCK", "STREAMS", "MAXLEN", "LIMIT", "NOSCRIPT"]);
+  const sent = new Set(
+    [...words].map(([, word = ""]) => word).filter((word) => !options.has(word)),
+  );
+  expect([...sent].toSorted()).toEqual([...new Set(COMMAND_NAMES)].toSorted());
+});
+
+describeWith("redis-server")("a Redis", () => {
+  test("with everything as it should be is good, and keeps nothing of the check", async () => {
+    await using redis = await startRedis(["--appendonly", "yes", "--appendfsync", "always"]);
+    expect(await look(redis)).toEqual([
+      REACHABLE,
+      "ok: maxmemory-policy noeviction",
+      "ok: append-only file, fsync always",
+      ALL,
+    ]);
+    expect(await redis.command("KEYS", "*")).toEqual([]);
+  });
+
+  test("over Upstash is looked at all the same", async () => {
+    await using redis = await startRedis(["--appendonly", "yes"]);
+    await using bridge = await startUpstashBridge(redis.url);
+    const { url, token } = bridge;
+    const reports = await inspectRedis({ url, token }, { clock: systemClock, triesAll: true });
+    expect(reports.every(({ level }) => level === "ok")).toBe(true);
+    expect(reports.map(({ subject }) => subject)).toContain("UPSTASH_REDIS_REST_URL");
+    expect(reports.map(({ found }) => `ok: ${found}`)).toContain(ALL);
+  });
+
+  test("whose commands aren't to be tried is sent none of them", async () => {
+    await using redis = await startRedis(["--appendonly", "yes"]);
+    expect(await look(redis, { triesAll: false })).toHaveLength(3);
+    expect(String(await redis.command("INFO", "commandstats"))).not.toContain("cmdstat_xadd");
+  });
+
+  test.each<[string, string[], string]>([
+    [
+      "that evicts",
+      ["--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"],
+      "warn: maxmemory-policy allkeys-lru",
+    ],
+    ["that keeps nothing", [], "warn: no persistence"],
+    ["that keeps snapshots", ["--save", "60 1"], "warn: snapshots only"],
+    [
+      "that never waits for the disk",
+      ["--appendonly", "yes", "--appendfsync", "no"],
+      "warn: appendfsync no",
+    ],
+    ["that is a cluster", ["--cluster-enabled", "yes"], "fault: a cluster"],
+    ["that is a replica", ["--replicaof", `127.0.0.1 ${freePort()}`], "fault: a replica"],
+    ["that is out of memory", ["--maxmemory", "1"], "fault: SET is refused: out_of_memory"],
+  ])("%s is told", async (_, args, found) => {
+    await using redis = await startRedis(args);
+    expect(await look(redis)).toContain(found);
+  });
+
+  test("without a limit to its memory evicts nothing, whatever the policy", async () => {
+    await using redis = await startRedis(["--maxmemory-policy", "allkeys-lru"]);
+    expect(await look(redis)).toContain("ok: maxmemory-policy allkeys-lru");
+  });
+
+  async function withUser(redis: TestRedis, ...rules: string[]): Promise<string> {
+    await redis.command("ACL", "SETUSER", "ws", "on", ">pw", ...rules);
+    return `redis://ws:pw@127.0.0.1:${redis.port}`;
+  }
+
+  test("whose user may do what is needed and no more is good", async () => {
+    await using redis = await startRedis(["--appendonly", "yes"]);
+    const url = await withUser(
+      ...[redis, "~ws-ticket:*", "-@all", "+@read", "+@write", "+@scripting", "+@connection"],
+      ...["+time", "-@dangerous"],
+    );
+    expect(await look({ url })).toEqual([
+      REACHABLE,
+      "ok: maxmemory-policy: not for this user to read",
+      "ok: persistence: not for this user to read",
+      ALL,
+    ]);
+  });
+
+  test("whose user lacks commands is a fault, with the words that the ACL lacks", async () => {
+    await using redis = await startRedis();
+    const url = await withUser(redis, "~ws-ticket:*", "+@all", "-getdel", "-xadd", "-eval");
+    expect(await look({ url })).toContain("fault: not permitted: +getdel +xadd +eval");
+  });
+
+  test("whose user may not touch the keys is a fault", async () => {
+    await using redis = await startRedis();
+    const url = await withUser(redis, "~other:*", "+@all");
+    expect(await look({ url })).toContain("fault: no command on ws-ticket:* permitted");
+  });
+
+  test("with another password is a fault, which shows none of the two", async () => {
+    await using redis = await startRedis(["--requirepass", "canary-right"]);
+    const reports = await inspectRedis(
+      { url: `redis://:canary-wrong@127.0.0.1:${redis.port}` },
+      { clock: systemClock, triesAll: true },
+    );
+    expect(reports).toMatchObject([{ level: "fault", found: "can't be reached: wrong_password" }]);
+    expect(JSON.stringify(reports)).not.toContain("canary");
+  });
+
+  test("that isn't there is a fault", async () => {
+    expect(await look({ url: `redis://127.0.0.1:${freePort()}` })).toEqual([
+      "fault: can't be reached: connection_refused",
+    ]);
+  });
+
+  test("of which only the Sentinel is named is a fault", async () => {
+    const folder = await Bun.$`mktemp -d`.text();
+    const file = join(folder.trim(), "sentinel.conf");
+    const port = freePort();
+    await Bun.write(file, `port ${port}\nbind 127.0.0.1\n`);
+    const child = Bun.spawn(["redis-server", file, "--sentinel"], { stdout: "ignore" });
+    try {
+      const found = async () => look({ url: `redis://127.0.0.1:${port}` });
+      while ((await found()).includes("fault: can't be reached: connection_refused")) {
+        await Bun.sleep(20);
+      }
+      expect(await found()).toContain("fault: a Sentinel");
+    } finally {
+      child.kill();
+      await Bun.$`rm -r ${folder.trim()}`;
+    }
+  });
+});
