@@ -33,7 +33,7 @@ if (!read.ok) {
 }
 const { config } = read;
 // Loaded only when they are served: they would double the time to start.
-const metricsModule = config.metricsPort === undefined ? undefined : await import("./metrics.ts");
+const metricsModule = config.metricsPort === undefined ? undefined : await loadMetrics();
 const metrics = metricsModule?.createMetrics(clock);
 const log = metrics?.observe(writeLog) ?? writeLog;
 
@@ -122,6 +122,17 @@ function listen<Server>(variable: string, start: () => Server): Server {
   } catch (error) {
     log("error", "listen_failed", { variable, code: faultCode(error) });
     exit(1);
+  }
+}
+
+/** Its package is optional: most who install this one never start it. */
+async function loadMetrics(): Promise<typeof import("./metrics.ts")> {
+  try {
+    return await import("./metrics.ts");
+  } catch (error) {
+    const note = "needs the package prom-client, which isn't installed";
+    writeLog("error", "config_fault", { variable: "METRICS_PORT", code: faultCode(error), note });
+    exit(EXIT_CONFIG);
   }
 }
 

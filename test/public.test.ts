@@ -1,5 +1,8 @@
 import { describe, expect, test } from "bun:test";
 import { dirname, join } from "node:path";
+import build from "../src/tsconfig.json" with { type: "json" };
+import config from "../tsconfig.json" with { type: "json" };
+import manifest from "../package.json" with { type: "json" };
 
 const SOURCE = join(import.meta.dir, "../src");
 
@@ -31,13 +34,6 @@ const SURFACE: Record<string, { values: string[]; types: string[] }> = {
       ...["SocketLimits", "Sockets", "StopOptions"],
     ],
   },
-  "testing.ts": {
-    values: ["createTestClock", "createTestServer"],
-    types: [
-      ...["ConnectOptions", "TestClock", "TestServer", "TestServerOptions", "TestSocket"],
-      "TestStore",
-    ],
-  },
   "client/mod.ts": {
     values: ["FRAME_ERRORS", "Failure", "createChatClient"],
     types: [
@@ -47,7 +43,31 @@ const SURFACE: Record<string, { values: string[]; types: string[] }> = {
       ...["ServerFrame", "Side", "TokenSource"],
     ],
   },
+  "testing.ts": {
+    values: ["createTestClock", "createTestServer"],
+    types: [
+      ...["ConnectOptions", "TestClock", "TestServer", "TestServerOptions", "TestSocket"],
+      "TestStore",
+    ],
+  },
 };
+
+test("the package's entries are built from these files, and are these files to the tests", () => {
+  const { "./package.json": itself, ...entries } = manifest.exports;
+  expect(itself).toBe("./package.json");
+  expect(Object.values(entries)).toEqual(
+    Object.keys(SURFACE).map((entry) => ({
+      types: `./dist/${entry.replace(".ts", ".d.ts")}`,
+      default: `./dist/${entry.replace(".ts", ".js")}`,
+    })),
+  );
+  expect(build.files.toSorted()).toEqual(Object.keys(SURFACE).toSorted());
+  const paths = Object.keys(entries).map((entry, at) => [
+    join("ws-ticket", entry).replace(/\/$/, ""),
+    [`./src/${Object.keys(SURFACE)[at]}`],
+  ]);
+  expect(Object.entries(config.compilerOptions.paths)).toEqual(paths as [string, string[]][]);
+});
 
 interface Exported {
   readonly name: string;

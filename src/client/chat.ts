@@ -1,3 +1,4 @@
+/// <reference lib="esnext.disposable" preserve="true" />
 import { CLOSE } from "../wire/close.ts";
 import type { ChatPage, ClientFrame, ServerFrame, Side } from "../wire/frames.ts";
 import { BASE_PATH, CHATS_PATH, SIGN_OUT_PATH } from "../wire/paths.ts";

@@ -151,8 +151,8 @@ export function createConversation(options: {
 
   function takePage(page: MessagePage): void {
     for (const message of page.messages) take(message);
-    for (const of of ["user", "visitor"] as const) {
-      readUpTo[of] = Math.max(readUpTo[of], Number(page.readUpTo[of]));
+    for (const which of ["user", "visitor"] as const) {
+      readUpTo[which] = Math.max(readUpTo[which], Number(page.readUpTo[which]));
     }
   }
 
