@@ -70,8 +70,8 @@ async function openerOf(
     return () => nativeRedisTransport({ url, clock });
   }
   if (!/^https?:$/.test(protocol)) throw new TypeError("Option url must be an https URL");
-  const { upstashTransport } = await import("./redis/upstash.ts");
-  return () => upstashTransport({ url, token, clock });
+  const { upstashClientTransport } = await import("./redis/upstash-client.ts");
+  return () => upstashClientTransport({ url, token, clock });
 }
 
 /** Opens what the configuration names. Throws when the chat's database can't be used. */
