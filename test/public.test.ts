@@ -24,21 +24,23 @@ const SURFACE: Record<string, { values: string[]; types: string[] }> = {
   },
   "bun.ts": {
     values: [
-      ...["createChat", "createSockets", "nativeRedisTransport", "openRedis", "serve"],
-      "sqliteChatHistory",
+      ...["FRAME_ERRORS", "createChat", "createSockets", "nativeRedisTransport", "openRedis"],
+      ...["serve", "sqliteChatHistory"],
     ],
     types: [
       ...["Appended", "Chat", "ChatEvent", "ChatHistory", "ChatService", "ChatSummary", "Draft"],
+      "FrameErrorCode",
       ...["Message", "MessagePage", "MessageType", "RedisSettings", "Retention", "RunningServer"],
       ...["ServeOptions", "SharedRedis", "Side", "Socket", "SocketData", "SocketHandlers"],
       ...["SocketLimits", "Sockets", "StopOptions"],
     ],
   },
   "client/mod.ts": {
-    values: ["FRAME_ERRORS", "Failure", "createChatClient"],
+    values: ["Failure", "connect", "createChatClient"],
     types: [
       ...["ChatClient", "ChatClientEvents", "ChatClientOptions", "ChatPage", "ChatSummary"],
-      ...["ClientSocket", "ConnectionState", "Conversation", "ConversationMessage"],
+      ...["ClientSocket", "ConnectOptions", "Connection", "ConnectionEvents", "ConnectionState"],
+      ...["Conversation", "ConversationMessage", "Paths"],
       ...["FrameErrorCode", "Hint", "Message", "MessagePage", "MessageType", "Runtime"],
       ...["ServerFrame", "Side", "TokenSource"],
     ],
