@@ -90,12 +90,12 @@ export function createServerRoutes(options: {
   if (pages) routes.app.route("/", pages);
 
   return async (request, connection) => {
-    const { pathname } = new URL(request.url);
+    const read = readRequest(request, policy, connection);
+    if (!read.ok) return refusalResponse(read);
+    const { pathname } = read.incoming.url;
     if (pathname === CHATS_PATH || pathname.startsWith(`${CHATS_PATH}/`)) {
       return chat.fetch(request, connection);
     }
-    const read = readRequest(request, policy, connection);
-    if (!read.ok) return refusalResponse(read);
     // Through a proxy the demo would sign tokens for anybody.
     if (signDemoToken && !isLoopback(read.incoming.url.hostname)) {
       return refusalResponse(refuse("origin_refused"), headersFor(read.incoming));

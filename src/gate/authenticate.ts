@@ -114,9 +114,10 @@ export function createAuthenticator(options: {
     if (!visitors) return refuse("session_refused");
     const { request, isSecure } = incoming;
     const cookies = request.headers.get("cookie");
-    if (!mayUseCookie(incoming)) return refuse("origin_refused");
     const identity = await visitors.read(cookies, { secure: isSecure });
-    return identity ? unlessRevoked({ ok: true, identity }, options) : refuse("session_refused");
+    if (!identity) return refuse("session_refused");
+    if (!mayUseCookie(incoming)) return refuse("origin_refused");
+    return unlessRevoked({ ok: true, identity }, options);
   }
 
   return {

@@ -22,31 +22,34 @@ export interface Live {
   add(connection: Connection): void;
   remove(connection: Connection): void;
   /** All connections of one identity. */
-  of(identity: Pick<Identity, "kind" | "id">): ReadonlySet<Connection>;
+  of(identity: Pick<Identity, "kind" | "id">): readonly Connection[];
   revoke(revocation: Revocation): void;
   /** Revocations may have been missed. */
   endAll(close: Close): void;
   close(): void;
 }
 
-const NONE: ReadonlySet<Connection> = new Set();
+/** Most identities have one connection: a set of their own would cost as much memory as the connection. */
+type Own = Connection | Set<Connection>;
 
 export function createLive({ clock }: { clock: Clock }): Live {
-  const byIdentity = new Map<string, Set<Connection>>();
-  /** By whose they are and what of it they end. */
-  const recent = new Map<string, { revocation: Revocation; atMs: number }>();
+  const byIdentity = new Map<string, Own>();
+  /** By identity. */
+  const recent = new Map<string, { revocation: Revocation; seenAtMs: number }[]>();
   let size = 0;
   let stopChecks: (() => void) | undefined;
 
   function check(): void {
     const wallMs = clock.nowMs();
-    const nowMs = clock.monotonicMs();
-    for (const [key, { atMs }] of recent) {
-      if (nowMs - atMs >= REVOCATION_MEMORY_MS) recent.delete(key);
+    const startMs = clock.monotonicMs() - REVOCATION_MEMORY_MS;
+    for (const [key, revocations] of recent) {
+      const left = revocations.filter(({ seenAtMs }) => seenAtMs > startMs);
+      if (left.length === 0) recent.delete(key);
+      else if (left.length < revocations.length) recent.set(key, left);
     }
-    for (const connection of all()) {
+    forEach((connection) => {
       if (connection.identity.expiresAtMs <= wallMs) connection.end(CLOSE.credentialExpired);
-    }
+    });
     if (size > 0 || recent.size > 0) return;
     stopChecks?.();
     stopChecks = undefined;
@@ -56,8 +59,8 @@ export function createLive({ clock }: { clock: Clock }): Live {
     stopChecks ??= clock.every(CHECK_INTERVAL_MS, check);
   }
 
-  function all(): Connection[] {
-    return [...byIdentity.values()].flatMap((own) => [...own]);
+  function forEach(run: (connection: Connection) => void): void {
+    for (const own of byIdentity.values()) for (const connection of listOf(own)) run(connection);
   }
 
   return {
@@ -67,33 +70,46 @@ export function createLive({ clock }: { clock: Clock }): Live {
     add(connection) {
       const key = identityKey(connection.identity);
       const own = byIdentity.get(key);
-      if (own) own.add(connection);
-      else byIdentity.set(key, new Set([connection]));
+      if (own instanceof Set) own.add(connection);
+      else byIdentity.set(key, own ? new Set([own, connection]) : connection);
       size++;
       startChecks();
-      for (const { revocation } of recent.values()) {
-        if (covers(revocation, connection.identity)) return connection.end(CLOSE.signedOut);
+      const revocations = recent.get(key) ?? [];
+      if (revocations.some(({ revocation }) => covers(revocation, connection.identity))) {
+        connection.end(CLOSE.signedOut);
       }
     },
     remove(connection) {
       const key = identityKey(connection.identity);
       const own = byIdentity.get(key);
-      if (!own?.delete(connection)) return;
+      const isThere = own instanceof Set ? own.delete(connection) : own === connection;
+      if (!isThere) return;
       size--;
-      if (own.size === 0) byIdentity.delete(key);
+      if (!(own instanceof Set) || own.size === 0) byIdentity.delete(key);
     },
-    of: (identity) => byIdentity.get(identityKey(identity)) ?? NONE,
+    of: (identity) => listOf(byIdentity.get(identityKey(identity))),
     revoke(revocation) {
-      const key = JSON.stringify([revocation.kind, revocation.id, revocation.session]);
-      recent.set(key, { revocation, atMs: clock.monotonicMs() });
+      const key = identityKey(revocation);
+      const known = recent.get(key) ?? [];
+      const same = known.find((one) => one.revocation.session === revocation.session)?.revocation;
+      // As in the stores, a later one with an earlier time takes nothing back.
+      const atMs = Math.max(revocation.atMs, same?.atMs ?? 0);
+      recent.set(key, [
+        ...known.filter((one) => one.revocation !== same),
+        { revocation: { ...revocation, atMs }, seenAtMs: clock.monotonicMs() },
+      ]);
       startChecks();
-      for (const connection of [...(byIdentity.get(identityKey(revocation)) ?? [])]) {
+      for (const connection of listOf(byIdentity.get(key))) {
         if (covers(revocation, connection.identity)) connection.end(CLOSE.signedOut);
       }
     },
-    endAll(close) {
-      for (const connection of all()) connection.end(close);
-    },
+    endAll: (close) => forEach((connection) => connection.end(close)),
     close: () => stopChecks?.(),
   };
+}
+
+/** A copy, since connections leave while it is walked through. */
+function listOf(own: Own | undefined): readonly Connection[] {
+  if (own === undefined) return [];
+  return own instanceof Set ? [...own] : [own];
 }

@@ -197,6 +197,7 @@ export function createFeed(options: {
   }
 
   async function pauseUntilWoken(delayMs: number): Promise<void> {
+    if (closing.signal.aborted) return;
     waking = new AbortController();
     await pause(delayMs, clock, waking.signal);
   }

@@ -84,7 +84,8 @@ export function serve<Claims = unknown>(
       },
     };
     const read = readRequest(request, policy, connection);
-    if (!read.ok) return refusalResponse(read);
+    // What has no usable URL is neither for the gate nor for a socket.
+    if (!read.ok) return fetch ? fetch(request, connection) : refusalResponse(read);
     const { incoming } = read;
     const { pathname } = incoming.url;
     if (pathname === path) return sockets.upgrade(incoming, server);

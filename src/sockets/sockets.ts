@@ -31,6 +31,8 @@ const CHECK_INTERVAL_MS = 1_000;
 const MAX_MISSED_BEATS = 2;
 /** How long sockets that don't respond to the Close frame hold up a stop, in milliseconds. */
 const GOODBYE_MS = 1_000;
+/** A query that has a ticket and nothing else, which needn't be kept. */
+const TICKET_ALONE = /^\?ticket=[\w-]{43}$/;
 /** Longest step of a spread-out goodbye, in milliseconds. */
 const SPREAD_STEP_MS = 10;
 
@@ -126,6 +128,7 @@ export function openSocketRoom(
   const { clock, log, live } = parts;
   const limits = readLimits(limitOptions);
   const open = new Set<SocketState>();
+  /** Sockets and handshakes in progress. */
   const perAddress = new Map<string, number>();
   const messages = createRateLimit<string>({
     allowed: limits.messagesPerSecond,
@@ -143,8 +146,8 @@ export function openSocketRoom(
   function isCrowded(state: SocketState): boolean {
     const { maxPerIdentity } = limits;
     const own = live.of(state.identity);
-    if (maxPerIdentity === 0 || own.size <= maxPerIdentity) return false;
-    const counted = [...own].filter((one) => one instanceof SocketState && !one.hadNotice);
+    if (maxPerIdentity === 0 || own.length <= maxPerIdentity) return false;
+    const counted = own.filter((one) => one instanceof SocketState && !one.hadNotice);
     return counted.length > maxPerIdentity;
   }
 
@@ -226,9 +229,7 @@ export function openSocketRoom(
       const state = stateOf(socket);
       state.socket = socket;
       open.add(state);
-      if (state.limitKey !== undefined) {
-        perAddress.set(state.limitKey, (perAddress.get(state.limitKey) ?? 0) + 1);
-      }
+      countAddress(state.limitKey, 1);
       live.add(state);
       if (state.isEnded) return;
       if (isCrowded(state)) return state.end(CLOSE.tooManySockets);
@@ -255,11 +256,7 @@ export function openSocketRoom(
       const state = stateOf(socket);
       open.delete(state);
       live.remove(state);
-      if (state.limitKey !== undefined) {
-        const left = (perAddress.get(state.limitKey) ?? 1) - 1;
-        if (left === 0) perAddress.delete(state.limitKey);
-        else perAddress.set(state.limitKey, left);
-      }
+      countAddress(state.limitKey, -1);
       log("info", "socket_closed", { ...identityFields(state.identity), code });
       if (state.isAnnounced) guard(socket, () => handlers.close?.(socket, state.identity));
       if (open.size === 0) whenEmpty?.();
@@ -276,24 +273,28 @@ export function openSocketRoom(
       log("warn", "socket_refused", { code: "too_many_requests", note: "The server is full" });
       return refusalResponse(refuseFor(1_000));
     }
+    // Read now: once the socket is open, the runtime doesn't know it any more.
+    const { limitKey } = incoming;
     handshakes++;
+    countAddress(limitKey, 1);
     try {
-      return await shakeHands(incoming, on);
+      return await shakeHands(incoming, on, limitKey);
     } catch (error) {
       log("error", "request_failed", { code: faultCode(error) });
       return refusalResponse(refuse("internal_error"));
     } finally {
       handshakes--;
+      countAddress(limitKey, -1);
     }
   }
 
   async function shakeHands(
     incoming: Incoming,
     on: Bun.Server<SocketData>,
+    limitKey: string | undefined,
   ): Promise<Response | undefined> {
     const startedAtMs = clock.monotonicMs();
-    // Read now: once the socket is open, the runtime doesn't know it any more.
-    const { address: peer, limitKey, request, url } = incoming;
+    const { address: peer, request, url } = incoming;
     const admitted = isCrowdedAddress(limitKey) ? refuseFor(1_000) : await parts.admit(incoming);
     // It may have begun to stop meanwhile.
     const admission = admitted.ok && isStopping ? refuse("shutting_down") : admitted;
@@ -304,7 +305,8 @@ export function openSocketRoom(
       return refusalResponse(admission);
     }
     const { identity, ticketTag } = admission;
-    const data = new SocketState({ identity, search: url.search, limitKey, clock, log });
+    const search = TICKET_ALONE.test(url.search) ? "" : url.search;
+    const data = new SocketState({ identity, search, limitKey, clock, log });
     const isUpgraded =
       !request.signal.aborted &&
       on.upgrade(request, {
@@ -320,9 +322,16 @@ export function openSocketRoom(
     return isUpgraded ? undefined : refusalResponse(refuse("handshake_invalid"));
   }
 
+  function countAddress(limitKey: string | undefined, change: 1 | -1): void {
+    if (limitKey === undefined) return;
+    const count = (perAddress.get(limitKey) ?? 0) + change;
+    if (count > 0) perAddress.set(limitKey, count);
+    else perAddress.delete(limitKey);
+  }
+
   function isCrowdedAddress(limitKey: string | undefined): boolean {
     if (limitKey === undefined || limits.maxPerAddress === 0) return false;
-    return (perAddress.get(limitKey) ?? 0) >= limits.maxPerAddress;
+    return (perAddress.get(limitKey) ?? 0) > limits.maxPerAddress;
   }
 
   /** Closes all of them, evenly spread over `spreadMs`. */

@@ -121,7 +121,7 @@ describe("each rung of the ladder refuses by itself and leaves the ticket alone"
   });
 });
 
-describe("of two faults the lower rung answers", () => {
+describe("of two faults the lower rung is the one that refuses", () => {
   const pairs = RUNGS.flatMap(([lower, status, code, one], at) =>
     RUNGS.slice(at + 1).map(([upper, , , two]) => ({ lower, upper, status, code, one, two })),
   );
@@ -131,7 +131,7 @@ describe("of two faults the lower rung answers", () => {
     expect([answer.status, codeOf(answer)]).toEqual([status, code]);
   });
 
-  test("and all of them answer before the limit of an address", async () => {
+  test("and all of them come before the limit of an address", async () => {
     await using server = startWatched({ trustProxy: 1 });
     await fail(server, "192.0.2.1", FAILURES + SLOW);
     for (const [name, status, code, fault] of RUNGS) {
@@ -174,7 +174,7 @@ describe("the last rungs spend the ticket", () => {
     expect(codeOf(await server.knock(ticket))).toBe("ticket_refused");
   });
 
-  test("when the client goes away meanwhile: nothing is opened, and the log says so", async () => {
+  test("when the client goes away meanwhile: nothing is opened, and client_gone is logged", async () => {
     let opened = 0;
     await using server = startWatched({ handlers: { open: () => void opened++, message() {} } });
     const ticket = await server.ticket();
@@ -207,14 +207,14 @@ describe("the last rungs spend the ticket", () => {
   });
 });
 
-describe("a ticket alone decides where there is one", () => {
+describe("a ticket decides alone where there is one", () => {
   /** A visitor's own headers, as a browser on the server's page sends them. */
   async function visiting(server: WatchedServer): Promise<Record<string, string>> {
     const Host = `127.0.0.1:${server.port}`;
     return { Host, Origin: server.origin, Cookie: await server.visitorCookie() };
   }
 
-  /** Whom the log says that the last socket was opened for. */
+  /** Whose the last socket is, by the log. */
   function openedAs(server: WatchedServer): { user?: string; visitor?: string } {
     const line = server.logLines.findLast((one) => one.includes('"socket_opened"'));
     const { user, visitor } = JSON.parse(line ?? "{}");
@@ -234,7 +234,7 @@ describe("a ticket alone decides where there is one", () => {
     ["one that isn't written like one", "x", 401],
     ["an unknown one", UNKNOWN, 401],
     ["a JWT", JWT, 400],
-  ])("a good cookie doesn't make up for %s", async (_, ticket, status) => {
+  ])("a good cookie doesn't help beside %s", async (_, ticket, status) => {
     await using server = startWatched();
     const answer = await server.knock(ticket, await visiting(server));
     expect(answer.status).toBe(status);
@@ -248,7 +248,7 @@ describe("a ticket alone decides where there is one", () => {
     expect(openedAs(server)).toEqual({ user: "bob" });
   });
 
-  test("a bad cookie takes nothing from a good ticket", async () => {
+  test("a bad cookie doesn't spoil a good ticket", async () => {
     await using server = startWatched();
     const answer = await server.knock(await server.ticket("bob"), {
       Cookie: "anonSessionId=forged",
@@ -547,6 +547,26 @@ describe("gate.admit", () => {
     expect(await server.gate.admit(request)).toEqual({ ok: false, code: "ticket_refused" });
   });
 
+  test("reads the address only where a limit needs it", async () => {
+    await using server = startServer();
+    let reads = 0;
+    const connection = {
+      get socketAddress() {
+        reads++;
+        return "192.0.2.1";
+      },
+    };
+    const knock = (ticket: string) =>
+      server.gate.admit(
+        new Request(`${server.origin}/ws/chat?ticket=${ticket}`, { headers: HANDSHAKE }),
+        connection,
+      );
+    expect(await knock(await server.ticket())).toMatchObject({ ok: true });
+    expect(reads).toBe(0);
+    expect(await knock(UNKNOWN)).toMatchObject({ code: "ticket_refused" });
+    expect(reads).toBeGreaterThan(0);
+  });
+
   test("never throws, and admits nothing without a ticket or a cookie", async () => {
     await using server = startServer();
     const header = fc.stringMatching(/^[!-~]{0,40}$/);
@@ -612,7 +632,7 @@ function encode(text: string): string {
   return Array.from(text, (char) => `%${char.charCodeAt(0).toString(16)}`).join("");
 }
 
-/** Fails so many handshakes as what a trusted proxy says is this address. */
+/** Fails so many handshakes from this address, as a trusted proxy reports it. */
 async function fail(server: WatchedServer, address: string, times: number): Promise<void> {
   for (let time = 0; time < times; time++) {
     const answer = await server.knock(UNKNOWN, { "X-Forwarded-For": address });

@@ -93,7 +93,7 @@ describe("a handshake with a fault in it is refused and leaves the ticket alone"
     ["a body that never comes", { "Content-Length": "3" }, ""],
     ["a chunked body", { "Transfer-Encoding": "chunked" }, "3\r\nabc\r\n0\r\n\r\n"],
     ["an empty chunked body", { "Transfer-Encoding": "chunked" }, "0\r\n\r\n"],
-    ["a body that waits to be asked for", { Expect: "100-continue", "Content-Length": "3" }, ""],
+    ["a body that waits for 100-continue", { Expect: "100-continue", "Content-Length": "3" }, ""],
     ["an expectation without a body", { Expect: "100-continue" }, ""],
   ];
   test.each(bodies)("%s", async (_, headers, body) => {
@@ -169,7 +169,10 @@ describe("a handshake that is only written differently is let in", () => {
     "%s, which is its path by the time that anybody sees it",
     async (path) => {
       await using server = startWatched();
-      const answer = await sendRaw(server.port, handshake(`${path}?ticket=${await server.ticket()}`));
+      const answer = await sendRaw(
+        server.port,
+        handshake(`${path}?ticket=${await server.ticket()}`),
+      );
       expect(answer.status).toBe(101);
     },
   );
@@ -324,8 +327,8 @@ describe("no second request hides in the first", () => {
   });
 });
 
-describe("connections that say too little", () => {
-  test("400 halves of a handshake keep nobody else out", async () => {
+describe("connections that send too little", () => {
+  test("400 halves of a handshake don't hold up whole ones", async () => {
     await using server = startWatched();
     const half = handshake("/ws/chat?ticket=x").slice(0, -4);
     const idle = await Promise.all(Array.from({ length: 400 }, () => openRaw(server.port)));
@@ -336,6 +339,7 @@ describe("connections that say too little", () => {
     expect(server.server.socketCount).toBeLessThanOrEqual(2);
   });
 
+  // The runtime gives a request ten seconds to arrive, by a clock that no test can move.
   test("silence, half a request and one byte a second are cut off", async () => {
     await using server = startWatched();
     const request = handshake("/ws/chat?ticket=x");

@@ -26,7 +26,7 @@ afterEach(async () => {
   await keyServer[Symbol.asyncDispose]();
 });
 
-/** What `verify` says of a token: the user's id, or the refusal's code. */
+/** What `verify` makes of a token: the user's id, or the refusal's code. */
 type Verify = (token: string) => Promise<string>;
 
 function verifier(jwksUrl = keyServer.url): Verify {
@@ -147,7 +147,7 @@ describe("rotation", () => {
   });
 });
 
-describe("keys that can't be told apart", () => {
+describe("keys that look the same", () => {
   test("several with the same id are all tried", async () => {
     const twins = await Promise.all([1, 2, 3].map(() => issuerKey("ES256", "same")));
     const stranger = await issuerKey("ES256", "same");

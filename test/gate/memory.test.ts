@@ -46,7 +46,7 @@ describe("memory store", () => {
     expect(await store.take("middle")).toEqual(recordOf("middle"));
   });
 
-  test("holds 100,000 tickets unless told otherwise", async () => {
+  test("holds 100,000 tickets by default", async () => {
     const store = memoryTicketStore({ clock: fakeClock() });
     for (let index = 0; index < 100_000; index++) await put(store, String(index));
     await expect(put(store, "one more")).rejects.toThrow("Ticket store is full: 100000 tickets");
@@ -83,7 +83,7 @@ describe("memory store", () => {
     expect(store.size).toBe(1);
   });
 
-  test("stays small under a steady flow of tickets that nobody uses", async () => {
+  test("stays small under a steady flow of unused tickets", async () => {
     const clock = fakeClock();
     const store = memoryTicketStore({ clock });
     for (let index = 0; index < 10_000; index++) {

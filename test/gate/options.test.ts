@@ -448,7 +448,7 @@ describe("what issue, redeem and revoke can't use is a TypeError or RangeError t
     }
   });
 
-  test.each<unknown>([undefined, null, 7, {}, [], "", "x", "A".repeat(44)])(
+  test.each<unknown>([undefined, null, 7, {}, [[]], "", "x", "A".repeat(44)])(
     "redeem of %p is ticket_refused, and no error",
     async (ticket) => {
       expect(await gate.redeem(ticket as string)).toEqual({ ok: false, code: "ticket_refused" });

@@ -15,7 +15,7 @@ import { startWire, type WireName } from "../support/wire.ts";
 
 const REFUSED = { ok: false, code: "ticket_refused" } as const;
 
-/** What a ticket may be issued and redeemed for; `undefined`: nothing was said, which means the socket. */
+/** What a ticket may be issued and redeemed for; `undefined` means the socket. */
 const PURPOSES = [
   undefined,
   "socket",
@@ -25,7 +25,13 @@ const PURPOSES = [
   "__proto__",
   "p".repeat(64),
 ];
-const PAIRS = PURPOSES.flatMap((issued) => PURPOSES.map((redeemed) => ({ issued, redeemed })));
+const PAIRS = PURPOSES.flatMap((issued) =>
+  PURPOSES.map((redeemed) => [nameOf(issued), nameOf(redeemed), issued, redeemed] as const),
+);
+
+function nameOf(purpose: string | undefined): string {
+  return purpose === undefined ? "nothing" : JSON.stringify(purpose);
+}
 
 interface Subject extends AsyncDisposable {
   /** Two gates that share their tickets. */
@@ -40,7 +46,7 @@ async function startSubject(name: WireName | "memory"): Promise<Subject> {
   const memory = memoryTicketStore({ clock });
   const start = () => {
     const store: TicketStore = wire
-      ? redisTicketStore(wire.transport({ ...{ clock } }))
+      ? redisTicketStore(wire.transport({ clock }))
       : { ...memory, async close() {} };
     return bareGate({ clock, store, ticketsPerMinute: 0 });
   };
@@ -83,8 +89,8 @@ function contract(name: WireName | "memory"): void {
   }
 
   test.each(PAIRS)(
-    "a ticket issued for $issued and redeemed for $redeemed",
-    async ({ issued, redeemed }) => {
+    "a ticket issued for %s and redeemed for %s",
+    async (_, __, issued, redeemed) => {
       const ticket = await issue({ purpose: issued });
       const isSame = (issued ?? "socket") === (redeemed ?? "socket");
       const first = await there.redeem(ticket, { purpose: redeemed });

@@ -159,7 +159,7 @@ async function chats(server: TestServer, token: string): Promise<number> {
 }
 
 let people = 0;
-/** A user whom no other test knows; what is revoked stays so. */
+/** A user of no other test; what is revoked stays so. */
 function newUser(): string {
   return `user ${++people}`;
 }
@@ -319,7 +319,7 @@ function contract(start: () => Promise<Subject>): void {
   test.each([
     ["empty", ""],
     ["an empty object", "{}"],
-    ["one that says no", '{"everywhere":false}'],
+    ["one with everywhere false", '{"everywhere":false}'],
   ])("a body that is %s signs out this session alone", async (_, body) => {
     const user = newUser();
     const [one, two] = [

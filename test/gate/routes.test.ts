@@ -324,7 +324,7 @@ describe("visitors' sessions", () => {
     expect(admitted).toEqual({ ok: false, code: "session_refused" });
   });
 
-  test("aren't issued while the store can't say whether the present one was revoked", async () => {
+  test("aren't renewed while the store fails to find out whether they were revoked", async () => {
     const isRevoked = () => Promise.reject(new Error("canary-7f3a"));
     const { send } = bareGate({ store: { ...memoryTicketStore(), isRevoked } });
     const first = await send(SESSIONS, { method: "POST" });

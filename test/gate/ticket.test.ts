@@ -188,7 +188,7 @@ describe("issuing a ticket", () => {
     expect(at.clock.delays).toBe(0);
   });
 
-  test("is token_invalid for a credential that the store knows to be revoked", async () => {
+  test("is token_invalid for a credential that is revoked in the store", async () => {
     const at = world({ store: { ...lastingStore(), put: async () => false } });
     expect(await at.issue()).toEqual({ ok: false, code: "token_invalid", fault: "revoked" });
     expect(at.logLines.join("")).not.toContain("ticket_issued");
@@ -347,7 +347,7 @@ describe("redeeming a ticket", () => {
     expect(at.store.takes).toHaveLength(1);
   });
 
-  test("fails at the deadline of the store, and a late reply admits nobody", async () => {
+  test("fails at the deadline of the store, and a late reply admits no one", async () => {
     const at = world();
     const ticket = await fresh(at);
     const held = at.store.hold();
@@ -432,16 +432,16 @@ describe("a ticket over the wire", () => {
     expect(answers.map(codeOf)).toEqual(Array(6).fill("ticket_refused"));
   });
 
-  test("of 16 clients at once exactly one gets in, 200 times", async () => {
+  test("of 16 clients at once exactly one gets in, 50 times", async () => {
     await using server = startWatched({ limits: { maxPerIdentity: 0 } });
-    for (let round = 0; round < 200; round++) {
+    for (let round = 0; round < 50; round++) {
       const ticket = await server.ticket();
       const answers = await Promise.all(Array.from({ length: 16 }, () => server.knock(ticket)));
       const statuses = answers.map(({ status }) => status).sort();
       expect([round, ...statuses]).toEqual([round, 101, ...Array<number>(15).fill(401)]);
     }
-    expect(server.store.takes).toHaveLength(3_200);
+    expect(server.store.takes).toHaveLength(50 * 16);
     const opened = server.logLines.filter((line) => line.includes('"socket_opened"'));
-    expect(opened).toHaveLength(200);
+    expect(opened).toHaveLength(50);
   }, 30_000);
 });

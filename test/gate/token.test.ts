@@ -37,7 +37,7 @@ async function verify(token: string, options: VerifierOptions = {}): Promise<str
   return verified.ok ? `user ${verified.identity.id}` : verified.code;
 }
 
-/** Asks a server for a ticket, and requires the one answer that every token gets that doesn't verify. */
+/** Fails unless a server refuses the token as it refuses every token that does not verify. */
 async function expectTokenInvalid(token: string, options: { keys?: TokenKeys } = {}) {
   await using server = startServer(options);
   const answer = await server.mint(token);
@@ -239,7 +239,7 @@ describe("a token anywhere but in the Authorization header is no token", () => {
     expect(challenge).toBe(status === 401 ? "Bearer" : null);
   });
 
-  test("beside a valid header a token in the body is not looked at", async () => {
+  test("beside a valid header a token in the body is ignored", async () => {
     await using server = startServer();
     const answer = await fetch(`${server.origin}/api/auth/ws-ticket`, {
       method: "POST",
@@ -492,7 +492,7 @@ describe("header parameters", () => {
     expect(await verify(token, { keys: { jwksUrl: keyServer.url } })).toBe("token_invalid");
   });
 
-  test("addresses inside a token are never asked", async () => {
+  test("addresses inside a token are never requested", async () => {
     const [own, issuers] = await Promise.all([issuerKey("ES256", "own"), issuerKey("ES256", "k1")]);
     await using canary = startKeyServer(own);
     await using keyServer = startKeyServer(issuers);
@@ -651,6 +651,7 @@ describe("the sign-in that a token belongs to", () => {
     ["two tokens of one long sid", { sid: `${long}s`, jti: "a" }, { sid: `${long}s` }, true],
     ["two long sids with the same start", { sid: `${long}s` }, { sid: `${long}t` }, false],
     ["two tokens of one sid that is a number", { sid: 7, jti: "a" }, { sid: 7 }, true],
+    ["two sids that are objects", { sid: { id: 1 } }, { sid: { id: 2 } }, false],
     ["a number and its text as the sid", { sid: 7 }, { sid: "7" }, false],
     ["the same token twice", {}, {}, true],
     ["two tokens with neither", {}, { exp: NOW + 60 }, false],

@@ -218,7 +218,7 @@ describe("a proof that browsers attach by themselves", () => {
       "a page that claims to be the gate's own, from another site",
       { Origin: BARE_ORIGIN, "Sec-Fetch-Site": "cross-site" },
     ],
-  ])("is no proof from %s, and isn't even looked at", async (_, headers) => {
+  ])("is no proof from %s, and isn't called", async (_, headers) => {
     let calls = 0;
     const { send, gate } = bareGate({
       users: (request) => {
@@ -322,7 +322,7 @@ describe("signing out with a proof of one's own", () => {
   });
 });
 
-test("the chat knows users by it, and visitors where there is no proof", async () => {
+test("the chat's routes use it for users, and the cookie for visitors where there is no proof", async () => {
   await using server = startServer({ users: prove });
   const statusOf = async (headers: Record<string, string>) =>
     (await fetch(`${server.origin}/api/chats`, { headers })).status;

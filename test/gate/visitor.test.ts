@@ -105,7 +105,7 @@ describe("the cookie that is set", () => {
     expect(cookie.split(";")[0]).toBe(`anonSessionId=${GOOD}`);
   });
 
-  test("has 128 random bits of id, new for everybody", async () => {
+  test("has 128 random bits of id, new for every visitor", async () => {
     await using server = startServer();
     const cookies = await Promise.all(Array.from({ length: 50 }, () => server.visitorCookie()));
     const ids = cookies.map((cookie) => cookie.split(".")[1]);
@@ -424,7 +424,7 @@ describe("hostile headers", () => {
     expect(performance.now() - startedMs).toBeLessThan(50);
   });
 
-  test("reading never throws, and finds nobody in arbitrary text", async () => {
+  test("reading never throws, and finds no visitor in arbitrary text", async () => {
     const reader = sessions();
     const pair = fc.oneof(
       anyText(80),
@@ -446,7 +446,7 @@ describe("hostile headers", () => {
   });
 });
 
-test("whoever is issued a cookie is read from it, and only under its own name and secret", async () => {
+test("a cookie is read back as the visitor it was issued to, only under its own name and secret", async () => {
   const bytes = fc.uint8Array({ minLength: 16, maxLength: 16 });
   await fc.assert(
     fc.asyncProperty(bytes, fc.boolean(), async (id, secure) => {

@@ -81,7 +81,7 @@ describe("fields", () => {
     expect(rest).toEqual({ level: "info", event: "refused", code: 0, user: "", durationMs: 0 });
   });
 
-  test("a long value is cut, so that nobody fills the disk", () => {
+  test("a long value is cut, so that it doesn't fill the disk", () => {
     const [line = ""] = linesOf((log) => log("info", "refused", { user: "x".repeat(100_000) }));
     expect(JSON.parse(line).user).toBe("x".repeat(300));
   });
@@ -122,7 +122,7 @@ describe("whatever a value contains, it makes one line", () => {
   });
 });
 
-describe("of an error the log says its code or its class, never its message", () => {
+describe("of an error its code or its class is logged, never its message", () => {
   test.each<[string, unknown, string]>([
     ["a code", Object.assign(new Error("secret"), { code: "ECONNREFUSED" }), "ECONNREFUSED"],
     ["a class", new TypeError("secret"), "TypeError"],

@@ -46,7 +46,7 @@ async function startMeasured() {
 }
 
 describe("a server's metrics", () => {
-  test("are nowhere unless a port is set for them", async () => {
+  test("are served only where a port is set for them", async () => {
     await using server = await startInstance();
     expect((await server.ask("/metrics")).status).toBe(404);
     expect(server.events.map(({ event }) => event)).not.toContain("metrics_listening");
@@ -64,7 +64,7 @@ describe("a server's metrics", () => {
     });
   });
 
-  test("have a port of their own, with nothing else on it and nowhere else to be had", async () => {
+  test("have a port of their own, with nothing else on it", async () => {
     await using server = await startMeasured();
     const { answer, text } = await server.scrape();
     expect(answer.status).toBe(200);
@@ -86,7 +86,7 @@ describe("a server's metrics", () => {
     expect(status).toBe(404);
   });
 
-  test("count what happens, and name nobody", async () => {
+  test("count what happens, without names, tickets or addresses", async () => {
     await using server = await startMeasured();
     const fresh = read((await server.scrape()).text);
     expect(fresh).toMatchObject({
@@ -177,7 +177,11 @@ describe("a server's metrics", () => {
     const clock = fakeClock();
     const metrics = createMetrics(clock);
     const gate = Promise.withResolvers<undefined>();
-    const store = metrics.measure({ ...memoryTicketStore({ clock }), take: () => gate.promise });
+    const revocations = { subscribe() {}, ready: async () => {}, isFailing: true };
+    const inner = { ...memoryTicketStore({ clock }), take: () => gate.promise, revocations };
+    const store = metrics.measure(inner);
+    // Without it the sign-outs of other processes would go unnoticed.
+    expect(store.revocations).toBe(revocations);
     const taken = store.take("hash").catch((error) => error);
     clock.advance(1_500);
     gate.reject(new Error("canary"));

@@ -2,57 +2,64 @@ import { afterAll, afterEach, beforeAll, expect, setDefaultTimeout, test } from 
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { type Browser, launchBrowser } from "../support/browser.ts";
+import { type Crowd, gatherCrowd, type Person } from "../support/browser.ts";
 import { describeWith } from "../support/require.ts";
-import {
-  connected,
-  newPerson,
-  type Person,
-  say,
-  shows,
-  signIn,
-  startSite,
-  visit,
-} from "../support/site.ts";
+import type { TestServer } from "../support/server.ts";
+import { connected, newName, say, shows, signIn, startSite, visit } from "../support/site.ts";
 
-/** What browsers themselves say of a server that isn't there. */
+/** What browsers themselves write about a server that isn't there. */
 const OUTAGE = /net::ERR_|WebSocket connection to/;
 
 setDefaultTimeout(20_000);
 
 describeWith("chromium")("in Chromium", () => {
-  let browser: Browser;
+  let crowd: Crowd;
   let people: Person[] = [];
+  /** In the demo mode, and without. */
+  let site: TestServer;
+  let plainSite: TestServer;
 
   beforeAll(async () => {
-    browser = await launchBrowser();
+    crowd = await gatherCrowd();
+    site = startSite();
+    plainSite = startSite({ demo: false });
   });
-  afterAll(() => browser.close());
+  afterAll(async () => {
+    await crowd[Symbol.asyncDispose]();
+    await Promise.all([site, plainSite].map((one) => one[Symbol.asyncDispose]()));
+  });
   afterEach(async () => {
-    for (const { context } of people) await context.close();
     people = [];
+    await crowd.leave();
   });
 
   async function newcomer(): Promise<Person> {
-    const person = await newPerson(browser);
+    const person = await crowd.newcomer();
     people.push(person);
     return person;
   }
 
-  /** Nobody's console has said anything, apart from what an outage makes browsers say. */
+  /** For tests that leave something behind in a browser. */
+  async function stranger(): Promise<Person> {
+    const person = await crowd.stranger();
+    people.push(person);
+    return person;
+  }
+
+  /** No console has an error, apart from those that an outage makes browsers write. */
   function expectQuiet({ outage = false } = {}): void {
     const complaints = people.flatMap((person) => person.complaints);
     expect(complaints.filter((text) => !(outage && OUTAGE.test(text)))).toEqual([]);
   }
 
-  test("a visitor and a user talk, each sees what the other has read, and a reload keeps it all", async () => {
-    await using site = startSite();
-    const visitor = await visit(await newcomer(), site.origin);
+  test("a visitor and a user write to each other, with read marks, and a reload keeps it all", async () => {
+    const alice = newName();
+    const visitor = await visit(await newcomer(), site.origin, alice);
     await visitor.getByRole("textbox", { name: "Nickname" }).fill("Mira");
     await say(visitor, "Hello");
     await visitor.getByText("Sent", { exact: true }).waitFor();
 
-    const user = await signIn(await newcomer(), site.origin);
+    const user = await signIn(await newcomer(), site.origin, { name: alice });
     await user.waitForFunction(() => document.title === "(1) Inbox");
     await user.getByRole("button", { name: /Mira.*1 unread/ }).click();
     await shows(user, "Hello");
@@ -71,25 +78,25 @@ describeWith("chromium")("in Chromium", () => {
     expectQuiet();
   });
 
-  test("a visitor who comes back later, in a new window, finds the conversation", async () => {
-    await using site = startSite();
+  test("a visitor finds the conversation in a new window", async () => {
+    const alice = newName();
     const person = await newcomer();
-    const first = await visit(person, site.origin);
+    const first = await visit(person, site.origin, alice);
     await say(first, "See you tomorrow");
     await first.getByText("Sent", { exact: true }).waitFor();
     await first.close();
-    await shows(await visit(person, site.origin), "See you tomorrow");
+    await shows(await visit(person, site.origin, alice), "See you tomorrow");
     expectQuiet();
   });
 
-  test("a restart of the server in the middle loses nothing and doubles nothing", async () => {
+  test("a restart of the server loses no message and doubles none", async () => {
     const folder = await mkdtemp(join(tmpdir(), "ws-ticket-"));
     const path = join(folder, "chat.sqlite");
     try {
       const before = startSite({ path });
-      const visitor = await visit(await newcomer(), before.origin);
+      const visitor = await visit(await stranger(), before.origin, "alice");
       await say(visitor, "one");
-      const user = await signIn(await newcomer(), before.origin);
+      const user = await signIn(await stranger(), before.origin, { name: "alice" });
       await user.getByRole("button", { name: /one/ }).click();
       await shows(user, "one");
       await before.server.stop();
@@ -116,11 +123,11 @@ describeWith("chromium")("in Chromium", () => {
     }
   });
 
-  test("what was written without a network is sent when it is back, and what was missed is there", async () => {
-    await using site = startSite();
+  test("messages written offline are sent when the network is back, and missed ones are loaded", async () => {
+    const alice = newName();
     const person = await newcomer();
-    const visitor = await visit(person, site.origin);
-    const user = await signIn(await newcomer(), site.origin);
+    const visitor = await visit(person, site.origin, alice);
+    const user = await signIn(await newcomer(), site.origin, { name: alice });
     await say(visitor, "one");
     await user.getByRole("button", { name: /one/ }).click();
     await shows(user, "one");
@@ -140,12 +147,18 @@ describeWith("chromium")("in Chromium", () => {
   });
 
   test("two tabs of each side show the same", async () => {
-    await using site = startSite();
+    const alice = newName();
     const [guest, host] = [await newcomer(), await newcomer()];
-    const tabs = [await visit(guest, site.origin), await visit(guest, site.origin)] as const;
+    const tabs = [
+      await visit(guest, site.origin, alice),
+      await visit(guest, site.origin, alice),
+    ] as const;
     await say(tabs[0], "from the first tab");
     await say(tabs[1], "from the second tab");
-    const inboxes = [await signIn(host, site.origin), await signIn(host, site.origin)] as const;
+    const inboxes = [
+      await signIn(host, site.origin, { name: alice }),
+      await signIn(host, site.origin, { name: alice }),
+    ] as const;
     for (const inbox of inboxes) await inbox.getByRole("button", { name: /second tab/ }).click();
     await say(inboxes[0], "seen by all");
     for (const page of [...tabs, ...inboxes]) {
@@ -154,11 +167,11 @@ describeWith("chromium")("in Chromium", () => {
     expectQuiet();
   });
 
-  test("a visitor who is blocked is told, and gets through again when that ends", async () => {
-    await using site = startSite();
-    const visitor = await visit(await newcomer(), site.origin);
+  test("a blocked visitor gets an error, and can write again after the block", async () => {
+    const alice = newName();
+    const visitor = await visit(await newcomer(), site.origin, alice);
     await say(visitor, "one");
-    const user = await signIn(await newcomer(), site.origin);
+    const user = await signIn(await newcomer(), site.origin, { name: alice });
     await user.getByRole("button", { name: /one/ }).click();
     await user.getByRole("button", { name: "Block", exact: true }).click();
     await user.getByRole("button", { name: "Unblock" }).waitFor();
@@ -172,11 +185,10 @@ describeWith("chromium")("in Chromium", () => {
   });
 
   test("markup in messages, nicknames and names stays text", async () => {
-    await using site = startSite();
     const markup = `<img src=x onerror="document.title='owned'"><script>document.title='owned'</script>`;
     const nickname = "<b onclick=alert(1)>Bold</b>";
     const name = `"><i>it`;
-    const visitor = await visit(await newcomer(), site.origin, encodeURIComponent(name));
+    const visitor = await visit(await newcomer(), site.origin, name);
     expect(await visitor.getByRole("heading").textContent()).toBe(`Chat with ${name}`);
     await visitor.getByRole("textbox", { name: "Nickname" }).fill(nickname);
     await say(visitor, markup);
@@ -193,19 +205,19 @@ describeWith("chromium")("in Chromium", () => {
   });
 
   test("scripts can't read the visitor's cookie, and the token is in no storage, cookie or URL", async () => {
-    await using site = startSite({ demo: false });
+    const alice = newName();
     const guest = await newcomer();
-    const visitor = await visit(guest, site.origin);
+    const visitor = await visit(guest, plainSite.origin, alice);
     await say(visitor, "Hello");
     expect(await visitor.evaluate(() => document.cookie)).toBe("");
     expect(await guest.context.cookies()).toMatchObject([{ httpOnly: true, sameSite: "Lax" }]);
 
-    const host = await newcomer();
+    const host = await stranger();
     const urls: string[] = [];
     host.context.on("request", (request) => urls.push(request.url()));
     host.context.on("page", (page) => page.on("websocket", (socket) => urls.push(socket.url())));
-    const token = await site.token("alice");
-    const user = await signIn(host, site.origin, { token });
+    const token = await plainSite.token(alice);
+    const user = await signIn(host, plainSite.origin, { token });
     await user.getByRole("button", { name: /Hello/ }).click();
     await say(user, "Hi");
     await shows(visitor, "Hello", "Hi");
@@ -234,33 +246,32 @@ describeWith("chromium")("in Chromium", () => {
     expectQuiet();
   });
 
-  test("a token that isn't valid is refused with words, and the field is still there", async () => {
-    await using site = startSite({ demo: false });
-    const page = await (await newcomer()).context.newPage();
-    await page.goto(`${site.origin}/inbox`);
+  test("an invalid token shows an error, and the field is still there", async () => {
+    const page = await (await newcomer()).open();
+    await page.goto(`${plainSite.origin}/inbox`);
     await page.getByRole("textbox", { name: "JWT" }).fill("not.a.token");
     await page.getByRole("button", { name: "Sign in" }).click();
     await page.getByRole("alert").getByText("This JWT isn’t valid").waitFor();
-    expect(page.url()).toBe(`${site.origin}/inbox`);
+    expect(page.url()).toBe(`${plainSite.origin}/inbox`);
   });
 
-  test("who signs out is signed out on the server, too", async () => {
-    await using site = startSite({ demo: false });
-    const token = await site.token("alice");
-    const user = await signIn(await newcomer(), site.origin, { token });
+  test("signing out ends the session on the server, too", async () => {
+    const alice = newName();
+    const token = await plainSite.token(alice);
+    const user = await signIn(await newcomer(), plainSite.origin, { token });
     await user.getByRole("button", { name: "Sign out" }).click();
     await user.getByRole("textbox", { name: "JWT" }).waitFor();
-    expect((await site.mint(token)).status).toBe(401);
+    expect((await plainSite.mint(token)).status).toBe(401);
     expectQuiet();
   });
 
-  test("a session that is ended elsewhere asks to sign in again", async () => {
-    await using site = startSite({ demo: false });
-    const token = await site.token("alice");
-    const user = await signIn(await newcomer(), site.origin, { token });
+  test("after signing out elsewhere the page shows its sign-in form", async () => {
+    const alice = newName();
+    const token = await plainSite.token(alice);
+    const user = await signIn(await newcomer(), plainSite.origin, { token });
     // The list is there: no request is on its way that would be refused, and be in the console.
     await user.locator("#no-chats").waitFor();
-    await fetch(`${site.origin}/api/auth/sign-out`, {
+    await fetch(`${plainSite.origin}/api/auth/sign-out`, {
       method: "POST",
       headers: { Authorization: `Bearer ${token}` },
     });
@@ -269,11 +280,11 @@ describeWith("chromium")("in Chromium", () => {
     expectQuiet();
   });
 
-  test("a token that ends soon is renewed without a moment of being disconnected", async () => {
+  test("a token that ends soon is renewed without a gap", async () => {
     await using site = startSite({ tokenTtlMs: 60_000 });
-    const person = await newcomer();
+    const person = await stranger();
     await person.context.clock.install();
-    const user = await signIn(person, site.origin);
+    const user = await signIn(person, site.origin, { name: "alice" });
     await user.evaluate(() => {
       const seen: string[] = [];
       Object.assign(globalThis, { seen });
@@ -301,8 +312,8 @@ describeWith("chromium")("in Chromium", () => {
   });
 
   test("everything can be done with the keyboard alone", async () => {
-    await using site = startSite();
-    const visitor = await visit(await newcomer(), site.origin);
+    const alice = newName();
+    const visitor = await visit(await newcomer(), site.origin, alice);
     await visitor.keyboard.type("first line");
     await visitor.keyboard.press("Shift+Enter");
     await visitor.keyboard.type("second line");
@@ -310,9 +321,9 @@ describeWith("chromium")("in Chromium", () => {
     await shows(visitor, "first line\nsecond line");
     await visitor.getByText("Sent", { exact: true }).waitFor();
 
-    const user = await (await newcomer()).context.newPage();
+    const user = await (await newcomer()).open();
     await user.goto(`${site.origin}/inbox`);
-    await user.keyboard.type("alice");
+    await user.keyboard.type(alice);
     await user.keyboard.press("Enter");
     await connected(user);
     await user.getByRole("button", { name: /first line/ }).waitFor();
@@ -346,15 +357,15 @@ describeWith("chromium")("in Chromium", () => {
     expectQuiet();
   });
 
-  test("a long history comes page by page, and 4,000 characters without a space stay on the page", async () => {
-    await using site = startSite();
+  test("a long history is loaded page by page, and 4,000 characters without a space don't overflow", async () => {
+    const alice = newName();
     const guest = await newcomer();
-    const page = await visit(guest, site.origin);
+    const page = await visit(guest, site.origin, alice);
     const cookie = (await guest.context.cookies()).map(({ name, value }) => `${name}=${value}`)[0];
     const socket = await site.openVisitor(cookie);
     const texts = Array.from({ length: 60 }, (_, at) => `message ${at + 1}`);
     for (const content of texts) {
-      socket.send({ type: "ANON_TO_USER", to: "alice", content, ref: content });
+      socket.send({ type: "ANON_TO_USER", to: alice, content, ref: content });
       await socket.next((frame) => frame.type === "ACK");
       // The server's own clock stands still, and with it its limit of messages in a second.
       site.clock.advance(100);

@@ -1,51 +1,69 @@
 import { afterAll, afterEach, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
-import { type Browser, launchBrowser, type Page } from "../support/browser.ts";
+import { type Crowd, gatherCrowd, type Page, type Person } from "../support/browser.ts";
 import { describeWith } from "../support/require.ts";
 import type { TestServer } from "../support/server.ts";
-import { newPerson, type Person, say, startSite, visit } from "../support/site.ts";
+import { newName, startSite } from "../support/site.ts";
 
 setDefaultTimeout(20_000);
 
-/** Where somebody else's page may live: same site as the server's, and not. */
-const STRANGERS = ["127.0.0.1", "localhost"];
+/** Hosts of a foreign page: same site as the server's, and not. */
+const HOSTS = ["127.0.0.1", "localhost"];
 
-describeWith("chromium")("a page of somebody else's", () => {
-  let browser: Browser;
+describeWith("chromium")("a foreign page", () => {
+  let crowd: Crowd;
+  let site: TestServer;
   let strangers: Bun.Server<undefined>;
-  let person: Person;
 
   beforeAll(async () => {
-    browser = await launchBrowser();
+    crowd = await gatherCrowd();
+    site = startSite();
     strangers = Bun.serve({
       port: 0,
-      fetch: () =>
-        new Response("<!doctype html><title>Somebody else</title>", {
-          headers: { "Content-Type": "text/html" },
-        }),
+      fetch: ({ url }) =>
+        url.endsWith("/assets/icon.svg")
+          ? new Response("<svg xmlns='http://www.w3.org/2000/svg'/>", {
+              headers: { "Content-Type": "image/svg+xml" },
+            })
+          : new Response("<!doctype html><title>A foreign page</title>", {
+              headers: { "Content-Type": "text/html" },
+            }),
     });
   });
   afterAll(async () => {
-    await browser.close();
+    await crowd[Symbol.asyncDispose]();
+    await site[Symbol.asyncDispose]();
     await strangers.stop(true);
   });
-  afterEach(() => person.context.close());
+  afterEach(() => crowd.leave());
 
-  /** A browser whose owner has written to alice before, now on the other page. */
-  async function victim(site: TestServer, host: string): Promise<Page> {
-    person = await newPerson(browser);
-    const chat = await visit(person, site.origin);
-    await say(chat, "a secret");
-    await chat.getByText("Sent", { exact: true }).waitFor();
-    await chat.close();
-    const page = await person.context.newPage();
+  async function foreignPage(person: Person, host: string): Promise<Page> {
+    const page = await person.open();
     await page.goto(`http://${host}:${strangers.port}/`);
     return page;
   }
 
-  for (const host of STRANGERS) {
+  function count(event: string, code = ""): number {
+    const isIt = (line: string) => line.includes(`"${event}"`) && line.includes(code);
+    return site.logLines.filter(isIt).length;
+  }
+  const refusals = () => count("socket_refused", "origin_refused");
+
+  /** A browser on the foreign page whose owner has written to a user before. */
+  async function victim(host: string): Promise<{ person: Person; page: Page; user: string }> {
+    const person = await crowd.newcomer();
+    const user = newName();
+    await person.context.request.post(`${site.origin}/api/auth/anonymous-session`);
+    const [cookie] = await person.context.cookies(site.origin);
+    await using socket = await site.openVisitor(`${cookie?.name}=${cookie?.value}`);
+    socket.send({ type: "ANON_TO_USER", to: user, content: "a secret" });
+    await socket.next(({ type }) => type === "ACK");
+    return { person, page: await foreignPage(person, host), user };
+  }
+
+  for (const host of HOSTS) {
     test(`on ${host} and another port can't open a socket with the visitor's cookie`, async () => {
-      await using site = startSite();
-      const page = await victim(site, host);
+      const { page } = await victim(host);
+      const [earlier, refused] = [count("socket_opened"), refusals()];
       const outcome = await page.evaluate(
         (url) =>
           new Promise((resolve) => {
@@ -56,16 +74,13 @@ describeWith("chromium")("a page of somebody else's", () => {
         `${site.origin.replace("http", "ws")}/ws/chat`,
       );
       expect(outcome).toBe(1006);
-      expect(site.logLines.some((line) => line.includes("origin_refused"))).toBe(true);
-      // The one that its owner opened before.
-      expect(site.logLines.filter((line) => line.includes('"socket_opened"'))).toHaveLength(1);
+      expect(refusals()).toBe(refused + 1);
+      expect(count("socket_opened")).toBe(earlier);
     });
 
-    test(`on ${host} and another port can't mint or renew a cookie`, async () => {
-      await using site = startSite();
-      person = await newPerson(browser);
-      const page = await person.context.newPage();
-      await page.goto(`http://${host}:${strangers.port}/`);
+    test(`on ${host} and another port can't get or renew a cookie`, async () => {
+      const person = await crowd.newcomer();
+      const page = await foreignPage(person, host);
       const outcomes = await page.evaluate(async (url) => {
         const post = (mode: RequestMode) =>
           fetch(url, { method: "POST", mode, credentials: "include" }).then(
@@ -88,46 +103,47 @@ describeWith("chromium")("a page of somebody else's", () => {
     });
 
     test(`on ${host} and another port can't read, mark or delete a chat`, async () => {
-      await using site = startSite();
-      const page = await victim(site, host);
-      const outcomes = await page.evaluate(async (origin) => {
-        const asks: [string, string, RequestMode][] = [
-          ["GET", "/api/chats", "cors"],
-          ["GET", "/api/chats/alice/messages", "cors"],
-          ["GET", "/api/chats/alice/messages", "no-cors"],
-          ["POST", "/api/chats/alice/read", "no-cors"],
-          ["DELETE", "/api/chats/alice", "cors"],
-          ["POST", "/api/demo/token", "no-cors"],
-        ];
-        return Promise.all(
-          asks.map(([method, path, mode]) =>
-            fetch(origin + path, { method, mode, credentials: "include" }).then(
-              async (response) => response.type + (await response.text()),
-              (error) => String(error),
+      const { page, user } = await victim(host);
+      const outcomes = await page.evaluate(
+        async ([origin, user]) => {
+          const asks: [string, string, RequestMode][] = [
+            ["GET", "/api/chats", "cors"],
+            ["GET", `/api/chats/${user}/messages`, "cors"],
+            ["GET", `/api/chats/${user}/messages`, "no-cors"],
+            ["POST", `/api/chats/${user}/read`, "no-cors"],
+            ["DELETE", `/api/chats/${user}`, "cors"],
+            ["POST", "/api/demo/token", "no-cors"],
+          ];
+          return Promise.all(
+            asks.map(([method, path, mode]) =>
+              fetch(origin + path, { method, mode, credentials: "include" }).then(
+                async (response) => response.type + (await response.text()),
+                (error) => String(error),
+              ),
             ),
-          ),
-        );
-      }, site.origin);
+          );
+        },
+        [site.origin, user],
+      );
       const refused = "TypeError: Failed to fetch";
       expect(outcomes).toEqual([refused, refused, "opaque", "opaque", refused, "opaque"]);
-      const chats = await site.ask("/api/chats", { user: "alice" });
-      expect(chats.body.chats).toMatchObject([{ lastMessage: { content: "a secret" } }]);
+      const chats = await site.ask("/api/chats", { user });
+      expect(chats.body.chats).toMatchObject([{ unread: 1, lastMessage: { content: "a secret" } }]);
     });
 
-    test(`on ${host} and another port can neither frame the chat nor keep a hand on its window`, async () => {
-      await using site = startSite();
-      const page = await victim(site, host);
+    test(`on ${host} and another port can neither frame the chat nor keep a reference to its window`, async () => {
+      const { page, user } = await victim(host);
       await page.evaluate((url) => {
         const frame = document.createElement("iframe");
         frame.src = url;
         document.body.append(frame);
         return new Promise((resolve) => (frame.onload = resolve));
-      }, `${site.origin}/chat/alice`);
+      }, `${site.origin}/chat/${user}`);
       expect(await page.frameLocator("iframe").getByRole("log").count()).toBe(0);
       const popup = page.waitForEvent("popup");
       await page.evaluate((url) => {
         Object.assign(globalThis, { opened: window.open(url) });
-      }, `${site.origin}/chat/alice`);
+      }, `${site.origin}/chat/${user}`);
       const chat = await popup;
       await chat.getByText("a secret").waitFor();
       expect(await chat.evaluate(() => window.opener)).toBeNull();

@@ -2,6 +2,9 @@ import { describe, expect, test } from "bun:test";
 import { mkdtemp, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import * as close from "../../src/wire/close.ts";
+import * as frames from "../../src/wire/frames.ts";
+import * as paths from "../../src/wire/paths.ts";
 import { describeWith } from "../support/require.ts";
 import { startSite } from "../support/site.ts";
 
@@ -41,7 +44,7 @@ describe("every page", () => {
     });
   }
 
-  test("is there to be read only", async () => {
+  test("allows GET and HEAD only", async () => {
     await using site = startSite();
     for (const path of ["/", "/chat/alice", "/inbox", "/client.js", "/assets/style.css"]) {
       expect((await site.ask(path, { method: "HEAD" })).status).toBe(200);
@@ -51,7 +54,7 @@ describe("every page", () => {
     }
   });
 
-  test("writes the user's name as text, wherever it stands", async () => {
+  test("has the user's name as text, wherever it stands", async () => {
     await using site = startSite();
     const { text } = await site.ask(`/chat/${encodeURIComponent(`"><script>alert(1)</script>`)}`);
     expect(text).not.toContain("<script>alert");
@@ -59,13 +62,13 @@ describe("every page", () => {
   });
 
   for (const name of ["%00", "a%0Ab", "x".repeat(256)]) {
-    test(`for a user who can't exist (${name.slice(0, 12)}) is not there`, async () => {
+    test(`is not found for a user who can't exist: ${name.slice(0, 12)}`, async () => {
       await using site = startSite();
       expect((await site.ask(`/chat/${name}`)).status).toBe(404);
     });
   }
 
-  test("without a demo invites nobody to sign in under any name", async () => {
+  test("doesn't offer to sign in under any name without the demo mode", async () => {
     await using site = startSite({ demo: false });
     for (const path of ["/", "/inbox"]) {
       expect((await site.ask(path)).text).not.toMatch(/demo|any name/);
@@ -83,7 +86,7 @@ describe("every page", () => {
 });
 
 describe("client.js", () => {
-  test("is one module of at most 5 KB gzipped, and says what it exports", async () => {
+  test("is one module of at most 5 KB gzipped, with the exports of the client", async () => {
     await using site = startSite();
     const { status, headers, text } = await site.ask("/client.js");
     expect(status).toBe(200);
@@ -94,7 +97,7 @@ describe("client.js", () => {
     expect(exports.sort()).toEqual(["Failure", "connect", "createChatClient"]);
   });
 
-  test("is asked for again only when it has changed", async () => {
+  test("isn't sent again while it is unchanged", async () => {
     await using site = startSite();
     const first = await fetch(`${site.origin}/client.js`);
     const etag = first.headers.get("etag") ?? "";
@@ -103,16 +106,34 @@ describe("client.js", () => {
     expect(await again.text()).toBe("");
   });
 
-  test("needs nothing of the server's when it runs: every import of its source is of types, or its own", async () => {
-    for (const name of await readdir(join(SOURCE, "client"))) {
-      const source = await Bun.file(join(SOURCE, "client", name)).text();
-      const { imports } = new Bun.Transpiler({ loader: "ts" }).scan(source);
-      for (const { path } of imports) expect(path).toStartWith("./");
+  test("imports only itself and the wire, whose modules import nothing", async () => {
+    const importsOf = async (path: string) => {
+      const source = await Bun.file(join(SOURCE, path)).text();
+      return new Bun.Transpiler({ loader: "ts" }).scan(source).imports.map((one) => one.path);
+    };
+    const names = (await readdir(join(SOURCE, "client"))).map((name) => `client/${name}`);
+    const imports = (await Promise.all(names.map(importsOf))).flat();
+    const wire = new Set(imports.filter((path) => !path.startsWith("./")));
+    expect([...wire].sort()).toEqual(["../wire/close.ts", "../wire/frames.ts", "../wire/paths.ts"]);
+    for (const path of wire) expect(await importsOf(path.replace("../", ""))).toEqual([]);
+  });
+
+  test("has functions of the wire that use nothing outside themselves", () => {
+    // They are served as text, each by itself.
+    const functions = [close, frames, paths]
+      .flatMap((module) => Object.values<unknown>(module))
+      .filter((value) => typeof value === "function");
+    expect(functions).toHaveLength(2);
+    for (const one of functions) {
+      const alone: (...args: unknown[]) => unknown = (0, eval)(`(${String(one)})`);
+      for (const argument of [4000, 4500, "user", "visitor"]) {
+        expect(alone(argument)).toBe((one as typeof alone)(argument));
+      }
     }
   });
 });
 
-test("what isn't one of the pages' files is not there, whatever its name says", async () => {
+test("only the pages' own files are served", async () => {
   await using site = startSite();
   for (const name of ["nothing.js", "..%2Fpages.ts", "__proto__", "constructor"]) {
     expect((await site.ask(`/assets/${name}`)).status).toBe(404);
@@ -120,7 +141,7 @@ test("what isn't one of the pages' files is not there, whatever its name says", 
   expect((await site.ask("/page/pages.ts")).status).toBe(404);
 });
 
-test("the files of a page that link to each other are all there", async () => {
+test("every file that a page links to is served", async () => {
   await using site = startSite();
   for (const path of ["/", "/chat/alice", "/inbox"]) {
     const { text } = await site.ask(path);
@@ -131,7 +152,7 @@ test("the files of a page that link to each other are all there", async () => {
 });
 
 describeWith("curl")("the commands on the first page", () => {
-  /** What a shell says when the commands under this label are pasted into it, and the last of them once more. */
+  /** What a shell prints when the commands under this label are pasted into it, and the last of them once more. */
   async function paste(
     site: ReturnType<typeof startSite>,
     label: string,
@@ -155,54 +176,62 @@ describeWith("curl")("the commands on the first page", () => {
   }
 
   for (const demo of [true, false]) {
-    test(`let a user in once${demo ? " in the demo" : " with a token in TOKEN"}`, async () => {
-      await using site = startSite({ demo });
-      const output = await paste(site, "Shell, as a user", demo ? "" : await site.token("alice"));
-      expect(output.match(/^HTTP\/1.1 \d+/gm)).toEqual(["HTTP/1.1 101", "HTTP/1.1 401"]);
-      expect(output).toContain("ticket_refused");
-    });
+    test.concurrent(
+      `let a user in once${demo ? " in the demo" : " with a token in TOKEN"}`,
+      async () => {
+        await using site = startSite({ demo });
+        const output = await paste(site, "Shell, as a user", demo ? "" : await site.token("alice"));
+        expect(output.match(/^HTTP\/1.1 \d+/gm)).toEqual(["HTTP/1.1 101", "HTTP/1.1 401"]);
+        expect(output).toContain("ticket_refused");
+      },
+    );
   }
 
-  test("let a visitor in as often as the cookie is shown", async () => {
+  test.concurrent("let a visitor in as often as the cookie is sent", async () => {
     await using site = startSite();
     const output = await paste(site, "Shell, as a visitor");
     expect(output.match(/^HTTP\/1.1 \d+/gm)).toEqual(["HTTP/1.1 101", "HTTP/1.1 101"]);
   });
 });
 
-test("the compiled binary serves the same pages from any folder", async () => {
-  const folder = await mkdtemp(join(tmpdir(), "ws-ticket-"));
-  try {
-    const binary = join(folder, "ws-ticket");
-    const build = Bun.spawnSync(
-      [process.execPath, "build", "--compile", join(SOURCE, "main.ts"), "--outfile", binary],
-      { stderr: "pipe" },
-    );
-    expect(build.stderr.toString()).not.toContain("error");
-    const server = Bun.spawn([binary], { cwd: folder, env: { PORT: "0" }, stdout: "pipe" });
+test.concurrent(
+  "the compiled binary serves the same pages from any folder",
+  async () => {
+    const folder = await mkdtemp(join(tmpdir(), "ws-ticket-"));
     try {
-      const url = await listeningUrl(server.stdout);
-      await using site = startSite();
-      for (const path of [
-        "/chat/alice",
-        "/inbox",
-        "/client.js",
-        "/assets/inbox.js",
-        "/assets/style.css",
-      ]) {
-        const compiled = await fetch(new URL(path, url));
-        expect(compiled.status).toBe(200);
-        expect(await compiled.text()).toBe((await site.ask(path)).text);
+      const binary = join(folder, "ws-ticket");
+      const build = Bun.spawn(
+        [process.execPath, "build", "--compile", join(SOURCE, "main.ts"), "--outfile", binary],
+        { stdout: "ignore", stderr: "pipe" },
+      );
+      expect(await new Response(build.stderr).text()).not.toContain("error");
+      expect(await build.exited).toBe(0);
+      const server = Bun.spawn([binary], { cwd: folder, env: { PORT: "0" }, stdout: "pipe" });
+      try {
+        const url = await listeningUrl(server.stdout);
+        await using site = startSite();
+        for (const path of [
+          "/chat/alice",
+          "/inbox",
+          "/client.js",
+          "/assets/inbox.js",
+          "/assets/style.css",
+        ]) {
+          const compiled = await fetch(new URL(path, url));
+          expect(compiled.status).toBe(200);
+          expect(await compiled.text()).toBe((await site.ask(path)).text);
+        }
+        expect(await (await fetch(url)).text()).toContain("Be both sides of a chat");
+      } finally {
+        server.kill();
+        await server.exited;
       }
-      expect(await (await fetch(url)).text()).toContain("Be both sides of a chat");
     } finally {
-      server.kill();
-      await server.exited;
+      await rm(folder, { recursive: true });
     }
-  } finally {
-    await rm(folder, { recursive: true });
-  }
-}, 30_000);
+  },
+  30_000,
+);
 
 /** The address in the log line of a server that listens. */
 async function listeningUrl(stdout: ReadableStream<Uint8Array>): Promise<string> {

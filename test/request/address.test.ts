@@ -10,7 +10,7 @@ function forwarded(value: string | undefined): Request {
 
 describe("clientAddress", () => {
   const cases: [name: string, header: string | undefined, trustProxy: number, address: string][] = [
-    ["no proxy: the connection's, whatever the header says", "192.0.2.1", 0, "10.0.0.1"],
+    ["no proxy: the connection's, whatever the header is", "192.0.2.1", 0, "10.0.0.1"],
     ["one proxy: what it saw", "192.0.2.1", 1, "192.0.2.1"],
     ["one proxy: not what the client wrote before it", "192.0.2.9, 192.0.2.1", 1, "192.0.2.1"],
     ["two proxies: what the outer one saw", "192.0.2.9, 192.0.2.1, 10.0.0.2", 2, "192.0.2.1"],

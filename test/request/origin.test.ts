@@ -195,7 +195,7 @@ describe("isAllowedOrigin", () => {
     );
   });
 
-  test("an empty list allows nobody", () => {
+  test("an empty list allows no origin", () => {
     expect(isAllowedOrigin(asking(url.origin), url, { allowed: new Set() })).toBe(false);
   });
 

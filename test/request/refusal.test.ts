@@ -8,7 +8,8 @@ import {
 } from "../../src/request/refusal.ts";
 import { lastingStore } from "../support/store.ts";
 import { startServer, type TestServer } from "../support/server.ts";
-import { codeOf } from "../support/gate.ts";
+import { underClock } from "../support/clock.ts";
+import { codeOf, startWatched } from "../support/gate.ts";
 import { handshake, openRaw, type RawAnswer, sendRaw } from "../support/raw.ts";
 
 /** What clients are promised: the status of every code, and the headers that it comes with. */
@@ -212,15 +213,21 @@ describe("refused over the wire", () => {
   });
 
   test("shutting_down", async () => {
-    await using server = startServer();
+    await using server = startWatched();
     using connection = await openRaw(server.port);
     const request = handshake(`/ws/chat?ticket=${CANARY}`, NOISE);
     connection.write(request.slice(0, -2));
-    // By the time that this one is answered the other's beginning has been read.
-    await fetch(`${server.origin}/healthz`);
-    void server.server.stop();
+    // The stop waits for a handshake in progress; by then the other's beginning has been read.
+    const held = server.store.hold();
+    const inProgress = server.knock(await server.ticket());
+    await held.asked;
+    const stopped = server.server.stop();
     connection.write(request.slice(-2));
-    const text = await connection.closed;
+    await connection.until((text) => text.includes('"code"'));
+    const { text } = connection;
+    held.release();
+    await inProgress;
+    await underClock(server.clock, stopped);
     expect(text).toStartWith("HTTP/1.1 503 ");
     expect(text).toContain('"code":"shutting_down"');
     expect(text.toLowerCase()).not.toContain("canary");

@@ -34,7 +34,30 @@ describe("parseUrl", () => {
   });
 });
 
+test("a URL of 8,192 characters is read, a longer one is malformed", () => {
+  const urlOf = (length: number) => `https://example.com/?q=${"x".repeat(length)}`.slice(0, length);
+  expect(parseUrl(new Request(urlOf(8_192)))).toMatchObject({ ok: true });
+  expect(parseUrl(new Request(urlOf(8_193)))).toEqual({ ok: false, code: "malformed_request" });
+});
+
 describe("readTicket", () => {
+  test("reads a query of 64 parameters, and refuses more", () => {
+    const others = (count: number) =>
+      Array.from({ length: count }, (_, at) => `p${at}=x`).join("&");
+    expect(read(`${others(63)}&ticket=${TICKET}`)).toEqual({ ok: true, ticket: TICKET });
+    expect(read(`${others(64)}&ticket=${TICKET}`)).toEqual({
+      ok: false,
+      code: "malformed_request",
+    });
+    expect(read(others(65))).toEqual({ ok: false, code: "malformed_request" });
+  });
+
+  test("looks for credentials in names of up to 256 characters", () => {
+    const nameOf = (length: number) => `${"-".repeat(length - 5)}token`;
+    expect(read(`${nameOf(256)}=x`)).toEqual({ ok: false, code: "credential_in_url" });
+    expect(read(`${nameOf(257)}=x`)).toEqual({ ok: true, ticket: undefined });
+  });
+
   const good: [query: string, ticket: string | undefined][] = [
     ["", undefined],
     ["a=b&c", undefined],
@@ -152,7 +175,7 @@ describe("readTicket", () => {
     );
   });
 
-  test("takes no longer for a long value than its length asks for", () => {
+  test("takes time in proportion to the length of a value", () => {
     for (const value of [
       "eyJ".repeat(5_000),
       " ".repeat(15_000),

@@ -633,6 +633,30 @@ for (const [name, form] of FORMS) {
       expect((await room.knock(next, from("192.0.2.1"))).status).toBe(101);
     });
 
+    test("means 429 for handshakes beyond it that arrive at once, whose tickets stay good", async () => {
+      await using room = startRoom(form, { trustProxy: 1, limits: { maxPerAddress: 2 } });
+      const tickets = await Promise.all(Array.from({ length: 10 }, () => room.ticket()));
+      const held = room.store.hold();
+      const knocks = tickets.map((ticket) =>
+        room.knock(`${form.path}?ticket=${ticket}`, from("192.0.2.1")),
+      );
+      // Those that are refused are so before any ticket is taken.
+      let refused = 0;
+      for (const knock of knocks)
+        void knock.then(({ status }) => (refused += Number(status === 429)));
+      await until(() => refused === 8);
+      expect(room.store.takes).toHaveLength(2);
+      held.release();
+      const statuses = (await Promise.all(knocks)).map(({ status }) => status);
+      expect(statuses.filter((status) => status === 101)).toHaveLength(2);
+      const unspent = tickets.filter((_, at) => statuses[at] === 429);
+      for (const ticket of unspent) {
+        const target = `${form.path}?ticket=${ticket}`;
+        expect((await room.knock(target, from("192.0.2.2"))).status).toBe(101);
+        await until(() => room.running.size === 0);
+      }
+    });
+
     test("counts a /64 of IPv6 as one address", async () => {
       await using room = startRoom(form, { trustProxy: 1, limits: { maxPerAddress: 1 } });
       const target = async () => `${form.path}?ticket=${await room.ticket()}`;

@@ -6,7 +6,7 @@ import type { TestSocket } from "../support/socket.ts";
 
 const LIMIT = 1_000;
 
-/** Sends back what comes, and notes what it is told. */
+/** Sends back what comes, and notes every message and close. */
 function start(): TestServer & { readonly events: string[] } {
   const events: string[] = [];
   const handlers: SocketHandlers = {
@@ -150,7 +150,7 @@ describe("frames that are unusual and allowed", () => {
       ["hello"],
     ],
     ["a ping of 125 bytes", [frame(OPCODE.ping, "x".repeat(125))], []],
-    ["a pong that nobody asked for", [frame(OPCODE.pong, "hello")], []],
+    ["an unsolicited pong", [frame(OPCODE.pong, "hello")], []],
     [
       "many messages in one packet",
       ["a", "b", "c"].map((text) => frame(OPCODE.text, text)),
@@ -315,7 +315,7 @@ describe("many of them", () => {
     expect(server.server.socketCount).toBe(0);
   });
 
-  test("a flood of pings and pongs disturbs nobody", async () => {
+  test("a flood of pings and pongs doesn't disturb other sockets", async () => {
     await using server = start();
     using socket = await openRaw(server);
     await using other = await server.openUser("bob");

@@ -3,6 +3,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { sqliteChatHistory } from "../../src/chat/sqlite.ts";
+import { createLog } from "../../src/lib/log.ts";
 import { createGate } from "../../src/gate/gate.ts";
 import { memoryTicketStore } from "../../src/gate/memory.ts";
 import { serve } from "../../src/sockets/serve.ts";
@@ -45,6 +46,31 @@ test("listens on loopback only, unless another address is given", async () => {
 test("throws when its port is taken, rather than share it", async () => {
   await using first = startServer();
   expect(() => startServer({ port: first.port })).toThrow(/EADDRINUSE|in use/);
+});
+
+test.each<[string, () => Response | Promise<Response>]>([
+  [
+    "throws",
+    () => {
+      throw new Error("canary");
+    },
+  ],
+  ["rejects", () => Promise.reject(new Error("canary"))],
+])("answers 500 without details when its own fetch %s, and keeps serving", async (_, fetch) => {
+  const lines: string[] = [];
+  const clock = fakeClock();
+  const log = createLog({ level: "debug", clock, write: (line) => void lines.push(line) });
+  await using gate = createGate({ users: { secret: TOKEN_SECRET }, clock, log });
+  await using server = serve(gate, { message() {} }, { fetch });
+  for (let request = 0; request < 2; request++) {
+    const answer = await globalThis.fetch(server.url);
+    expect(answer.status).toBe(500);
+    const body = await answer.text();
+    expect(JSON.parse(body).code).toBe("internal_error");
+    expect(body).not.toContain("canary");
+  }
+  expect(lines.filter((line) => line.includes('"request_failed"'))).toHaveLength(2);
+  expect(lines.join("")).not.toContain("canary");
 });
 
 test("starts its handlers and its checks only once it listens", async () => {

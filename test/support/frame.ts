@@ -68,7 +68,7 @@ function readServerFrame(bytes: Buffer): { frame: ServerFrame; length: number } 
   return { frame: { opcode: (bytes[0] as number) & 0x0f, payload }, length: start + size };
 }
 
-/** A client's end of a socket that does nothing by itself: no pong, no answer to a Close, no reading when told so. */
+/** A client's end of a socket that does nothing by itself: no pong, no answer to a Close, and no reading after `stopReading`. */
 export interface RawSocket extends Disposable {
   /** Frames received so far. */
   readonly frames: readonly ServerFrame[];

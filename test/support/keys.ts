@@ -52,7 +52,7 @@ async function exportPrivate(alg: string): Promise<JWK> {
 /** An issuer's key server on loopback: what it answers can change, and its requests are counted. */
 export interface KeyServer extends AsyncDisposable {
   readonly url: URL;
-  /** Paths asked for so far. */
+  /** Paths requested so far. */
   readonly requests: readonly string[];
   /** Answers with a set of these keys from now on. */
   publish(...keys: (JWK | IssuerKey)[]): void;

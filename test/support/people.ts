@@ -13,7 +13,7 @@ export interface Answer {
   readonly body: any;
 }
 
-/** Who asks over HTTP, and how. */
+/** Who sends a request, and how. */
 export interface Asking {
   readonly method?: string;
   /** Signed in as this user. */
@@ -26,7 +26,7 @@ export interface Asking {
 
 /** Users and visitors of one server, wherever it runs. */
 export interface People {
-  /** A valid token, an hour long unless said otherwise. */
+  /** A valid token, an hour long by default. */
   token(
     user?: string,
     options?: { ttlMs?: number; claims?: Record<string, unknown> },

@@ -3,7 +3,7 @@ import { type People, peopleOf, SESSION_SECRET, TOKEN_SECRET } from "./people.ts
 
 const MAIN = join(import.meta.dir, "../../src/main.ts");
 
-/** The server as a process of its own, with all that it says. */
+/** The server as a process of its own, with all of its output. */
 export interface TestProcess extends AsyncDisposable {
   readonly pid: number;
   /** Where it listens; rejects when it ends before it does. */
@@ -21,8 +21,8 @@ export interface TestProcess extends AsyncDisposable {
 }
 
 /**
- * Starts `src/main.ts` with this environment and nothing else, on a free port unless it says otherwise.
- * `within`: a command that starts what its further arguments say, in surroundings of its own.
+ * Starts `src/main.ts` with this environment and nothing else, on a free port unless it has a `PORT`.
+ * `within`: a command that starts the command in its further arguments, with limits of its own for example.
  */
 export function startProcess(
   environment: Record<string, string> = {},

@@ -80,7 +80,7 @@ export async function startRedis(args: readonly string[] = []): Promise<TestRedi
   };
 }
 
-/** A port that nobody listens on now. */
+/** A free port. */
 export function freePort(): number {
   const listener = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });
   const { port } = listener;

@@ -1,8 +1,7 @@
 import { createPages } from "../../src/page/pages.ts";
 import { sqliteChatHistory } from "../../src/chat/sqlite.ts";
 import { signToken } from "../../src/gate/token.ts";
-import type { Browser, BrowserContext, Page } from "./browser.ts";
-import { collectComplaints } from "./browser.ts";
+import type { Page, Person } from "./browser.ts";
 import { fakeClock } from "./clock.ts";
 import { startServer, type TestServer, type TestServerOptions, TOKEN_SECRET } from "./server.ts";
 
@@ -35,22 +34,17 @@ export function startSite(
   });
 }
 
-/** A browser of somebody's, with nothing of anybody else's in it. */
-export interface Person {
-  readonly context: BrowserContext;
-  readonly complaints: readonly string[];
-}
+let names = 0;
 
-export async function newPerson(browser: Browser): Promise<Person> {
-  const context = await browser.newContext({ viewport: { width: 1000, height: 700 } });
-  context.setDefaultTimeout(5_000);
-  return { context, complaints: collectComplaints(context) };
+/** A user's name that no other test of the file has. */
+export function newName(): string {
+  return `alice-${++names}`;
 }
 
 /** Opens the chat with `user`, and waits until it is connected. */
-export async function visit(person: Person, origin: string, user = "alice"): Promise<Page> {
-  const page = await person.context.newPage();
-  await page.goto(`${origin}/chat/${user}`);
+export async function visit(person: Person, origin: string, user: string): Promise<Page> {
+  const page = await person.open();
+  await page.goto(`${origin}/chat/${encodeURIComponent(user)}`);
   await connected(page);
   return page;
 }
@@ -59,13 +53,12 @@ export async function visit(person: Person, origin: string, user = "alice"): Pro
 export async function signIn(
   person: Person,
   origin: string,
-  { name = "alice", token }: { name?: string; token?: string } = {},
+  as: { name: string } | { token: string },
 ): Promise<Page> {
-  const page = await person.context.newPage();
+  const page = await person.open();
   await page.goto(`${origin}/inbox`);
-  await page
-    .getByRole("textbox", { name: token === undefined ? "Name" : "JWT" })
-    .fill(token ?? name);
+  const [label, value] = "token" in as ? ["JWT", as.token] : ["Name", as.name];
+  await page.getByRole("textbox", { name: label }).fill(value);
   await page.getByRole("button", { name: "Sign in" }).click();
   await connected(page);
   return page;

@@ -1,6 +1,6 @@
 import { type AddressInfo, createConnection, createServer, type Socket } from "node:net";
 
-/** A way to a port of this machine that can go dark: what is sent into it gets nowhere, and nobody is told. */
+/** A way to a port of this machine that can go dark: what is sent into it is lost, without an error at either end. */
 export interface Tunnel extends AsyncDisposable {
   readonly port: number;
   /** From now on nothing comes out at either end, no FIN either. */

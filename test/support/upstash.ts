@@ -42,10 +42,13 @@ export async function startUpstashBridge(
         const result = toRest(await redis.send(name, args), base64);
         if (bridge.fault === "lose-reply") {
           self.timeout(request, 0);
-          // Bun has no way to reset one connection; a body that breaks off is as good.
-          return new Response(
-            new ReadableStream({ start: (controller) => controller.error(new Error("cut")) }),
-          );
+          // Bun has no way to reset one connection; a body that breaks off is as good. With no reason, which
+          // would be printed.
+          const breakOff = (controller: ReadableStreamDefaultController) => {
+            controller.enqueue(new Uint8Array([0x7b]));
+            controller.error(undefined);
+          };
+          return new Response(new ReadableStream({ start: breakOff }));
         }
         return Response.json({ result });
       } catch (error) {

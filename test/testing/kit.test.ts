@@ -68,3 +68,14 @@ test("a refused handshake rejects", async () => {
   await server.connectAs("alice");
   expect(server.connectAs("bob")).rejects.toThrow("refused");
 });
+
+test("a visitor's socket has its parameters, too", async () => {
+  await using server = await createTestServer({
+    handlers: {
+      message: () => {},
+      open: (socket) => void socket.send(String(socket.data.parameters)),
+    },
+  });
+  const visitor = await server.connectVisitor({ parameters: { room: "7" } });
+  expect(await visitor.next()).toBe("room=7");
+});
