@@ -7,7 +7,7 @@ import type { Runtime } from "./runtime.ts";
 /** The server's HTTP side, for one user or visitor. Whatever isn't a success rejects with a `Failure`. */
 export interface Api {
   /** The parsed answer; `undefined` where it has no body. */
-  call(method: string, path: string): Promise<unknown>;
+  call<Body>(method: string, path: string): Promise<Body>;
   dispose(): void;
 }
 
@@ -18,24 +18,26 @@ export function createApi(options: {
   runtime: Runtime;
 }): Api {
   const { at, getToken, runtime } = options;
-  const disposed = new AbortController();
+  const calls = new Set<AbortController>();
   return {
-    async call(method, path) {
+    async call<Body>(method: string, path: string) {
       const abort = new AbortController();
       const { signal } = abort;
       const cancelDeadline = runtime.after(ATTEMPT_TIMEOUT_MS, () => abort.abort());
-      disposed.signal.addEventListener("abort", () => abort.abort(), { signal });
+      calls.add(abort);
       try {
         const token = await getToken();
         const response = await request(runtime, { method, url: at(path), signal, token });
-        return response.status === 204 ? undefined : await response.json();
+        return (response.status === 204 ? undefined : await response.json()) as Body;
       } catch (error) {
         throw Failure.from(error);
       } finally {
         cancelDeadline();
-        abort.abort();
+        calls.delete(abort);
       }
     },
-    dispose: () => disposed.abort(),
+    dispose() {
+      for (const call of calls) call.abort();
+    },
   };
 }

@@ -22,7 +22,7 @@ import { completeRuntime } from "./runtime.ts";
 const MESSAGES_PER_SECOND = 10;
 /** Without an ACK for so long, the socket may be dead. */
 const ACK_TIMEOUT_MS = 10_000;
-/** What the server couldn't keep is sent again after so long. */
+/** What the server couldn't keep is sent again after so long, and nothing before it. */
 const UNAVAILABLE_RETRY_MS = 2_000;
 
 /** How to reach the server, and as whom: a user with `getToken`, a visitor without. */
@@ -80,8 +80,6 @@ export function createChatClient(options: ChatClientOptions = {}): ChatClient {
   const { on, emit, clear } = createEmitter<ChatClientEvents>(runtime);
   const conversations = new Map<string, TrackedConversation>();
   const drafts = new Set<Draft>();
-  /** Those that the server couldn't keep. */
-  const unavailable = new Set<Draft>();
   /** The user's latest token. */
   let token: string | undefined;
   /** Sockets so far. */
@@ -90,7 +88,6 @@ export function createChatClient(options: ChatClientOptions = {}): ChatClient {
   let budget = MESSAGES_PER_SECOND;
   let cancelBudget: (() => void) | undefined;
   let cancelAckTimeout = (): void => {};
-  let cancelRetry = (): void => {};
 
   async function newToken() {
     return (token = await (typeof getToken === "function" ? getToken() : getToken));
@@ -134,13 +131,9 @@ export function createChatClient(options: ChatClientOptions = {}): ChatClient {
         drafts.delete(draft);
         conversations.get(draft.peer)?.acknowledge(draft, frame);
       } else if (frame.code === "unavailable") {
-        unavailable.add(draft);
-        cancelRetry();
-        cancelRetry = runtime.after(UNAVAILABLE_RETRY_MS * (1 + runtime.random()), () => {
-          for (const one of unavailable) one.sentOver = 0;
-          unavailable.clear();
-          flush();
-        });
+        draft.sentOver = 0;
+        budget = 0;
+        refillAfter(UNAVAILABLE_RETRY_MS * (1 + runtime.random()));
       } else refuse(draft, frame.code);
       return awaitAcks();
     }
@@ -162,15 +155,20 @@ export function createChatClient(options: ChatClientOptions = {}): ChatClient {
       if (draft.error || draft.sentOver === sockets) continue;
       if (budget === 0) break;
       budget--;
-      cancelBudget ??= runtime.after(1_000, () => {
-        cancelBudget = undefined;
-        budget = MESSAGES_PER_SECOND;
-        flush();
-      });
+      if (!cancelBudget) refillAfter(1_000);
       draft.sentOver = sockets;
       connection.send(frameOf(draft));
       awaitAcks();
     }
+  }
+
+  function refillAfter(delayMs: number): void {
+    cancelBudget?.();
+    cancelBudget = runtime.after(delayMs, () => {
+      cancelBudget = undefined;
+      budget = MESSAGES_PER_SECOND;
+      flush();
+    });
   }
 
   function frameOf({ peer, content, nickname, ref }: Draft): string {
@@ -209,7 +207,6 @@ export function createChatClient(options: ChatClientOptions = {}): ChatClient {
     for (const conversation of conversations.values()) conversation.disconnect();
     cancelBudget?.();
     cancelAckTimeout();
-    cancelRetry();
     connection.dispose();
     api.dispose();
   }
@@ -235,17 +232,11 @@ export function createChatClient(options: ChatClientOptions = {}): ChatClient {
       if (connection.state.status === "open") void conversation.sync();
       return conversation;
     },
-    chats: async ({ before } = {}) =>
-      (await api.call("GET", before ? `${CHATS}&before=${before}` : CHATS)) as ChatPage,
-    async remove(peer) {
-      await api.call("DELETE", chatPath(peer));
-    },
-    async setBlocked(peer, blocked) {
-      await api.call(blocked ? "PUT" : "DELETE", `${chatPath(peer)}/block`);
-    },
-    async signOut() {
-      await api.call("POST", (paths?.auth ?? BASE_PATH) + SIGN_OUT_PATH);
-    },
+    chats: ({ before } = {}) => api.call("GET", before ? `${CHATS}&before=${before}` : CHATS),
+    remove: (peer) => api.call("DELETE", chatPath(peer)),
+    setBlocked: (peer, isBlocked) =>
+      api.call(isBlocked ? "PUT" : "DELETE", `${chatPath(peer)}/block`),
+    signOut: () => api.call("POST", (paths?.auth ?? BASE_PATH) + SIGN_OUT_PATH),
     retry: connection.retry,
     dispose,
     [Symbol.dispose]: dispose,

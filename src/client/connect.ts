@@ -59,7 +59,7 @@ export function connect(options: ConnectOptions = {}): Connection {
   async function ticketFor(signal: AbortSignal, renewing: boolean): Promise<unknown> {
     if (getTicket) return getTicket({ signal });
     const next = await (typeof getToken === "function" ? getToken() : getToken);
-    signal.throwIfAborted();
+    if (signal.aborted) throw signal.reason;
     if (renewing && next === token) throw new Failure(0, "token_unchanged");
     token = next;
     return ((await (await post(TICKET_PATH, signal)).json()) as { ticket?: unknown }).ticket;

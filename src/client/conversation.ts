@@ -134,10 +134,11 @@ export function createConversation(options: {
 
   /** Keeps a message in its place, unless it is there already. */
   function insert(
-    message: Pick<Stored, "key" | "isMine" | "content" | "nickname">,
+    { content, nickname }: Pick<Message, "content"> & { nickname?: string | undefined },
     given: { id: string; timestamp: string },
+    isMine: boolean,
+    key = given.id,
   ): boolean {
-    const { key, isMine, content, nickname } = message;
     const [id, atMs] = [Number(given.id), Date.parse(given.timestamp)];
     const at = stored.findLastIndex((one) => one.id <= id);
     if (stored[at]?.id === id) return false;
@@ -146,15 +147,15 @@ export function createConversation(options: {
   }
 
   function take(message: Message): void {
-    const { id, content, nickname } = message;
     const isMine = (message.type === "USER_TO_ANON") === (side === "user");
     chatId = message.chatId;
-    if (!insert({ key: id, isMine, content, nickname }, message) || !isMine) return;
+    if (!insert(message, message, isMine) || !isMine) return;
     // Stored, but its ACK was lost or is slower: one of the two is enough to look at.
     const twin = own().find(
-      (draft) => draft.sentOver > 0 && draft.twin === undefined && draft.content === content,
+      (draft) =>
+        draft.sentOver > 0 && draft.twin === undefined && draft.content === message.content,
     );
-    if (twin) twin.twin = Number(id);
+    if (twin) twin.twin = Number(message.id);
   }
 
   function takePage(page: MessagePage): void {
@@ -187,18 +188,16 @@ export function createConversation(options: {
 
   /** Asked before the first page, because browsers complain loudly about an answer that says: not there. */
   async function exists(): Promise<boolean> {
-    const { chats, more } = (await api.call("GET", CHATS)) as ChatPage;
+    const { chats, more } = await api.call<ChatPage>("GET", CHATS);
     return more || chats.some((chat) => chat.peer === peer);
   }
 
-  async function load(query: string): Promise<MessagePage | undefined> {
-    try {
-      return (await api.call("GET", `${path}?${query}`)) as MessagePage;
-    } catch (error) {
-      // Nobody has written yet, or the chat was deleted.
-      if ((error as Failure).code !== 404) throw error;
+  /** A page; none when nobody has written yet, or the chat was deleted. */
+  function load(query: string): Promise<MessagePage | undefined> {
+    return api.call<MessagePage>("GET", `${path}?${query}`).catch((error: Failure) => {
+      if (error.code !== 404) throw error;
       return undefined;
-    }
+    });
   }
 
   async function sync(): Promise<void> {
@@ -294,8 +293,8 @@ export function createConversation(options: {
       if (isSynced) cursor = Math.max(cursor, Number(message.id));
       onChange();
     },
-    acknowledge({ ref, content, nickname }, ack) {
-      insert({ key: ref, isMine: true, content, nickname }, ack);
+    acknowledge(draft, ack) {
+      insert(draft, ack, true, draft.ref);
       onChange();
     },
     read(by, upTo) {

@@ -44,6 +44,11 @@ export function completeRuntime(given: Partial<Runtime> = {}): Runtime {
   return { ...browserRuntime, ...given };
 }
 
+/** As much of a `Document` as is needed, for runtimes whose types have none. */
+interface Page extends EventTarget {
+  readonly visibilityState: string;
+}
+
 const browserRuntime: Runtime = {
   nowMs: () => Date.now(),
   random: () => Math.random(),
@@ -66,7 +71,8 @@ const browserRuntime: Runtime = {
     for (const hint of ["online", "offline"] as const) {
       globalThis.addEventListener?.(hint, () => listener(hint), { signal });
     }
-    globalThis.document?.addEventListener(
+    const { document } = globalThis as { document?: Page };
+    document?.addEventListener(
       "visibilitychange",
       () => document.visibilityState === "visible" && listener("visible"),
       { signal },

@@ -301,6 +301,16 @@ describe("a message that is sent", () => {
     expect(socket.sent.map(({ ref }) => ref)).toEqual(["ref-1", "ref-1"]);
   });
 
+  test("and can't be stored now goes before what was written after it", async () => {
+    const { world, conversation, socket } = await startVisitor();
+    conversation.send("one");
+    await socket.say({ type: "ERROR", ref: "ref-1", code: "unavailable", message: "…" });
+    conversation.send("two");
+    expect(socket.sent).toHaveLength(1);
+    await world.pass(3_000);
+    expect(socket.sent.map(({ ref }) => ref)).toEqual(["ref-1", "ref-1", "ref-2"]);
+  });
+
   test("without an ACK for ten seconds has its socket replaced", async () => {
     const { world, conversation, socket } = await startVisitor();
     conversation.send("Hello");
