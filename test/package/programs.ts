@@ -107,3 +107,27 @@ connection.on("down", ({ code, reason }) => {
   visitor.on("down", ({ code, reason }) => say("visitor:", code, reason));
 });
 `;
+
+/** A stranger's own tests: with handlers, and with the chat. */
+export const FIRST_TEST = `
+import { expect, test } from "bun:test";
+import { createTestServer } from "ws-ticket/testing";
+
+test("echoes, until the credential expires", async () => {
+  const message = (socket, _, text) => socket.send(text);
+  await using server = await createTestServer({ handlers: { message } });
+  const alice = await server.connectAs("alice");
+  alice.send("hello");
+  expect(await alice.next()).toBe("hello");
+  await server.clock.advance(3_600_000);
+  expect(await alice.closed).toMatchObject({ code: 4001 });
+});
+
+test("chats", async () => {
+  await using server = await createTestServer();
+  const alice = await server.connectAs("alice");
+  const visitor = await server.connectVisitor();
+  visitor.send(JSON.stringify({ type: "ANON_TO_USER", to: "alice", content: "Hi" }));
+  expect(JSON.parse(await alice.next())).toMatchObject({ content: "Hi" });
+});
+`;

@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import manifest from "../../package.json" with { type: "json" };
 import { signToken } from "../../src/gate/token.ts";
 import { type IssuerKey, issuerKey } from "../support/keys.ts";
 import { SESSION_SECRET, TOKEN_SECRET } from "../support/people.ts";
@@ -7,6 +8,7 @@ import { openSocket } from "../support/socket.ts";
 import { startUpstashBridge, type UpstashBridge } from "../support/upstash.ts";
 import {
   CLIENT,
+  FIRST_TEST,
   FUNCTION,
   MINIFLARE,
   ON_BUN,
@@ -19,6 +21,11 @@ import { createProject, NODES, type Project } from "./project.ts";
 
 const decoder = new TextDecoder();
 const JWT_SECRET = decoder.decode(TOKEN_SECRET);
+
+/** The oldest versions that this package says it works with. */
+const OLDEST = Object.fromEntries(
+  Object.entries(manifest.dependencies).map(([name, range]) => [name, range.replace("^", "")]),
+);
 
 let redis: TestRedis;
 let bridge: UpstashBridge;
@@ -55,9 +62,10 @@ beforeAll(async () => {
     "miniflare.js": MINIFLARE,
     "sockets.js": SOCKETS,
     "client.js": CLIENT,
+    "first.test.js": FIRST_TEST,
   };
   project = await createProject({ files, packages: ["deno", "miniflare"], others: NODES });
-  npmProject = await createProject({ files, installer: "npm" });
+  npmProject = await createProject({ files, others: OLDEST, installer: "npm" });
   sockets = await project.serve(["bun", "sockets.js"], environment);
 }, 300_000);
 
@@ -104,7 +112,7 @@ const functions: [string, () => ReturnType<Project["serve"]>][] = [
   ["Node 20", () => project.serve([programOf("node-oldest"), "node.js"], environment)],
   ["the newest Node", () => project.serve([programOf("node-newest"), "node.js"], environment)],
   [
-    "this machine's Node, installed by npm",
+    "this machine's Node, installed by npm beside the oldest versions of what it needs",
     () => npmProject.serve(["node", "node.js"], environment),
   ],
   ["Deno", () => project.serve(deno("deno.js"), environment)],
@@ -176,6 +184,25 @@ describe.each(functions)("a function on %s", (runtime, start) => {
     expect([runtime, refused.status]).toEqual([runtime, 401]);
   });
 });
+
+test("nobody has two copies of what it needs", async () => {
+  for (const [name, version] of Object.entries(OLDEST)) {
+    const { stdout } = Bun.spawnSync([
+      "find",
+      npmProject.directory,
+      "-path",
+      `*/${name}/package.json`,
+    ]);
+    const found = String(stdout).trim().split("\n");
+    const installed = await Promise.all(found.map((file) => Bun.file(file).json()));
+    const own = installed.filter((one) => one.name === name);
+    expect(own.map((one) => one.version)).toEqual([version]);
+  }
+});
+
+test("a stranger's first test passes, with the server and the chat on Bun", async () => {
+  await project.run(["bun", "test", "first.test.js"]);
+}, 60_000);
 
 describe("the client", () => {
   let running: Awaited<ReturnType<Project["serve"]>>;
