@@ -15,4 +15,12 @@ export type { SocketLimits } from "./sockets/limits.ts";
 export { type RunningServer, serve, type ServeOptions } from "./sockets/serve.ts";
 export type { Socket, SocketData, SocketHandlers } from "./sockets/socket.ts";
 export { createSockets, type Sockets, type StopOptions } from "./sockets/sockets.ts";
-export type { ChatSummary, Message, MessagePage, MessageType, Side } from "./wire/frames.ts";
+export {
+  type ChatSummary,
+  FRAME_ERRORS,
+  type FrameErrorCode,
+  type Message,
+  type MessagePage,
+  type MessageType,
+  type Side,
+} from "./wire/frames.ts";

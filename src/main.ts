@@ -52,7 +52,7 @@ export async function start(environment: Environment): Promise<void> {
   }
   const { config } = read;
   // Loaded only when they are served: they would double the time to start.
-  const metricsModule = config.metricsPort === undefined ? undefined : await import("./metrics.ts");
+  const metricsModule = config.metricsPort === undefined ? undefined : await loadMetrics();
   const metrics = metricsModule?.createMetrics(clock);
   const log = metrics?.observe(writeLog) ?? writeLog;
 
@@ -115,6 +115,18 @@ export async function start(environment: Environment): Promise<void> {
   }
 
   void warn();
+
+  /** Its package is optional: most who install this one never start it. */
+  async function loadMetrics(): Promise<typeof import("./metrics.ts")> {
+    try {
+      return await import("./metrics.ts");
+    } catch (error) {
+      const note = "needs the package prom-client, which isn't installed";
+      const code = faultCode(error);
+      writeLog("error", "config_fault", { variable: "METRICS_PORT", code, note });
+      exit(EXIT_CONFIG);
+    }
+  }
 
   async function stop(): Promise<void> {
     log("info", "draining");

@@ -70,8 +70,8 @@ export async function redisOpener(
     return () => nativeRedisTransport({ url, clock });
   }
   if (!/^https?:$/.test(protocol)) throw new TypeError("Option url must be an https URL");
-  const { upstashTransport } = await import("./redis/upstash.ts");
-  return () => upstashTransport({ url, token, clock });
+  const { upstashClientTransport } = await import("./redis/upstash-client.ts");
+  return () => upstashClientTransport({ url, token, clock });
 }
 
 /** How long a starting process waits for one that ends, in milliseconds: longer than that takes. */

@@ -1,3 +1,4 @@
+/// <reference lib="esnext.disposable" preserve="true" />
 import { createChat } from "./chat/chat.ts";
 import { sqliteChatHistory } from "./chat/sqlite.ts";
 import { createGate, type Gate, type GateOptions } from "./gate/gate.ts";

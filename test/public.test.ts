@@ -1,5 +1,8 @@
 import { describe, expect, test } from "bun:test";
 import { dirname, join } from "node:path";
+import build from "../src/tsconfig.json" with { type: "json" };
+import config from "../tsconfig.json" with { type: "json" };
+import manifest from "../package.json" with { type: "json" };
 
 const SOURCE = join(import.meta.dir, "../src");
 
@@ -21,8 +24,8 @@ const SURFACE: Record<string, { values: string[]; types: string[] }> = {
   },
   "bun.ts": {
     values: [
-      ...["createChat", "createSockets", "nativeRedisTransport", "openRedis", "serve"],
-      "sqliteChatHistory",
+      ...["FRAME_ERRORS", "createChat", "createSockets", "nativeRedisTransport", "openRedis"],
+      ...["serve", "sqliteChatHistory"],
     ],
     types: [
       ...[
@@ -36,9 +39,20 @@ const SURFACE: Record<string, { values: string[]; types: string[] }> = {
         "ChatSummary",
         "Draft",
       ],
+      "FrameErrorCode",
       ...["Message", "MessagePage", "MessageType", "RedisSettings", "Retention", "RunningServer"],
       ...["ServeOptions", "SharedRedis", "Side", "Socket", "SocketData", "SocketHandlers"],
       ...["SocketLimits", "Sockets", "StopOptions"],
+    ],
+  },
+  "client/mod.ts": {
+    values: ["Failure", "connect", "createChatClient"],
+    types: [
+      ...["ChatClient", "ChatClientEvents", "ChatClientOptions", "ChatPage", "ChatSummary"],
+      ...["ClientSocket", "ConnectOptions", "Connection", "ConnectionEvents", "ConnectionState"],
+      ...["Conversation", "ConversationMessage", "Paths"],
+      ...["FrameErrorCode", "Hint", "Message", "MessagePage", "MessageType", "Runtime"],
+      ...["ServerFrame", "Side", "TokenSource"],
     ],
   },
   "testing.ts": {
@@ -48,16 +62,24 @@ const SURFACE: Record<string, { values: string[]; types: string[] }> = {
       "TestStore",
     ],
   },
-  "client/mod.ts": {
-    values: ["FRAME_ERRORS", "Failure", "createChatClient"],
-    types: [
-      ...["ChatClient", "ChatClientEvents", "ChatClientOptions", "ChatPage", "ChatSummary"],
-      ...["ClientSocket", "ConnectionState", "Conversation", "ConversationMessage"],
-      ...["FrameErrorCode", "Hint", "Message", "MessagePage", "MessageType", "Runtime"],
-      ...["ServerFrame", "Side", "TokenSource"],
-    ],
-  },
 };
+
+test("the package's entries are built from these files, and are these files to the tests", () => {
+  const { "./package.json": itself, ...entries } = manifest.exports;
+  expect(itself).toBe("./package.json");
+  expect(Object.values(entries)).toEqual(
+    Object.keys(SURFACE).map((entry) => ({
+      types: `./dist/${entry.replace(".ts", ".d.ts")}`,
+      default: `./dist/${entry.replace(".ts", ".js")}`,
+    })),
+  );
+  expect(build.files.toSorted()).toEqual(Object.keys(SURFACE).toSorted());
+  const paths = Object.keys(entries).map((entry, at) => [
+    join("ws-ticket", entry).replace(/\/$/, ""),
+    [`./src/${Object.keys(SURFACE)[at]}`],
+  ]);
+  expect(Object.entries(config.compilerOptions.paths)).toEqual(paths as [string, string[]][]);
+});
 
 interface Exported {
   readonly name: string;

@@ -1,77 +1,43 @@
-import { BASE_PATH, SOCKET_PATH, TICKET_PATH, VISITOR_PATH } from "../wire/paths.ts";
+import type { Address } from "./address.ts";
 import { ATTEMPT_TIMEOUT_MS } from "./connection.ts";
 import { Failure } from "./failure.ts";
+import { request } from "./request.ts";
 import type { Runtime } from "./runtime.ts";
-
-/** A user's JWT, or what gives the current one when asked. */
-export type TokenSource = string | (() => string | Promise<string>);
 
 /** The server's HTTP side, for one user or visitor. Whatever isn't a success rejects with a `Failure`. */
 export interface Api {
-  /** The URL of one new socket. Makes the credential for it first: a user's ticket, or the visitor's cookie. */
-  socketUrl(attempt: { signal: AbortSignal; renewing: boolean }): Promise<string>;
   /** The parsed answer; `undefined` where it has no body. */
-  call(method: string, path: string): Promise<unknown>;
+  call<Body>(method: string, path: string): Promise<Body>;
   dispose(): void;
 }
 
 export function createApi(options: {
-  url: string | URL;
-  getToken: TokenSource | undefined;
+  at: Address;
+  /** The user's token; `undefined` for a visitor. */
+  getToken(): Promise<string | undefined>;
   runtime: Runtime;
 }): Api {
-  const { url, getToken, runtime } = options;
-  const disposed = new AbortController();
-  let token: string | undefined;
-
-  async function ask(method: string, path: string, signal: AbortSignal): Promise<Response> {
-    const response = await runtime.fetch(new URL(path, url).href, {
-      method,
-      signal,
-      cache: "no-store",
-      // The cookie is the visitor's; a user's requests need none.
-      ...(token === undefined
-        ? { credentials: "include" }
-        : { credentials: "omit", headers: { Authorization: `Bearer ${token}` } }),
-    });
-    if (!response.ok) throw await Failure.of(response, runtime.nowMs());
-    return response;
-  }
-
+  const { at, getToken, runtime } = options;
+  const calls = new Set<AbortController>();
   return {
-    async socketUrl({ signal, renewing }) {
-      const socketUrl = new URL(SOCKET_PATH, url);
-      socketUrl.protocol = socketUrl.protocol.replace("http", "ws");
-      if (getToken === undefined) {
-        await ask("POST", `${BASE_PATH}${VISITOR_PATH}`, signal);
-        return socketUrl.href;
-      }
-      const next = await (typeof getToken === "function" ? getToken() : getToken);
-      if (signal.aborted) throw signal.reason;
-      if (renewing && next === token) throw new Failure(0, "token_unchanged");
-      token = next;
-      const response = await ask("POST", `${BASE_PATH}${TICKET_PATH}`, signal);
-      const { ticket } = (await response.json()) as { ticket: string };
-      socketUrl.searchParams.set("ticket", ticket);
-      return socketUrl.href;
-    },
-    async call(method, path) {
+    async call<Body>(method: string, path: string) {
       const abort = new AbortController();
+      const { signal } = abort;
       const cancelDeadline = runtime.after(ATTEMPT_TIMEOUT_MS, () => abort.abort());
-      disposed.signal.addEventListener("abort", () => abort.abort(), { signal: abort.signal });
+      calls.add(abort);
       try {
-        if (getToken !== undefined) {
-          token ??= await (typeof getToken === "function" ? getToken() : getToken);
-        }
-        const response = await ask(method, path, abort.signal);
-        return response.status === 204 ? undefined : await response.json();
+        const token = await getToken();
+        const response = await request(runtime, { method, url: at(path), signal, token });
+        return (response.status === 204 ? undefined : await response.json()) as Body;
       } catch (error) {
         throw Failure.from(error);
       } finally {
         cancelDeadline();
-        abort.abort();
+        calls.delete(abort);
       }
     },
-    dispose: () => disposed.abort(),
+    dispose() {
+      for (const call of calls) call.abort();
+    },
   };
 }

@@ -1,34 +1,32 @@
-import { CLOSE } from "../wire/close.ts";
+/// <reference lib="esnext.disposable" preserve="true" />
+import { MESSAGE_TOO_BIG } from "../wire/close.ts";
 import type { ChatPage, ClientFrame, ServerFrame, Side } from "../wire/frames.ts";
-import { BASE_PATH, CHATS_PATH, SIGN_OUT_PATH } from "../wire/paths.ts";
-import { createApi, type TokenSource } from "./api.ts";
-import { type ConnectionState, createConnection } from "./connection.ts";
+import { BASE_PATH, SIGN_OUT_PATH } from "../wire/paths.ts";
+import { addressOf } from "./address.ts";
+import { createApi } from "./api.ts";
+import { connect, type ConnectOptions } from "./connect.ts";
+import type { ConnectionState } from "./connection.ts";
 import {
+  chatPath,
   CHATS,
   type Conversation,
   createConversation,
   type Draft,
   type TrackedConversation,
 } from "./conversation.ts";
+import { createEmitter } from "./events.ts";
 import type { Failure } from "./failure.ts";
-import { browserRuntime, type Runtime } from "./runtime.ts";
+import { completeRuntime } from "./runtime.ts";
 
 /** Messages sent in one second: half of what the server's own limit is where nobody has set it. */
 const MESSAGES_PER_SECOND = 10;
 /** Without an ACK for so long, the socket may be dead. */
 const ACK_TIMEOUT_MS = 10_000;
-/** What the server couldn't keep is sent again after so long. */
+/** What the server couldn't keep is sent again after so long, and nothing before it. */
 const UNAVAILABLE_RETRY_MS = 2_000;
 
-/** How to reach the server, and as whom. */
-export interface ChatClientOptions {
-  /** Where the server is. Default: where the page comes from. */
-  url?: string | URL | undefined;
-  /** A user's JWT; a function is asked before every attempt. Without it: a visitor, known by the cookie. */
-  getToken?: TokenSource | undefined;
-  /** Default: the browser's. */
-  runtime?: Runtime | undefined;
-}
+/** How to reach the server, and as whom: a user with `getToken`, a visitor without. */
+export type ChatClientOptions = Omit<ConnectOptions, "getTicket" | "protocols">;
 
 /** What `on` listens to. */
 export interface ChatClientEvents {
@@ -38,7 +36,7 @@ export interface ChatClientEvents {
   down: Failure;
   /** Something in this conversation is different. */
   change: Conversation;
-  /** A frame as it came; where two sockets overlap, a message comes twice. */
+  /** A frame as it came; where two sockets overlap, a message comes twice. What isn't the chat's is left out. */
   frame: ServerFrame;
 }
 
@@ -76,71 +74,66 @@ export interface ChatClient extends Disposable {
  * ```
  */
 export function createChatClient(options: ChatClientOptions = {}): ChatClient {
-  const { url = location.origin, getToken, runtime = browserRuntime } = options;
+  const { url, getToken, paths } = options;
   const side: Side = getToken === undefined ? "visitor" : "user";
-  const listeners = new Map<string, Set<(event: never) => void>>();
+  const runtime = completeRuntime(options.runtime);
+  const { on, emit, clear } = createEmitter<ChatClientEvents>(runtime);
   const conversations = new Map<string, TrackedConversation>();
-  const drafts: Draft[] = [];
-  /** Those that the server couldn't keep. */
-  const unavailable = new Set<Draft>();
+  const drafts = new Set<Draft>();
+  /** The user's latest token. */
+  let token: string | undefined;
   /** Sockets so far. */
   let sockets = 0;
   /** Messages that may still be sent in this second. */
   let budget = MESSAGES_PER_SECOND;
   let cancelBudget: (() => void) | undefined;
   let cancelAckTimeout = (): void => {};
-  let cancelRetry = (): void => {};
 
-  const api = createApi({ url, getToken, runtime });
-  const connection = createConnection({
-    runtime,
-    getUrl: api.socketUrl,
-    onState(state) {
-      if (state.status !== "open") for (const one of conversations.values()) one.disconnect();
-      emit("state", state);
-    },
-    onDown(failure) {
-      if (failure.code === CLOSE.messageTooBig.code) refuseBiggest();
-      emit("down", failure);
-    },
-    onOpen() {
-      sockets++;
-      for (const one of conversations.values()) void one.sync();
-      flush();
-    },
-    onText(text) {
-      const frame: ServerFrame = JSON.parse(text);
-      receive(frame);
-      emit("frame", frame);
-    },
-  });
-
-  function emit<Name extends keyof ChatClientEvents>(
-    name: Name,
-    event: ChatClientEvents[Name],
-  ): void {
-    for (const listener of listeners.get(name) ?? []) {
-      (listener as (event: ChatClientEvents[Name]) => void)(event);
-    }
+  async function newToken() {
+    return (token = await (typeof getToken === "function" ? getToken() : getToken));
   }
+
+  const api = createApi({
+    ...{ at: addressOf(url), runtime },
+    getToken: async () => token ?? newToken(),
+  });
+  const connection = connect({
+    ...options,
+    getToken: getToken === undefined ? undefined : (newToken as () => Promise<string>),
+  });
+  connection.on("state", (state) => {
+    if (state.status !== "open") for (const one of conversations.values()) one.disconnect();
+    emit("state", state);
+  });
+  connection.on("down", (failure) => {
+    if (failure.code === MESSAGE_TOO_BIG) refuseBiggest();
+    emit("down", failure);
+  });
+  connection.on("open", () => {
+    sockets++;
+    for (const one of conversations.values()) void one.sync();
+    flush();
+  });
+  connection.on("message", (text) => {
+    const frame = parse(text);
+    if (!frame) return;
+    receive(frame);
+    emit("frame", frame);
+  });
 
   function receive(frame: ServerFrame): void {
     if (frame.type === "EXPIRING") return connection.renew();
     if (frame.type === "READ") return receiveRead(frame);
     if (frame.type === "ACK" || frame.type === "ERROR") {
-      const draft = drafts.find(({ ref }) => ref === frame.ref);
+      const draft = [...drafts].find(({ ref }) => ref === frame.ref);
       if (!draft) return;
       if (frame.type === "ACK") {
-        drafts.splice(drafts.indexOf(draft), 1);
+        drafts.delete(draft);
         conversations.get(draft.peer)?.acknowledge(draft, frame);
       } else if (frame.code === "unavailable") {
-        unavailable.add(draft);
-        cancelRetry();
-        cancelRetry = runtime.after(UNAVAILABLE_RETRY_MS * (1 + runtime.random()), () => {
-          for (const one of unavailable) one.sentOver = 0;
-          unavailable.clear();
-          flush();
-        });
+        draft.sentOver = 0;
+        budget = 0;
+        refillAfter(UNAVAILABLE_RETRY_MS * (1 + runtime.random()));
       } else refuse(draft, frame.code);
       return awaitAcks();
     }
@@ -157,21 +150,25 @@ export function createChatClient(options: ChatClientOptions = {}): ChatClient {
 
   /** Sends what this socket hasn't carried yet: each message until its ACK, in order, no faster than the server takes them. */
   function flush(): void {
-    // Nothing may overtake what the server couldn't keep.
-    if (connection.state.status !== "open" || unavailable.size > 0) return;
+    if (connection.state.status !== "open") return;
     for (const draft of drafts) {
       if (draft.error || draft.sentOver === sockets) continue;
       if (budget === 0) break;
       budget--;
-      cancelBudget ??= runtime.after(1_000, () => {
-        cancelBudget = undefined;
-        budget = MESSAGES_PER_SECOND;
-        flush();
-      });
+      if (!cancelBudget) refillAfter(1_000);
       draft.sentOver = sockets;
       connection.send(frameOf(draft));
       awaitAcks();
     }
+  }
+
+  function refillAfter(delayMs: number): void {
+    cancelBudget?.();
+    cancelBudget = runtime.after(delayMs, () => {
+      cancelBudget = undefined;
+      budget = MESSAGES_PER_SECOND;
+      flush();
+    });
   }
 
   function frameOf({ peer, content, nickname, ref }: Draft): string {
@@ -179,16 +176,19 @@ export function createChatClient(options: ChatClientOptions = {}): ChatClient {
     return textOf({ type, to: peer, content, nickname, ref });
   }
 
+  /** What this socket has carried, and no answer has come to. */
+  function waiting(): Draft[] {
+    return [...drafts].filter((draft) => draft.sentOver === sockets && !draft.error);
+  }
+
   function awaitAcks(): void {
     cancelAckTimeout();
-    const isWaiting = drafts.some((draft) => draft.sentOver === sockets && !draft.error);
-    if (isWaiting) cancelAckTimeout = runtime.after(ACK_TIMEOUT_MS, connection.check);
+    if (waiting()[0]) cancelAckTimeout = runtime.after(ACK_TIMEOUT_MS, connection.check);
   }
 
   /** The server doesn't say which frame was too big for it; sent again, it would end the next socket, too. */
   function refuseBiggest(): void {
-    const sent = drafts.filter((draft) => draft.sentOver === sockets && !draft.error);
-    const [biggest] = sent.sort((a, b) => frameOf(b).length - frameOf(a).length);
+    const [biggest] = waiting().sort((a, b) => frameOf(b).length - frameOf(a).length);
     if (biggest) refuse(biggest, "too_big");
   }
 
@@ -203,11 +203,10 @@ export function createChatClient(options: ChatClientOptions = {}): ChatClient {
   }
 
   function dispose(): void {
-    listeners.clear();
+    clear();
     for (const conversation of conversations.values()) conversation.disconnect();
     cancelBudget?.();
     cancelAckTimeout();
-    cancelRetry();
     connection.dispose();
     api.dispose();
   }
@@ -216,30 +215,13 @@ export function createChatClient(options: ChatClientOptions = {}): ChatClient {
     get state() {
       return connection.state;
     },
-    on(name, listener) {
-      const of = listeners.get(name) ?? new Set();
-      listeners.set(name, of.add(listener));
-      return () => of.delete(listener);
-    },
+    on,
     conversation(peer) {
       const known = conversations.get(peer);
       if (known) return known;
       const conversation = createConversation({
-        ...{ peer, side, api, runtime, drafts },
+        ...{ peer, side, api, runtime, drafts, flush },
         onChange: () => changed(peer),
-        onSend(draft) {
-          drafts.push(draft);
-          flush();
-          changed(peer);
-        },
-        onRetry(key) {
-          const draft = drafts.find(({ ref }) => ref === key);
-          if (!draft) return;
-          draft.error = undefined;
-          draft.sentOver = 0;
-          flush();
-          changed(peer);
-        },
         onMarkRead(chatId) {
           const to = side === "visitor" ? peer : undefined;
           connection.send(textOf({ type: "MARK_AS_READ", chatId, to }));
@@ -250,17 +232,11 @@ export function createChatClient(options: ChatClientOptions = {}): ChatClient {
       if (connection.state.status === "open") void conversation.sync();
       return conversation;
     },
-    chats: async ({ before } = {}) =>
-      (await api.call("GET", before ? `${CHATS}&before=${before}` : CHATS)) as ChatPage,
-    async remove(peer) {
-      await api.call("DELETE", `${CHATS_PATH}/${encodeURIComponent(peer)}`);
-    },
-    async setBlocked(peer, blocked) {
-      await api.call(blocked ? "PUT" : "DELETE", `${CHATS_PATH}/${encodeURIComponent(peer)}/block`);
-    },
-    async signOut() {
-      await api.call("POST", `${BASE_PATH}${SIGN_OUT_PATH}`);
-    },
+    chats: ({ before } = {}) => api.call("GET", before ? `${CHATS}&before=${before}` : CHATS),
+    remove: (peer) => api.call("DELETE", chatPath(peer)),
+    setBlocked: (peer, isBlocked) =>
+      api.call(isBlocked ? "PUT" : "DELETE", `${chatPath(peer)}/block`),
+    signOut: () => api.call("POST", (paths?.auth ?? BASE_PATH) + SIGN_OUT_PATH),
     retry: connection.retry,
     dispose,
     [Symbol.dispose]: dispose,
@@ -269,4 +245,14 @@ export function createChatClient(options: ChatClientOptions = {}): ChatClient {
 
 function textOf(frame: ClientFrame): string {
   return JSON.stringify(frame);
+}
+
+/** A frame; `undefined` for the text of a server that speaks something else. */
+function parse(text: string): ServerFrame | undefined {
+  try {
+    const frame = JSON.parse(text);
+    return typeof frame?.type === "string" ? frame : undefined;
+  } catch {
+    return undefined;
+  }
 }

@@ -1,4 +1,6 @@
-import { CLOSE, reconnectsAfter } from "../wire/close.ts";
+/// <reference lib="esnext.disposable" preserve="true" />
+import { CREDENTIAL_EXPIRED, reconnectsAfter, SERVICE_RESTART } from "../wire/close.ts";
+import { createEmitter } from "./events.ts";
 import { Failure } from "./failure.ts";
 import type { ClientSocket, Hint, Runtime } from "./runtime.ts";
 
@@ -14,9 +16,6 @@ export const STABLE_AFTER_MS = 5_000;
 /** A socket that was silent for so long may have died unnoticed while nobody looked. */
 export const QUIET_AFTER_MS = 60_000;
 
-const RESTART = CLOSE.serviceRestart.code;
-const EXPIRED = CLOSE.credentialExpired.code;
-
 /** How a connection is doing. */
 export type ConnectionState =
   | { readonly status: "connecting" }
@@ -26,36 +25,51 @@ export type ConnectionState =
   /** Doesn't come back by itself. */
   | { readonly status: "closed"; readonly failure: Failure };
 
-export interface ConnectionOptions {
+/** What `on` listens to. */
+export interface ConnectionEvents {
+  /** The connection is in another state. */
+  state: ConnectionState;
+  /** A new socket is in use, the first one or a successor: subscribe again, send again. */
+  open: undefined;
+  /** The text of a frame; where two sockets overlap, one may come twice. */
+  message: string;
+  /** An attempt failed (its code is a status, or 0) or a socket was lost (its code is a close code). */
+  down: Failure;
+}
+
+/** A connection that comes back when it is lost, until it is disposed of. */
+export interface Connection extends Disposable {
+  /** How it is doing. */
+  readonly state: ConnectionState;
+  /** Listens until the returned function is called. */
+  on<Name extends keyof ConnectionEvents>(
+    name: Name,
+    listener: (event: ConnectionEvents[Name]) => void,
+  ): () => void;
+  /** Sends a text frame. `false` when no socket is open: then it isn't sent, now or later. */
+  send(text: string): boolean;
+  /** The credential ends soon, as your server says: opens the next socket, then closes this one. */
+  renew(): void;
+  /** The socket may be dead, since no answer came: replaces it, or finds out that the server is out of reach. */
+  check(): void;
+  /** Tries to connect now, also after `closed`. */
+  retry(): void;
+  /** Closes the connection for good. */
+  dispose(): void;
+}
+
+/** Keeps one socket open, and comes back when it is lost. Every attempt gets a URL of its own. */
+export function keepSocket(options: {
   /**
    * The URL of one attempt, with a credential of its own. `renewing`: the open socket is still good, a new
    * one is wanted only with a new credential.
    */
-  getUrl(attempt: { signal: AbortSignal; renewing: boolean }): Promise<string>;
-  onState(state: ConnectionState): void;
-  /** An attempt failed, or the socket was lost: both end here, with their code. */
-  onDown(failure: Failure): void;
-  /** A new socket is in use. An earlier one, if it was still open, is let go. */
-  onOpen(): void;
-  onText(text: string): void;
+  getUrl(signal: AbortSignal, renewing: boolean): Promise<string>;
+  protocols: string | readonly string[] | undefined;
   runtime: Runtime;
-}
-
-export interface Connection {
-  readonly state: ConnectionState;
-  send(text: string): void;
-  /** The credential behind the socket ends soon: open the next socket first, then let go of this one. */
-  renew(): void;
-  /** The socket may be dead: replace it, or find out that the server is out of reach. */
-  check(): void;
-  /** Somebody wants it open now, whatever happened before. */
-  retry(): void;
-  dispose(): void;
-}
-
-/** Keeps one socket open, and comes back when it is lost. Every attempt asks for a URL of its own. */
-export function createConnection(options: ConnectionOptions): Connection {
-  const { getUrl, onState, onDown, onOpen, onText, runtime } = options;
+}): Connection {
+  const { getUrl, protocols, runtime } = options;
+  const { on, emit, clear } = createEmitter<ConnectionEvents>(runtime);
   let state: ConnectionState = { status: "connecting" };
   /** The socket in use; an attempt has its own until that is open. */
   let current: ClientSocket | undefined;
@@ -67,6 +81,7 @@ export function createConnection(options: ConnectionOptions): Connection {
   let isDoubtful = false;
   /** The server asked for the wait: no hint cuts it short. */
   let isHeldBack = false;
+  let isDisposed = false;
   let lastHeardMs = 0;
   let cancelStable = (): void => {};
   // Not at once: what is disposed of in the same breath (React's StrictMode mounts twice) never starts.
@@ -74,6 +89,7 @@ export function createConnection(options: ConnectionOptions): Connection {
   const stopHints = runtime.onHint(onHint);
 
   function connect(): void {
+    if (isDisposed) return;
     stopAttempt?.();
     cancelTry();
     isHeldBack = false;
@@ -87,22 +103,35 @@ export function createConnection(options: ConnectionOptions): Connection {
       abort.abort();
       if (socket && socket !== current) release(socket);
     };
-    publish();
     const renewing = current !== undefined && !isDoubtful;
-    getUrl({ signal, renewing })
+    publish();
+    // Unless a listener has just disposed of it.
+    if (signal.aborted) return;
+    getUrl(signal, renewing)
       .then((url) => {
         if (signal.aborted) return;
-        const opening = (socket = runtime.openSocket(url));
+        const opening = (socket = openSocket(url));
         opening.onopen = () => adopt(opening);
         opening.onclose = ({ code, reason }) => lose(opening, new Failure(code, reason));
+        // Node's WebSocket doesn't close when the handshake is refused.
+        opening.onerror = () => opening !== current && lose(opening, new Failure(1006, ""));
         opening.onmessage = ({ data }) => {
           lastHeardMs = runtime.nowMs();
-          if (typeof data === "string") onText(data);
+          if (typeof data === "string") emit("message", data);
         };
       })
       .catch((error) => {
         if (!signal.aborted) fail(Failure.from(error));
       });
+  }
+
+  function openSocket(url: string): ClientSocket {
+    try {
+      return runtime.openSocket(url, protocols);
+    } catch (cause) {
+      // No `WebSocket`, as in Node before version 22, or not with this URL from this page.
+      throw new Failure(0, "no_socket", { cause });
+    }
   }
 
   function adopt(socket: ClientSocket): void {
@@ -119,8 +148,7 @@ export function createConnection(options: ConnectionOptions): Connection {
       failures = 0;
     });
     publish();
-    // Unless a listener has just disposed of it.
-    if (current === socket) onOpen();
+    emit("open", undefined);
   }
 
   function lose(socket: ClientSocket, failure: Failure): void {
@@ -131,7 +159,7 @@ export function createConnection(options: ConnectionOptions): Connection {
     if (isStable) failures = 0;
     if (!stopAttempt || isFinal(failure)) return fail(failure);
     // Its successor is on the way.
-    onDown(failure);
+    emit("down", failure);
     publish();
   }
 
@@ -145,18 +173,19 @@ export function createConnection(options: ConnectionOptions): Connection {
     }
     isDoubtful = false;
     if (isFinal(failure)) verdict = { status: "closed", failure };
-    else if (failure.code === EXPIRED && failures === 0) {
+    else if (failure.code === CREDENTIAL_EXPIRED && failures === 0) {
       failures++;
       verdict = { status: "connecting" };
       cancelTry = runtime.after(0, connect);
     } else wait(failure);
-    onDown(failure);
+    emit("down", failure);
     publish();
   }
 
   function wait(failure: Failure): void {
     const ceilingMs = Math.min(FIRST_CEILING_MS * 2 ** failures, MAX_CEILING_MS);
-    const spreadMs = failure.code === RESTART ? Math.max(ceilingMs, RESTART_SPREAD_MS) : ceilingMs;
+    const spreadMs =
+      failure.code === SERVICE_RESTART ? Math.max(ceilingMs, RESTART_SPREAD_MS) : ceilingMs;
     const delayMs = failure.retryAfterMs + runtime.random() * spreadMs;
     failures++;
     isHeldBack = failure.retryAfterMs > 0;
@@ -166,6 +195,7 @@ export function createConnection(options: ConnectionOptions): Connection {
   }
 
   function publish(): void {
+    if (isDisposed) return;
     const next: ConnectionState = current
       ? { status: "open" }
       : stopAttempt
@@ -173,7 +203,7 @@ export function createConnection(options: ConnectionOptions): Connection {
         : verdict;
     if (next === state || (next.status === state.status && !("failure" in next))) return;
     state = next;
-    onState(state);
+    emit("state", state);
   }
 
   function onHint(hint: Hint): void {
@@ -189,16 +219,32 @@ export function createConnection(options: ConnectionOptions): Connection {
     connect();
   }
 
+  function dispose(): void {
+    isDisposed = true;
+    clear();
+    stopHints();
+    cancelTry();
+    cancelStable();
+    stopAttempt?.();
+    if (current) release(current);
+    current = undefined;
+    state = { status: "closed", failure: new Failure(1000, "disposed") };
+  }
+
   return {
     get state() {
       return state;
     },
-    send: (text) => current?.send(text),
+    on,
+    send(text) {
+      current?.send(text);
+      return current !== undefined;
+    },
     renew() {
       if (!current || stopAttempt) return;
       // A socket that expires as soon as it is open would be renewed without end.
       if (isStable) connect();
-      else wait(new Failure(EXPIRED, "expiring"));
+      else wait(new Failure(CREDENTIAL_EXPIRED, "expiring"));
     },
     check() {
       if (!current) return;
@@ -208,25 +254,23 @@ export function createConnection(options: ConnectionOptions): Connection {
     retry() {
       if (!current) connect();
     },
-    dispose() {
-      stopHints();
-      cancelTry();
-      cancelStable();
-      stopAttempt?.();
-      if (current) release(current);
-      current = undefined;
-      state = { status: "closed", failure: new Failure(1000, "disposed") };
-    },
+    dispose,
+    [Symbol.dispose]: dispose,
   };
 }
 
 /** Whether reconnecting would only bring the same result: refused, signed out, unwanted. */
-function isFinal({ code }: Failure): boolean {
-  return code === 401 || code === 403 || !reconnectsAfter(code);
+function isFinal({ code, reason }: Failure): boolean {
+  return (
+    (code === 0 && reason.startsWith("no_")) ||
+    code === 401 ||
+    code === 403 ||
+    !reconnectsAfter(code)
+  );
 }
 
 /** Lets go of a socket without hearing of it again. */
 function release(socket: ClientSocket): void {
-  socket.onopen = socket.onmessage = socket.onclose = null;
+  socket.onopen = socket.onmessage = socket.onclose = socket.onerror = null;
   socket.close(1000);
 }

@@ -9,7 +9,7 @@ import {
 import { CHATS_PATH } from "../wire/paths.ts";
 import type { Api } from "./api.ts";
 import { FIRST_CEILING_MS, MAX_CEILING_MS } from "./connection.ts";
-import { Failure } from "./failure.ts";
+import type { Failure } from "./failure.ts";
 import type { Runtime } from "./runtime.ts";
 
 /** Messages on the first page, and on each of those before it. */
@@ -20,6 +20,11 @@ const MISSED_PAGE = 200;
 export const CHATS = `${CHATS_PATH}?limit=200`;
 /** Greater than any id: the page before it is the newest. */
 const END = 999_999_999_999_999;
+
+/** Where a chat is. */
+export function chatPath(peer: string): string {
+  return `${CHATS_PATH}/${encodeURIComponent(peer)}`;
+}
 
 /** A message as its sender or its reader sees it. */
 export interface ConversationMessage {
@@ -36,7 +41,7 @@ export interface ConversationMessage {
   /** What became of it. */
   readonly status: "received" | "pending" | "sent" | "read" | "failed";
   /** Why it failed. */
-  readonly error?: FrameErrorCode | "too_big";
+  readonly error?: FrameErrorCode | "too_big" | undefined;
 }
 
 /** A message on its way: kept until the server has acknowledged it. */
@@ -103,15 +108,15 @@ export function createConversation(options: {
   api: Api;
   runtime: Runtime;
   /** Drafts of all conversations, in the order in which they were written. */
-  drafts: readonly Draft[];
+  drafts: Set<Draft>;
+  /** Sends what can be sent. */
+  flush(): void;
   onChange(): void;
-  onSend(draft: Draft): void;
-  onRetry(key: string): void;
   onMarkRead(chatId: string): void;
   onClose(): void;
 }): TrackedConversation {
-  const { peer, side, api, runtime, drafts, onChange } = options;
-  const path = `${CHATS_PATH}/${encodeURIComponent(peer)}/messages`;
+  const { peer, side, api, runtime, drafts, flush, onChange } = options;
+  const path = `${chatPath(peer)}/messages`;
   const other = otherSide(side);
   const stored: Stored[] = [];
   const readUpTo = { user: 0, visitor: 0 };
@@ -127,59 +132,77 @@ export function createConversation(options: {
   let cancelRetry = (): void => {};
   let older: Promise<void> | undefined;
 
-  function insert(message: Stored): boolean {
-    const at = stored.findLastIndex(({ id }) => id <= message.id);
-    if (stored[at]?.id === message.id) return false;
-    stored.splice(at + 1, 0, message);
+  /** Keeps a message in its place, unless it is there already. */
+  function insert(
+    { content, nickname }: Pick<Message, "content"> & { nickname?: string | undefined },
+    given: { id: string; timestamp: string },
+    isMine: boolean,
+    key = given.id,
+  ): boolean {
+    const [id, atMs] = [Number(given.id), Date.parse(given.timestamp)];
+    const at = stored.findLastIndex((one) => one.id <= id);
+    if (stored[at]?.id === id) return false;
+    stored.splice(at + 1, 0, { id, key, isMine, content, nickname, atMs });
     return true;
   }
 
-  function take({ id, type, content, nickname, timestamp, ...message }: Message): void {
-    const isMine = (type === "USER_TO_ANON") === (side === "user");
+  function take(message: Message): void {
+    const isMine = (message.type === "USER_TO_ANON") === (side === "user");
     chatId = message.chatId;
-    const isNew = insert({
-      ...{ id: Number(id), key: id, isMine, content, nickname },
-      atMs: Date.parse(timestamp),
-    });
-    if (!isNew || !isMine) return;
+    if (!insert(message, message, isMine) || !isMine) return;
     // Stored, but its ACK was lost or is slower: one of the two is enough to look at.
     const twin = own().find(
-      (draft) => draft.sentOver > 0 && draft.twin === undefined && draft.content === content,
+      (draft) =>
+        draft.sentOver > 0 && draft.twin === undefined && draft.content === message.content,
     );
-    if (twin) twin.twin = Number(id);
+    if (twin) twin.twin = Number(message.id);
   }
 
   function takePage(page: MessagePage): void {
     for (const message of page.messages) take(message);
-    for (const of of ["user", "visitor"] as const) {
-      readUpTo[of] = Math.max(readUpTo[of], Number(page.readUpTo[of]));
-    }
+    for (const by of ["user", "visitor"] as const) read(by, page.readUpTo[by]);
+  }
+
+  function read(by: Side, upTo: string): void {
+    readUpTo[by] = Math.max(readUpTo[by], Number(upTo));
   }
 
   function own(): Draft[] {
-    return drafts.filter((draft) => draft.peer === peer);
+    return [...drafts].filter((draft) => draft.peer === peer);
+  }
+
+  /** Sends a message, for the first time or once more. */
+  function submit(draft: Draft): void {
+    draft.error = undefined;
+    draft.sentOver = 0;
+    drafts.add(draft);
+    flush();
+    onChange();
+  }
+
+  function disconnect(): void {
+    run++;
+    isSynced = false;
+    cancelRetry();
   }
 
   /** Asked before the first page, because browsers complain loudly about an answer that says: not there. */
   async function exists(): Promise<boolean> {
-    const { chats, more } = (await api.call("GET", CHATS)) as ChatPage;
+    const { chats, more } = await api.call<ChatPage>("GET", CHATS);
     return more || chats.some((chat) => chat.peer === peer);
   }
 
-  async function load(query: string): Promise<MessagePage | undefined> {
-    try {
-      return (await api.call("GET", `${path}?${query}`)) as MessagePage;
-    } catch (error) {
-      // Nobody has written yet, or the chat was deleted.
-      if (error instanceof Failure && error.code === 404) return undefined;
-      throw error;
-    }
+  /** A page; none when nobody has written yet, or the chat was deleted. */
+  function load(query: string): Promise<MessagePage | undefined> {
+    return api.call<MessagePage>("GET", `${path}?${query}`).catch((error: Failure) => {
+      if (error.code !== 404) throw error;
+      return undefined;
+    });
   }
 
   async function sync(): Promise<void> {
-    const thisRun = ++run;
-    isSynced = false;
-    cancelRetry();
+    disconnect();
+    const thisRun = run;
     try {
       for (let isDone = false; !isDone;) {
         const isFirst = cursor === 0;
@@ -223,14 +246,12 @@ export function createConversation(options: {
         ...message,
         status: !message.isMine ? "received" : id <= readUpTo[other] ? "read" : "sent",
       }));
-      const coming = own().flatMap(
-        ({ ref, content, nickname, atMs, error, twin }): ConversationMessage[] => {
-          if (twin !== undefined && !error) return [];
+      const coming = own()
+        .filter(({ error, twin }) => error || twin === undefined)
+        .map(({ ref, content, nickname, atMs, error }): ConversationMessage => {
           const status = error ? "failed" : "pending";
-          const message = { key: ref, isMine: true, content, nickname, atMs, status } as const;
-          return [error ? { ...message, error } : message];
-        },
-      );
+          return { ...{ key: ref, isMine: true, content, nickname, atMs }, status, error };
+        });
       return [...shown, ...coming];
     },
     get isLoaded() {
@@ -244,9 +265,12 @@ export function createConversation(options: {
     },
     send(content, { nickname } = {}) {
       const [ref, atMs] = [runtime.newRef(), runtime.nowMs()];
-      options.onSend({ ...{ ref, peer, content, nickname, atMs }, sentOver: 0 });
+      submit({ ref, peer, content, nickname, atMs, sentOver: 0 });
     },
-    retry: options.onRetry,
+    retry(key) {
+      const draft = own().find(({ ref }) => ref === key);
+      if (draft) submit(draft);
+    },
     markRead() {
       const last = stored.findLast(({ isMine }) => !isMine)?.id ?? 0;
       if (last <= readUpTo[side] || !isSynced || chatId === undefined) return;
@@ -259,8 +283,7 @@ export function createConversation(options: {
         older = undefined;
       })),
     close() {
-      run++;
-      cancelRetry();
+      disconnect();
       options.onClose();
     },
 
@@ -270,21 +293,14 @@ export function createConversation(options: {
       if (isSynced) cursor = Math.max(cursor, Number(message.id));
       onChange();
     },
-    acknowledge({ ref, content, nickname }, { id, timestamp }) {
-      insert({
-        ...{ id: Number(id), key: ref, isMine: true, content, nickname },
-        atMs: Date.parse(timestamp),
-      });
+    acknowledge(draft, ack) {
+      insert(draft, ack, true, draft.ref);
       onChange();
     },
     read(by, upTo) {
-      readUpTo[by] = Math.max(readUpTo[by], Number(upTo));
+      read(by, upTo);
       onChange();
     },
-    disconnect() {
-      run++;
-      isSynced = false;
-      cancelRetry();
-    },
+    disconnect,
   };
 }

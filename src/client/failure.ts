@@ -36,9 +36,7 @@ export class Failure extends Error {
   static async of(response: Response, nowMs: number): Promise<Failure> {
     const problem: { code?: unknown } | null = await response.json().catch(() => null);
     const retryAfter = response.headers.get("retry-after") ?? "";
-    const askedMs = /^\d+$/.test(retryAfter)
-      ? Number(retryAfter) * 1000
-      : Date.parse(retryAfter) - nowMs;
+    const askedMs = Number(retryAfter) * 1000 || Date.parse(retryAfter) - nowMs;
     return new Failure(response.status, String(problem?.code ?? "refused"), {
       retryAfterMs: Math.min(Math.max(askedMs || 0, 0), MAX_RETRY_AFTER_MS),
     });

@@ -4,19 +4,18 @@ export {
   type ChatClientOptions,
   createChatClient,
 } from "./chat.ts";
-export type { TokenSource } from "./api.ts";
-export { type ConnectionState } from "./connection.ts";
+export { connect, type ConnectOptions, type Paths, type TokenSource } from "./connect.ts";
+export type { Connection, ConnectionEvents, ConnectionState } from "./connection.ts";
 export type { Conversation, ConversationMessage } from "./conversation.ts";
 export { Failure } from "./failure.ts";
 export type { ClientSocket, Hint, Runtime } from "./runtime.ts";
-export {
-  type ChatPage,
-  type ChatSummary,
-  FRAME_ERRORS,
-  type FrameErrorCode,
-  type Message,
-  type MessagePage,
-  type MessageType,
-  type ServerFrame,
-  type Side,
+export type {
+  ChatPage,
+  ChatSummary,
+  FrameErrorCode,
+  Message,
+  MessagePage,
+  MessageType,
+  ServerFrame,
+  Side,
 } from "../wire/frames.ts";

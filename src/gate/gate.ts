@@ -1,3 +1,4 @@
+/// <reference lib="esnext.disposable" preserve="true" />
 import { type Clock, systemClock } from "../lib/clock.ts";
 import { createRateLimit } from "../lib/limit.ts";
 import { createLog, faultCode, type Log } from "../lib/log.ts";

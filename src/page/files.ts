@@ -26,12 +26,16 @@ const ENTRIES = {
  */
 async function readSources(): Promise<Record<string, string>> {
   const modules: Record<string, unknown> = {
+    "client/address.ts": await import("../client/address.ts", { with: { type: "text" } }),
     "client/api.ts": await import("../client/api.ts", { with: { type: "text" } }),
     "client/chat.ts": await import("../client/chat.ts", { with: { type: "text" } }),
+    "client/connect.ts": await import("../client/connect.ts", { with: { type: "text" } }),
     "client/connection.ts": await import("../client/connection.ts", { with: { type: "text" } }),
     "client/conversation.ts": await import("../client/conversation.ts", { with: { type: "text" } }),
+    "client/events.ts": await import("../client/events.ts", { with: { type: "text" } }),
     "client/failure.ts": await import("../client/failure.ts", { with: { type: "text" } }),
     "client/mod.ts": await import("../client/mod.ts", { with: { type: "text" } }),
+    "client/request.ts": await import("../client/request.ts", { with: { type: "text" } }),
     "client/runtime.ts": await import("../client/runtime.ts", { with: { type: "text" } }),
     "page/browser/chat.ts": await import("./browser/chat.ts", { with: { type: "text" } }),
     "page/browser/dom.ts": await import("./browser/dom.ts", { with: { type: "text" } }),

@@ -1,6 +1,6 @@
-import { type Context, Hono } from "hono";
+import type { Context } from "hono";
 import { bodyLimit } from "hono/body-limit";
-import { PatternRouter } from "hono/router/pattern-router";
+import { Hono } from "hono/tiny";
 import { faultCode, type Log } from "../lib/log.ts";
 import { headersFor, type Incoming, preflightResponse, type Sharing } from "./incoming.ts";
 import { type Refusal, refusalResponse, refuse } from "./refusal.ts";
@@ -29,8 +29,6 @@ export interface Routes {
 export function createRoutes(log: Log): Routes {
   const app = new Hono<RouteEnv>({
     getPath: (_, options) => (options?.env as RouteEnv["Bindings"]).incoming.url.pathname,
-    // Hono's usual router compiles all routes at the first request, which is a third of the time to start.
-    router: new PatternRouter(),
   });
   app.onError((error, c) => {
     log("error", "request_failed", { code: faultCode(error) });

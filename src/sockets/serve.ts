@@ -1,3 +1,4 @@
+/// <reference lib="esnext.disposable" preserve="true" />
 import { type Gate, partsOf } from "../gate/gate.ts";
 import { withinDeadline } from "../lib/deadline.ts";
 import { faultCode } from "../lib/log.ts";

@@ -1,3 +1,4 @@
+/// <reference lib="esnext.disposable" preserve="true" />
 import { type Gate, type GateParts, partsOf, requireFeed } from "../gate/gate.ts";
 import { identityFields, identityKey } from "../gate/identity.ts";
 import { type Clock, pause } from "../lib/clock.ts";

@@ -8,17 +8,22 @@ export interface Close {
   readonly reconnects: boolean;
 }
 
+/** What a client acts upon beside the range; numbers of their own, so that it needn't carry the table. */
+export const MESSAGE_TOO_BIG = 1009;
+export const SERVICE_RESTART = 1012;
+export const CREDENTIAL_EXPIRED = 4001;
+
 /**
  * Every reason for which the server ends a socket. 4000–4499: get a new ticket and reconnect; 4500–4999:
  * don't reconnect by yourself.
  */
 export const CLOSE = {
   unsupportedData: { code: 1003, reason: "Text only", reconnects: true },
-  messageTooBig: { code: 1009, reason: "Message too big", reconnects: true },
+  messageTooBig: { code: MESSAGE_TOO_BIG, reason: "Message too big", reconnects: true },
   internalError: { code: 1011, reason: "Server error", reconnects: true },
-  serviceRestart: { code: 1012, reason: "Server restarts", reconnects: true },
-  missedEvents: { code: 1012, reason: "Server missed events", reconnects: true },
-  credentialExpired: { code: 4001, reason: "Credential expired", reconnects: true },
+  serviceRestart: { code: SERVICE_RESTART, reason: "Server restarts", reconnects: true },
+  missedEvents: { code: SERVICE_RESTART, reason: "Server missed events", reconnects: true },
+  credentialExpired: { code: CREDENTIAL_EXPIRED, reason: "Credential expired", reconnects: true },
   noHeartbeat: { code: 4002, reason: "No heartbeat", reconnects: true },
   slowReader: { code: 4003, reason: "Reads too slowly", reconnects: true },
   signedOut: { code: 4500, reason: "Signed out", reconnects: false },

@@ -1,4 +1,4 @@
-import { describe, expect, test } from "bun:test";
+import { describe, expect, spyOn, test } from "bun:test";
 import { memoryTicketStore } from "../../src/gate/memory.ts";
 import type { TicketStore } from "../../src/gate/store.ts";
 import { fakeClock } from "../support/clock.ts";
@@ -100,6 +100,32 @@ describe("memory store", () => {
     clock.advance(TTL_MS);
     expect(await store.take("a")).toBeUndefined();
     expect(store.size).toBe(0);
+  });
+
+  test("walks through none of the tickets and sign-outs that it holds, so that each operation costs the same", async () => {
+    const clock = fakeClock();
+    const store = memoryTicketStore({ clock });
+    const untilMs = clock.nowMs() + 30 * 86_400_000;
+    const signOut = (at: number) =>
+      store.revoke({ kind: "user", id: `user ${at}`, session: "one", atMs: at, untilMs });
+    for (let at = 0; at < 20_000; at++) {
+      await put(store, `${at}`);
+      await signOut(at);
+    }
+    const walks = (["entries", "forEach", "keys", "values"] as const).map((method) =>
+      spyOn(Map.prototype, method),
+    );
+    const iterator = spyOn(Map.prototype, Symbol.iterator as never);
+    for (let at = 20_000; at < 20_100; at++) {
+      await put(store, `${at}`);
+      await signOut(at);
+      await store.take(`${at - 50}`);
+      await store.isRevoked(recordOf("a").identity);
+      clock.advance(10);
+    }
+    const calls = [...walks, iterator].map((spy) => spy.mock.calls.length);
+    for (const spy of [...walks, iterator]) spy.mockRestore();
+    expect(calls).toEqual([0, 0, 0, 0, 0]);
   });
 
   test("runs no timers", async () => {

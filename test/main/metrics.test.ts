@@ -3,7 +3,7 @@ import { createMetrics } from "../../src/metrics.ts";
 import { memoryTicketStore } from "../../src/gate/memory.ts";
 import { fakeClock } from "../support/clock.ts";
 import { visitorIdOf } from "../support/people.ts";
-import { startInstance } from "../support/process.ts";
+import { startInstance, startProcess } from "../support/process.ts";
 import { handshake, sendRaw } from "../support/raw.ts";
 import { openSocket } from "../support/socket.ts";
 
@@ -50,6 +50,18 @@ describe("a server's metrics", () => {
     await using server = await startInstance();
     expect((await server.ask("/metrics")).status).toBe(404);
     expect(server.events.map(({ event }) => event)).not.toContain("metrics_listening");
+  });
+
+  test("need an optional package, and the log names it when it isn't installed", async () => {
+    const preload = `${import.meta.dir}/without-prom-client.ts`;
+    const environment = { METRICS_PORT: "0", BUN_OPTIONS: `--preload ${preload}` };
+    await using server = startProcess(environment);
+    server.listening.catch(() => {});
+    expect(await server.exited).toBe(78);
+    expect(await server.event("config_fault")).toMatchObject({
+      variable: "METRICS_PORT",
+      note: "needs the package prom-client, which isn't installed",
+    });
   });
 
   test("have a port of their own, with nothing else on it", async () => {

@@ -94,7 +94,7 @@ describe("client.js", () => {
     expect(Bun.gzipSync(text, { level: 9 }).length).toBeLessThanOrEqual(MAX_CLIENT_BYTES);
     const { imports, exports } = new Bun.Transpiler({ loader: "js" }).scan(text);
     expect(imports).toEqual([]);
-    expect(exports.sort()).toEqual(["FRAME_ERRORS", "Failure", "createChatClient"]);
+    expect(exports.sort()).toEqual(["Failure", "connect", "createChatClient"]);
   });
 
   test("isn't sent again while it is unchanged", async () => {

@@ -3,6 +3,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { upstashTransport } from "../../src/redis/upstash.ts";
+import { upstashClientTransport } from "../../src/redis/upstash-client.ts";
 import {
   atDeadline,
   expectUnavailable,
@@ -21,8 +22,17 @@ import type { TestServer } from "../support/server.ts";
 import { type BridgeFault, startUpstashBridge } from "../support/upstash.ts";
 import { reached } from "../support/wire.ts";
 
-function serverAt(settings: { url: string; token: string }): TestServer {
-  return serverOn((options) => upstashTransport({ ...settings, ...options }));
+/** The two ways to Upstash: for functions, and for servers. */
+const TRANSPORTS = [
+  ["upstash transport", upstashTransport],
+  ["upstash's own client", upstashClientTransport],
+] as const;
+
+function serverAt(
+  settings: { url: string; token: string },
+  transport: typeof upstashTransport = upstashTransport,
+): TestServer {
+  return serverOn((options) => transport({ ...settings, ...options }));
 }
 
 /** Where no Redis is: the bridge makes up all that it answers. */
@@ -31,7 +41,7 @@ const NO_REDIS = "redis://127.0.0.1:1";
 const json = (body: unknown, init?: ResponseInit) => () => Response.json(body, init);
 const text = (body: BodyInit, init?: ResponseInit) => () => new Response(body, init);
 
-describe("upstash transport, bad responses", () => {
+describe.each(TRANSPORTS)("%s, bad responses", (_, transport) => {
   const html = { "Content-Type": "text/html" };
   const gzip = { "Content-Encoding": "gzip" };
   const huge = `{"result":1${" ".repeat(9 * 1024 * 1024)}}`;
@@ -74,7 +84,7 @@ describe("upstash transport, bad responses", () => {
     ["a body without end", () => new Response(endless())],
   ])("answers 503 at mint and upgrade to %s, with one request each", async (_, fault) => {
     await using bridge = await startUpstashBridge(NO_REDIS);
-    await using server = serverAt(bridge);
+    await using server = serverAt(bridge, transport);
     bridge.fault = fault;
     // While time stands still: no deadline is what ends them.
     expect(await Promise.all([mint(server), upgrade(server, UNKNOWN_TICKET)])).toEqual([
@@ -98,7 +108,7 @@ describe("upstash transport, bad responses", () => {
     ["no response", "hang"],
   ])("answers 503 at the deadline to %s, with one request each", async (_, fault) => {
     await using bridge = await startUpstashBridge(NO_REDIS);
-    await using server = serverAt(bridge);
+    await using server = serverAt(bridge, transport);
     bridge.fault = fault;
     const count = (name: string) => bridge.requests.filter((one) => one === name).length;
     const sent = reached(count, ["EVALSHA", "GETDEL"]);
@@ -115,7 +125,7 @@ describe("upstash transport, bad responses", () => {
     ["a number in text", "123"],
   ])("answers 503 at mint and 401 at the upgrade to %s", async (_, result) => {
     await using bridge = await startUpstashBridge(NO_REDIS);
-    await using server = serverAt(bridge);
+    await using server = serverAt(bridge, transport);
     bridge.fault = json({ result });
     expect(await mint(server)).toEqual(UNAVAILABLE);
     expect(await upgrade(server, UNKNOWN_TICKET)).toEqual(REFUSED);
@@ -123,7 +133,7 @@ describe("upstash transport, bad responses", () => {
 
   test("reads a response that is properly compressed", async () => {
     await using bridge = await startUpstashBridge(NO_REDIS);
-    await using server = serverAt(bridge);
+    await using server = serverAt(bridge, transport);
     bridge.fault = text(Bun.gzipSync('{"result":1}'), { headers: gzip });
     expect(await mint(server)).toEqual(MINTED);
   });
@@ -141,7 +151,7 @@ describe("upstash transport, bad responses", () => {
         },
       });
       await using bridge = await startUpstashBridge(NO_REDIS);
-      await using server = serverAt(bridge);
+      await using server = serverAt(bridge, transport);
       bridge.fault = () => Response.redirect(stranger.url.href, status);
       await expectUnavailable(server, UNKNOWN_TICKET);
       expect(strangers).toBe(0);
@@ -154,22 +164,61 @@ describe("upstash transport, bad responses", () => {
     ["an address where no server listens", { url: `http://127.0.0.1:${freePort()}` }],
   ])("answers 503 with %s", async (_, wrong) => {
     await using bridge = await startUpstashBridge(NO_REDIS);
-    await using server = serverAt({ ...bridge, ...wrong });
+    await using server = serverAt({ ...bridge, ...wrong }, transport);
     await expectUnavailable(server, UNKNOWN_TICKET);
     expect(bridge.requests).toEqual([]);
   });
 });
 
-describeWith("redis-server")("upstash transport, many at once", () => {
-  test("each ticket that is taken is a request of its own, so that none shares another's fate", async () => {
-    await using redis = await startRedis();
-    await using bridge = await startUpstashBridge(redis.url);
-    await using server = serverAt(bridge);
-    const tickets = await Promise.all(Array.from({ length: 10 }, () => server.ticket()));
-    const takes = tickets.map((ticket) => upgrade(server, ticket));
-    expect(await Promise.all(takes)).toEqual(tickets.map(() => OPENED));
-    expect(bridge.requests.filter((name) => name === "GETDEL")).toHaveLength(10);
+test("both ways to Upstash send the same request, and give back what Redis said as it is", async () => {
+  const seen: unknown[] = [];
+  using rest = Bun.serve({
+    hostname: "127.0.0.1",
+    port: 0,
+    async fetch(request) {
+      const headers = Object.fromEntries(request.headers);
+      seen.push([request.method, request.url, headers, await request.text()]);
+      return Response.json({ result: ["1", "true", null, ['{"a":1}', 2]] });
+    },
   });
+  for (const [, transport] of TRANSPORTS) {
+    const { command } = transport({ url: rest.url.href, token: "token" });
+    const reply = await command([
+      "EVALSHA",
+      "abc",
+      "1",
+      "key",
+      "",
+      '{"a":1}',
+      "true",
+      "Grüße",
+      "7",
+    ]);
+    expect(reply).toEqual(["1", "true", null, ['{"a":1}', 2]]);
+  }
+  expect(seen).toHaveLength(2);
+  expect(seen[0]).toEqual(seen[1]);
+  expect(seen[0]).toMatchObject([
+    "POST",
+    rest.url.href,
+    { authorization: "Bearer token", "content-type": "application/json" },
+    expect.stringContaining("EVALSHA"),
+  ]);
+});
+
+describeWith("redis-server")("upstash transport, many at once", () => {
+  test.each(TRANSPORTS)(
+    "over %s each ticket that is taken is a request of its own, so that none shares another's fate",
+    async (_, transport) => {
+      await using redis = await startRedis();
+      await using bridge = await startUpstashBridge(redis.url);
+      await using server = serverAt(bridge, transport);
+      const tickets = await Promise.all(Array.from({ length: 10 }, () => server.ticket()));
+      const takes = tickets.map((ticket) => upgrade(server, ticket));
+      expect(await Promise.all(takes)).toEqual(tickets.map(() => OPENED));
+      expect(bridge.requests.filter((name) => name === "GETDEL")).toHaveLength(10);
+    },
+  );
 });
 
 describeWith("openssl")("a REST server's certificate that isn't trusted", () => {
@@ -191,8 +240,10 @@ describeWith("openssl")("a REST server's certificate that isn't trusted", () => 
         return Response.json({ result: 1 });
       },
     });
-    await using server = serverAt({ url: rest.url.href, token: "token" });
-    await expectUnavailable(server, UNKNOWN_TICKET);
+    for (const [, transport] of TRANSPORTS) {
+      await using server = serverAt({ url: rest.url.href, token: "token" }, transport);
+      await expectUnavailable(server, UNKNOWN_TICKET);
+    }
     expect(requests).toBe(0);
     await rm(directory, { recursive: true, force: true });
   });

@@ -11,6 +11,8 @@ export interface ScriptedWorld {
   readonly sockets: readonly ScriptedSocket[];
   /** Timers that run, and listeners for hints: what a client that is gone must not leave behind. */
   readonly leftovers: number;
+  /** What listeners have thrown. */
+  readonly errors: readonly unknown[];
   /** What `random` returns from now on. */
   random: number;
   /** Answers in place of the default; `undefined` for the default. */
@@ -26,6 +28,7 @@ export interface ScriptedWorld {
 
 export interface ScriptedRequest {
   readonly method: string;
+  readonly origin: string;
   /** Path and query. */
   readonly path: string;
   readonly authorization: string | undefined;
@@ -36,6 +39,7 @@ export interface ScriptedRequest {
 
 export interface ScriptedSocket {
   readonly url: string;
+  readonly protocols: string | readonly string[] | undefined;
   readonly atMs: number;
   /** Frames that the client has sent. */
   readonly sent: readonly Frame[];
@@ -43,6 +47,10 @@ export interface ScriptedSocket {
   readonly closedWith: number | undefined;
   open(): Promise<void>;
   say(...frames: unknown[]): Promise<void>;
+  /** A frame that isn't ours. */
+  sayRaw(data: unknown): Promise<void>;
+  /** An error; Node's WebSocket says no more than that when the handshake is refused. */
+  fail(): Promise<void>;
   close(code: number, reason?: string): Promise<void>;
 }
 
@@ -53,15 +61,16 @@ export function scriptedWorld(): ScriptedWorld {
   const hints = new Set<(hint: Hint) => void>();
   const requests: ScriptedRequest[] = [];
   const sockets: ScriptedSocket[] = [];
+  const errors: unknown[] = [];
   let refs = 0;
   const nowMs = () => clock.monotonicMs() - startMs;
 
   function defaultAnswer({ path }: ScriptedRequest): Response {
-    if (path === "/api/auth/anonymous-session") return new Response(null, { status: 204 });
-    if (path === "/api/auth/ws-ticket") {
+    if (path.endsWith("/anonymous-session")) return new Response(null, { status: 204 });
+    if (path.endsWith("/ws-ticket")) {
       return Response.json({ ticket: `ticket-${requests.length}`, expiresIn: 30 });
     }
-    if (path.startsWith("/api/chats?")) return Response.json({ chats: [], more: false });
+    if (path.includes("/api/chats?")) return Response.json({ chats: [], more: false });
     return Response.json({ messages: [], readUpTo: { user: "0", visitor: "0" }, more: false });
   }
 
@@ -81,9 +90,10 @@ export function scriptedWorld(): ScriptedWorld {
       };
     },
     async fetch(url, init) {
-      const { pathname, search } = new URL(url);
+      const { origin, pathname, search } = new URL(url);
       const request: ScriptedRequest = {
         method: init.method ?? "GET",
+        origin,
         path: pathname + search,
         authorization: (init.headers as Record<string, string> | undefined)?.Authorization,
         credentials: init.credentials,
@@ -95,17 +105,16 @@ export function scriptedWorld(): ScriptedWorld {
       request.signal.addEventListener("abort", () => reject(request.signal.reason));
       return Promise.race([promise, world.answer(request) ?? defaultAnswer(request)]);
     },
-    openSocket(url) {
+    openSocket(url, protocols) {
       const sent: Frame[] = [];
       let closedWith: number | undefined;
       const end: ReturnType<Runtime["openSocket"]> = {
-        ...{ onopen: null, onmessage: null, onclose: null },
+        ...{ onopen: null, onmessage: null, onerror: null, onclose: null },
         send: (text) => void sent.push(JSON.parse(text)),
         close: (code = 1005) => void (closedWith ??= code),
       };
       const socket: ScriptedSocket = {
-        url,
-        sent,
+        ...{ url, protocols, sent },
         atMs: nowMs(),
         get closedWith() {
           return closedWith;
@@ -118,6 +127,14 @@ export function scriptedWorld(): ScriptedWorld {
           for (const frame of frames) end.onmessage?.({ data: JSON.stringify(frame) });
           return settle();
         },
+        sayRaw(data) {
+          end.onmessage?.({ data });
+          return settle();
+        },
+        fail() {
+          end.onerror?.();
+          return settle();
+        },
         close(code, reason = "") {
           end.onclose?.({ code, reason });
           // It happens once to every socket.
@@ -128,6 +145,8 @@ export function scriptedWorld(): ScriptedWorld {
       sockets.push(socket);
       return end;
     },
+    keepsCookies: true,
+    reportError: (error) => void errors.push(error),
     newRef: () => `ref-${++refs}`,
     onHint(listener) {
       hints.add(listener);
@@ -136,7 +155,7 @@ export function scriptedWorld(): ScriptedWorld {
   };
 
   const world: ScriptedWorld = {
-    ...{ runtime, requests, sockets },
+    ...{ runtime, requests, sockets, errors },
     settle: () => settle(),
     random: 0.5,
     answer: () => undefined,

@@ -1,0 +1,111 @@
+import { describe, expect, test } from "bun:test";
+import fc from "fast-check";
+import { partsOf } from "../../src/gate/gate.ts";
+import { memoryTicketStore } from "../../src/gate/memory.ts";
+import type { Incoming } from "../../src/request/incoming.ts";
+import { type BareGate, bareGate } from "../support/gate.ts";
+
+const SIGN_OUT = "/api/auth/sign-out";
+const WINDOW_MS = 60_000;
+
+describe("failed attempts of an address", () => {
+  const from = (limitKey: string | undefined) => ({ limitKey }) as Incoming;
+  const anyStep = fc.record({
+    failures: fc.nat(500),
+    attempts: fc.nat(30),
+    afterMs: fc.oneof(fc.nat(200), fc.nat(5_000), fc.nat(3 * WINDOW_MS)),
+  });
+
+  test("after any number of them, at any spacing, the wait is at most the window, and then over", () => {
+    fc.assert(
+      fc.property(fc.array(anyStep, { maxLength: 30 }), (steps) => {
+        const { gate, clock } = bareGate();
+        const { attempts } = partsOf(gate as never).authenticator;
+        const address = from("192.0.2.1");
+        for (const { failures, attempts: tries, afterMs } of steps) {
+          for (let time = 0; time < failures; time++) attempts.fail(address);
+          // Refused ones change nothing.
+          for (let time = 0; time < tries; time++) attempts.waitMs(address);
+          const waitMs = attempts.waitMs(address);
+          expect(waitMs).toBeLessThanOrEqual(WINDOW_MS);
+          // In fact, however bad its neighbourhood, a good credential gets in within a second.
+          expect(waitMs).toBeLessThanOrEqual(1_000);
+          clock.advance(waitMs);
+          if (waitMs > 0) expect(attempts.waitMs(address)).toBe(0);
+          expect(attempts.waitMs(from("192.0.2.2"))).toBe(0);
+          expect(attempts.waitMs(from(undefined))).toBe(0);
+          clock.advance(afterMs);
+        }
+        clock.advance(WINDOW_MS);
+        for (let time = 0; time < 100; time++) expect(attempts.waitMs(address)).toBe(0);
+      }),
+    );
+  });
+
+  test("without an address don't count", () => {
+    const { gate } = bareGate();
+    const { attempts } = partsOf(gate as never).authenticator;
+    for (let time = 0; time < 10_000; time++) attempts.fail(from(undefined));
+    expect(attempts.waitMs(from(undefined))).toBe(0);
+  });
+});
+
+describe("sign-outs", () => {
+  async function headersOf({ bearer, clock }: BareGate, jti: string) {
+    return bearer("alice", { jti, iat: clock.nowMs() / 1000 });
+  }
+
+  test("of a session that has ended don't use up what its user may do", async () => {
+    const world = bareGate();
+    const { send } = world;
+    const signOut = async (headers: HeadersInit, body?: string) =>
+      (await send(SIGN_OUT, { method: "POST", headers, ...(body && { body }) })).status;
+    const stolen = await headersOf(world, "stolen");
+    const everywhere = '{"everywhere":true}';
+    const statuses: number[] = [];
+    for (let time = 0; time < 30; time++) {
+      statuses.push(await signOut(stolen, time % 3 === 2 ? everywhere : undefined));
+    }
+    expect(statuses.slice(0, 10)).toEqual([204, 204, 401, 204, 204, 401, 204, 204, 401, 204]);
+    expect(new Set(statuses.slice(10))).toEqual(new Set([429]));
+    for (let time = 0; time < 8; time++) {
+      expect(await signOut(await headersOf(world, `other ${time}`))).toBe(204);
+    }
+    expect(await signOut(await headersOf(world, "mine"), everywhere)).toBe(204);
+  });
+
+  test("of a session that has ended change nothing in the store", async () => {
+    const store = memoryTicketStore();
+    const revoked: unknown[] = [];
+    const world = bareGate({
+      store: {
+        ...store,
+        revoke(revocation) {
+          revoked.push(revocation);
+          return store.revoke(revocation);
+        },
+      },
+    });
+    const headers = await headersOf(world, "one");
+    for (let time = 0; time < 5; time++) {
+      expect((await world.send(SIGN_OUT, { method: "POST", headers })).status).toBe(204);
+    }
+    expect(revoked).toHaveLength(1);
+  });
+
+  test("end the connections here, and are no success, while the store can't say whether they were made", async () => {
+    const store = memoryTicketStore();
+    const fails = () => Promise.reject(new Error("Out of reach"));
+    const world = bareGate({ store: { ...store, isRevoked: fails, revoke: fails } });
+    const { gate, send, clock } = world;
+    const ends: number[] = [];
+    const expiresAtMs = clock.nowMs() + 3_600_000;
+    gate.follow(
+      { kind: "user", id: "alice", session: "one", issuedAtMs: clock.nowMs(), expiresAtMs },
+      ({ code }) => void ends.push(code),
+    );
+    const headers = await headersOf(world, "one");
+    expect((await send(SIGN_OUT, { method: "POST", headers })).status).toBe(503);
+    expect(ends).toEqual([4500]);
+  });
+});
