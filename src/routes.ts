@@ -21,8 +21,6 @@ import { CHATS_PATH } from "./wire/paths.ts";
 
 /** One probe of the store serves all readiness requests for this long, in milliseconds. */
 const READY_FOR_MS = 1_000;
-/** The same for a chat that can store messages: its probe writes to the disk. */
-const CHAT_READY_FOR_MS = 10_000;
 
 /**
  * Everything that the server answers beside the gate's routes and the sockets: chats, pages, health, and
@@ -83,8 +81,8 @@ export function createServerRoutes(options: {
     GET: (c) => jsonResponse({ status: "ok" }, headersFor(c.env.incoming)),
   });
 
-  const isStoreReady = createProbe(READY_FOR_MS, gate, () => probeStore(gate, options.store));
-  const isChatReady = createProbe(CHAT_READY_FOR_MS, gate, () => probeChat(gate, chat));
+  const isStoreReady = createProbe(gate, () => probeStore(gate, options.store));
+  const isChatReady = createProbe(gate, () => probeChat(gate, chat));
   routes.add("/readyz", {
     async GET(c) {
       if (isStopping()) return refused(c, refuse("shutting_down"));
@@ -139,24 +137,16 @@ async function probeChat(gate: Gate, chat: ChatService): Promise<boolean> {
   }
 }
 
-/** Shares one probe among all who ask within `goodForMs`, or within a second of one that failed. */
-function createProbe(
-  goodForMs: number,
-  gate: Gate,
-  probe: () => Promise<boolean>,
-): () => Promise<boolean> {
+/** Shares one probe among all who ask within a second. */
+function createProbe(gate: Gate, probe: () => Promise<boolean>): () => Promise<boolean> {
   const { clock } = partsOf(gate);
-  let untilMs = Number.NEGATIVE_INFINITY;
+  let probedAtMs = Number.NEGATIVE_INFINITY;
   let result: Promise<boolean> = Promise.resolve(false);
 
   return () => {
-    const nowMs = clock.monotonicMs();
-    if (nowMs >= untilMs) {
-      untilMs = nowMs + READY_FOR_MS;
-      result = probe().then((isGood) => {
-        if (isGood) untilMs = nowMs + goodForMs;
-        return isGood;
-      });
+    if (clock.monotonicMs() - probedAtMs >= READY_FOR_MS) {
+      probedAtMs = clock.monotonicMs();
+      result = probe();
     }
     return result;
   };

@@ -4,6 +4,7 @@ import { type ConnectionInfo, readRequest } from "../request/incoming.ts";
 import { refusalResponse } from "../request/refusal.ts";
 import type { SocketHandlers } from "../sockets/socket.ts";
 import type { ChatHistory } from "./history.ts";
+import { createHealth } from "./health.ts";
 import { createHub } from "./hub.ts";
 import { CHARACTERS_PER_MINUTE, createChatLimits } from "./limits.ts";
 import { createChatRoutes } from "./routes.ts";
@@ -42,14 +43,13 @@ export function createChat(
   const parts = partsOf(gate);
   const limits = createChatLimits({ charactersPerMinute, clock: parts.clock });
   const handle = createChatRoutes(history, parts, limits);
+  const health = createHealth(history, parts.clock);
   return {
-    handlers: createHub(history, parts, limits),
+    handlers: createHub(history, parts, { limits, health }),
     async fetch(request, connection) {
       const read = readRequest(request, parts.policy, connection);
       return read.ok ? handle(read.incoming) : refusalResponse(read);
     },
-    async probe() {
-      await history.probe?.();
-    },
+    probe: health.probe,
   };
 }

@@ -104,7 +104,7 @@ export function openDatabase(path: string): Database {
       }
       const migration = MIGRATIONS[found];
       if (migration) db.run(migration);
-      // Written every time, so that a read-only file is noticed now and not at the first message.
+      // A read-only file is noticed now and not at the first message.
       writeVersion(db);
     }).immediate();
     // This changes the file, so only after its ownership is verified.

@@ -6,6 +6,7 @@ import { type Socket, type SocketHandlers, stateOf } from "../sockets/socket.ts"
 import { CLOSE } from "../wire/close.ts";
 import { FRAME_ERRORS, MAX_PAGE, type ServerFrame } from "../wire/frames.ts";
 import { type CheckedFrame, type FrameError, readFrame } from "./frame.ts";
+import type { Health } from "./health.ts";
 import type { ChatEvent, ChatHistory } from "./history.ts";
 import { type ChatLimits, costOf } from "./limits.ts";
 
@@ -21,7 +22,7 @@ type Mark = Extract<CheckedFrame, { type: "MARK_AS_READ" }>;
 export function createHub(
   history: ChatHistory,
   { clock, log }: Pick<GateParts, "clock" | "log">,
-  limits: ChatLimits,
+  { limits, health }: { limits: ChatLimits; health: Pick<Health, "stored" | "failed"> },
 ): SocketHandlers {
   /** Bad frames in a row. Weak: frames of a socket are handled after its end, too. */
   const badFrames = new WeakMap<Socket, number>();
@@ -43,7 +44,11 @@ export function createHub(
     const onlyAnswered = isVisitor && limits.unanswered.waitMs(limitKey) > 0;
     const atMs = clock.nowMs();
     const draft = { chat, from, content, nickname, ref, atMs, onlyAnswered };
-    const appended = await history.append(draft);
+    const appended = await history.append(draft).catch((error) => {
+      health.failed(error);
+      throw error;
+    });
+    health.stored();
     if (!appended.ok) {
       return respond(socket, errorFrame({ error: appended.error, ...refOf(frame) }));
     }

@@ -1,14 +1,14 @@
 import { Database } from "bun:sqlite";
 import { describe, expect, test } from "bun:test";
-import { stat } from "node:fs/promises";
 import { chmodSync, copyFileSync, renameSync, statSync, unlinkSync } from "node:fs";
+import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import { openDatabase } from "../../src/chat/database.ts";
 import { type Chat, FAILING_MS, MAX_BLOCKS, REF_TTL_MS } from "../../src/chat/history.ts";
 import { sqliteChatHistory } from "../../src/chat/sqlite.ts";
+import { faultCode } from "../../src/lib/log.ts";
 import { begin, newChat, newVisitorId, write } from "../support/chat.ts";
 import { fakeClock, settle, underClock } from "../support/clock.ts";
-import { faultCode } from "../../src/lib/log.ts";
 import { type OpenHistory, openSqlite, withFile } from "../support/history.ts";
 import { visitorIdOf } from "../support/people.ts";
 import { startInstance, startProcess } from "../support/process.ts";

@@ -3,6 +3,7 @@ import { describe, expect, test } from "bun:test";
 import { chmodSync, mkdirSync, readdirSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { inspectFile } from "../../src/check/file.ts";
+import { SCHEMA_VERSION } from "../../src/chat/database.ts";
 import { lockFile } from "../../src/chat/lock.ts";
 import { fakeClock } from "../support/clock.ts";
 import { openSqlite, withFile } from "../support/history.ts";
@@ -60,9 +61,9 @@ describe("a chat's file", () => {
       "of a newer version",
       (path) => {
         using db = new Database(path);
-        db.run("PRAGMA user_version = 3");
+        db.run(`PRAGMA user_version = ${SCHEMA_VERSION + 1}`);
       },
-      "of version 3",
+      `of version ${SCHEMA_VERSION + 1}`,
     ],
   ])("%s is a fault", async (_, spoil, found) =>
     withFile(async (path) => {
