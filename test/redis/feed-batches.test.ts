@@ -1,0 +1,130 @@
+import { describe, expect, test } from "bun:test";
+import { ResponseError } from "../../src/lib/fetch.ts";
+import { createFeed } from "../../src/redis/feed.ts";
+import type { RedisTransport } from "../../src/redis/transport.ts";
+import { fakeClock, settle } from "../support/clock.ts";
+
+type Entry = readonly [id: string, fields: readonly string[]];
+
+/** A stream in this process, over a transport that answers at once or never. */
+function startStream({ blocks = false, mostAtOnce = Number.POSITIVE_INFINITY } = {}) {
+  const clock = fakeClock();
+  const entries: Entry[] = [["1-0", ["kind", "text", "epoch", "a", "text", "first"]]];
+  const limit = { mostAtOnce };
+  const reads: string[] = [];
+  let waiting: (() => void) | undefined;
+  const numberOf = (id: string) => Number(id.split("-")[0]);
+
+  function rangeFrom(id: string, count: number): Entry[] {
+    const found = entries.filter(([one]) => numberOf(one) >= numberOf(id)).slice(0, count);
+    if (found.length > limit.mostAtOnce) throw new ResponseError("too_large");
+    return found;
+  }
+  const transport: RedisTransport = {
+    isOrdered: blocks,
+    async command([name, ...args]) {
+      if (name === "XREVRANGE") return [entries.at(-1) as Entry];
+      if (name === "XRANGE") {
+        reads.push(`XRANGE ${args.at(-1)}`);
+        return rangeFrom(args[1] as string, Number(args.at(-1)));
+      }
+      reads.push(`XREAD ${args[1]}`);
+      const next = () => {
+        const from = numberOf(args.at(-1) as string) + 1;
+        return rangeFrom(`${from}-0`, Number(args[1]));
+      };
+      if (next().length === 0) await new Promise<void>((resolve) => (waiting = resolve));
+      return ["ws-ticket:feed", next()];
+    },
+    async close() {},
+  };
+  const feed = createFeed({
+    ...{ transport, clock, log: () => {} },
+    blocking: blocks ? transport : undefined,
+  });
+  const texts: string[] = [];
+  let gaps = 0;
+  feed.on("text", ({ text = "" }) => void texts.push(text));
+  feed.start({ isNeeded: () => true, onGap: () => void gaps++ });
+  return {
+    ...{ clock, feed, entries, reads, texts, limit },
+    get gaps() {
+      return gaps;
+    },
+    /** Adds so many entries, and lets everything happen that needs no time. */
+    async add(count: number): Promise<void> {
+      for (let n = 0; n < count; n++) {
+        const id = entries.length + 1;
+        entries.push([`${id}-0`, ["kind", "text", "epoch", "a", "text", `${id}`]]);
+      }
+      reads.length = 0;
+      waiting?.();
+      feed.wake();
+      await settle(40);
+    },
+  };
+}
+
+describe("a reader of the feed", () => {
+  test("reads 50 entries at once, and 500 while it is behind: polling", async () => {
+    const stream = startStream();
+    await stream.feed.ready();
+    await settle();
+    await stream.add(49);
+    // One more than in a batch: the entry at the cursor, too.
+    expect(stream.reads).toEqual(["XRANGE 51"]);
+    await stream.add(50);
+    expect(stream.reads).toEqual(["XRANGE 51", "XRANGE 501"]);
+    await stream.add(1_300);
+    expect(stream.reads).toEqual(["XRANGE 51", ...Array(3).fill("XRANGE 501")]);
+    await stream.add(550);
+    expect(stream.reads).toEqual(["XRANGE 51", "XRANGE 501", "XRANGE 501"]);
+    await stream.add(1);
+    expect(stream.reads).toEqual(["XRANGE 51"]);
+    expect(stream.texts).toEqual(Array.from({ length: 1_950 }, (_, at) => `${at + 2}`));
+    expect(stream.gaps).toBe(0);
+    await stream.feed.close();
+  });
+
+  test("reads 50 entries at once, and 500 while it is behind: waiting inside Redis", async () => {
+    const stream = startStream({ blocks: true });
+    await stream.feed.ready();
+    await settle();
+    await stream.add(49);
+    expect(stream.reads).toEqual(["XREAD 50"]);
+    // As many as in a batch may be fewer than there were: whether the stream was cut is checked.
+    await stream.add(50);
+    expect(stream.reads).toEqual(["XRANGE 51", "XRANGE 501", "XREAD 50"]);
+    await stream.add(1_300);
+    expect(stream.reads).toEqual(["XRANGE 51", ...Array(3).fill("XRANGE 501"), "XREAD 50"]);
+    expect(stream.texts).toEqual(Array.from({ length: 1_399 }, (_, at) => `${at + 2}`));
+    expect(stream.gaps).toBe(0);
+    await stream.feed.close();
+  });
+
+  test("halves a batch that is too large for one response, as often as needed, until it has caught up", async () => {
+    const stream = startStream({ mostAtOnce: 20 });
+    await stream.feed.ready();
+    await settle();
+    await stream.add(100);
+    expect(stream.reads.slice(0, 4)).toEqual(["XRANGE 51", "XRANGE 26", "XRANGE 14", "XRANGE 14"]);
+    expect(stream.texts).toHaveLength(100);
+    stream.limit.mostAtOnce = Number.POSITIVE_INFINITY;
+    await stream.add(1_300);
+    expect(stream.reads.slice(0, 2)).toEqual(["XRANGE 51", "XRANGE 501"]);
+    expect(stream.texts).toEqual(Array.from({ length: 1_400 }, (_, at) => `${at + 2}`));
+    expect(stream.feed.isFailing).toBe(false);
+    await stream.feed.close();
+  });
+
+  test("fails while not even one entry can be read", async () => {
+    const stream = startStream({ mostAtOnce: 1 });
+    await stream.feed.ready();
+    await settle();
+    await stream.add(10);
+    expect(stream.feed.isFailing).toBe(true);
+    expect(stream.reads.at(-1)).toBe("XRANGE 2");
+    expect(stream.texts).toEqual([]);
+    await stream.feed.close();
+  });
+});
