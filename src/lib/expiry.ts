@@ -21,16 +21,26 @@ export function createExpiryQueue(bucketMs: number): ExpiryQueue {
     },
     drop(nowMs, expired) {
       const end = Math.floor(nowMs / bucketMs);
-      while (first < end && buckets.size > 0) {
-        const bucket = buckets.get(first);
-        buckets.delete(first++);
+      if (first >= end) return;
+      // Across a long gap it is quicker to look at the buckets there are.
+      const isGap = end - first > buckets.size;
+      const due = isGap
+        ? [...buckets.keys()].filter((at) => at < end).sort((a, b) => a - b)
+        : range(first, end);
+      for (const at of due) {
+        const bucket = buckets.get(at);
+        buckets.delete(at);
         for (const key of bucket ?? []) expired(key);
       }
-      if (buckets.size === 0) first = Number.POSITIVE_INFINITY;
+      first = buckets.size === 0 ? Number.POSITIVE_INFINITY : end;
     },
     clear() {
       buckets.clear();
       first = Number.POSITIVE_INFINITY;
     },
   };
+}
+
+function range(start: number, end: number): number[] {
+  return Array.from({ length: end - start }, (_, at) => start + at);
 }
