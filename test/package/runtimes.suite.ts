@@ -200,6 +200,21 @@ test("nobody has two copies of what it needs", async () => {
   }
 });
 
+test("the command starts a server with its pages where the package is installed", async () => {
+  const command = [project.path("node_modules", ".bin", "ws-ticket"), "start"];
+  await using server = await project.serve(command, { PORT: "0" });
+  for (const [path, type] of [
+    ["/", "text/html"],
+    ["/client.js", "text/javascript"],
+  ] as const) {
+    const response = await fetch(server.origin + path);
+    expect([response.status, response.headers.get("content-type")]).toMatchObject([
+      200,
+      expect.stringContaining(type),
+    ]);
+  }
+}, 60_000);
+
 test("a stranger's first test passes, with the server and the chat on Bun", async () => {
   await project.run(["bun", "test", "first.test.js"]);
 }, 60_000);

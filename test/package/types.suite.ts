@@ -126,6 +126,8 @@ test("a registry of TypeScript sources would take the entries that run everywher
       ...{ name: "@stranger/ws-ticket", version, license },
       exports: { ".": "./src/mod.ts", "./client": "./src/client/mod.ts" },
       imports: Object.fromEntries(imports),
+      // As this repository's own.
+      compilerOptions: { noUncheckedIndexedAccess: true, exactOptionalPropertyTypes: true },
       // Not part of the project around it.
       workspace: [],
     }),
