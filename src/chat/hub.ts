@@ -7,7 +7,7 @@ import { CLOSE } from "../wire/close.ts";
 import { FRAME_ERRORS, MAX_PAGE, type ServerFrame } from "../wire/frames.ts";
 import { type CheckedFrame, type FrameError, readFrame } from "./frame.ts";
 import type { Health } from "./health.ts";
-import type { ChatEvent, ChatHistory } from "./history.ts";
+import type { Appended, ChatEvent, ChatHistory } from "./history.ts";
 import { type ChatLimits, costOf } from "./limits.ts";
 
 /** Bad frames in a row after which a socket is closed. */
@@ -44,10 +44,14 @@ export function createHub(
     const onlyAnswered = isVisitor && limits.unanswered.waitMs(limitKey) > 0;
     const atMs = clock.nowMs();
     const draft = { chat, from, content, nickname, ref, atMs, onlyAnswered };
-    const appended = await history.append(draft).catch((error) => {
+    let appended: Appended;
+    try {
+      // Awaited here and not through another promise: one step later its ACK would follow its delivery.
+      appended = await history.append(draft);
+    } catch (error) {
       health.failed(error);
       throw error;
-    });
+    }
     health.stored();
     if (!appended.ok) {
       return respond(socket, errorFrame({ error: appended.error, ...refOf(frame) }));

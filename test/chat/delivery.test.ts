@@ -123,3 +123,16 @@ describeWith("redis-server")("two servers on one Redis", () => {
     40_000,
   );
 });
+
+test("the sender has the ACK before the message itself, alone and among many", async () => {
+  await using server = startServer();
+  await using visitor = await server.openVisitor();
+  for (const count of [1, 5]) {
+    const refs = Array.from({ length: count }, (_, n) => `${count} ${n}`);
+    for (const ref of refs) visitor.send({ type: "ANON_TO_USER", to: "alice", content: ref, ref });
+    const frames = [];
+    while (frames.length < 2 * count) frames.push(await visitor.next());
+    expect(frames.slice(0, count).map(({ ref }) => ref)).toEqual(refs);
+    expect(frames.slice(count).map(({ content }) => content)).toEqual(refs);
+  }
+});

@@ -183,7 +183,7 @@ describe("what is open at a server that", () => {
       expect(open(results)).toEqual(ids);
       // No secret is in a report, whatever was sent and came back.
       const text = JSON.stringify(results);
-      expect(text).not.toContain(CARELESS_TOKEN.slice(-20));
+      for (const part of CARELESS_TOKEN.split(".").slice(1)) expect(text).not.toContain(part);
       expect(careless.secrets.filter((secret) => text.includes(secret))).toEqual([]);
     },
     20_000,
