@@ -84,10 +84,11 @@ describeWith("redis-server")("a ticket used 16 times at once over two processes"
       { UPSTASH_REDIS_REST_URL: bridge.url, UPSTASH_REDIS_REST_TOKEN: bridge.token },
       50,
     );
-    // By text only where Redis doesn't know the script yet, and for the feed's first entry.
+    // By text only where Redis doesn't know the script yet, and for the feed's first entry, by one process or both.
     const scripts = bridge.requests.filter((name) => name === "EVALSHA");
     const texts = bridge.requests.filter((name) => name === "EVAL");
-    expect([scripts.length, texts.length]).toEqual([50, 2]);
+    expect(scripts).toHaveLength(50);
+    expect([2, 3]).toContain(texts.length);
     expect(bridge.requests.filter((name) => name === "GETDEL")).toHaveLength(50 * (AT_ONCE + 1));
   }, 60_000);
 
