@@ -51,9 +51,19 @@ export interface Config {
 
 /** With any of these set, the server is meant to be a real one, and needs real secrets. */
 const LEAVES_DEMO = [
-  ...["JWT_SECRET", "JWT_JWKS_URL", "JWT_ISSUER", "JWT_AUDIENCE", "USER_CLAIM", "SESSION_SECRET"],
-  ...["PUBLIC_URL", "ALLOWED_ORIGINS", "TRUST_PROXY", "ADMIN_TOKEN"],
-  ...["UPSTASH_REDIS_REST_URL", "UPSTASH_REDIS_REST_TOKEN", "REDIS_URL"],
+  "JWT_SECRET",
+  "JWT_JWKS_URL",
+  "JWT_ISSUER",
+  "JWT_AUDIENCE",
+  "USER_CLAIM",
+  "SESSION_SECRET",
+  "PUBLIC_URL",
+  "ALLOWED_ORIGINS",
+  "TRUST_PROXY",
+  "ADMIN_TOKEN",
+  "UPSTASH_REDIS_REST_URL",
+  "UPSTASH_REDIS_REST_TOKEN",
+  "REDIS_URL",
 ];
 
 /** Reads the whole configuration from the environment; all faults at once, an empty value counting as none. */

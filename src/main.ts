@@ -68,7 +68,13 @@ export async function start(environment: Environment): Promise<void> {
     visitors: { secret: config.sessionSecret ?? crypto.getRandomValues(new Uint8Array(32)) },
     store: metrics?.measure(store) ?? store,
     origins: config.allowedOrigins,
-    ...{ publicUrl, ticketTtlMs, ticketsPerMinute, trustProxy, strictTransport, clock, log },
+    publicUrl,
+    ticketTtlMs,
+    ticketsPerMinute,
+    trustProxy,
+    strictTransport,
+    clock,
+    log,
   });
   const { charactersPerMinute } = config;
   const chat = createChat(gate, history, { charactersPerMinute });

@@ -18,7 +18,13 @@ export interface Metrics {
 
 /** Codes that a peer can't make up at will (RFC 6455 section 7.4.1), and those of this server. */
 const KNOWN_CLOSES = new Set<unknown>([
-  ...[1000, 1001, 1002, 1005, 1006, 1007, 1009],
+  1000,
+  1001,
+  1002,
+  1005,
+  1006,
+  1007,
+  1009,
   ...Object.values(CLOSE).map(({ code }) => code),
 ]);
 

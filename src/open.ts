@@ -93,7 +93,8 @@ export async function openStores(
   if (!isFile(path)) return { store, chat: sqliteChatHistory({ path, clock, retention }) };
   const { lockFile } = await import("./chat/lock.ts");
   const release = await lockFile(path, {
-    ...{ withinMs: HANDOVER_MS, clock },
+    withinMs: HANDOVER_MS,
+    clock,
     onWait: () => log("warn", "open_waits", { variable: "CHAT_DATABASE", code: "in_use" }),
   });
   try {

@@ -191,7 +191,9 @@ export async function createTestServer<Claims = unknown>(
     visitors: { secret: SESSION_SECRET },
     ticketsPerMinute: 0,
     ...gateOptions,
-    ...{ clock, log, store },
+    clock,
+    log,
+    store,
   });
   const history = sqliteChatHistory({ path: ":memory:", clock });
   const chat = createChat(gate as Gate, history);
@@ -218,7 +220,12 @@ export async function createTestServer<Claims = unknown>(
   }
 
   const self: TestServer<Claims> = {
-    ...{ url, gate, server, clock, store, logLines },
+    url,
+    gate,
+    server,
+    clock,
+    store,
+    logLines,
     token(user, { ttlMs = 3_600_000, claims } = {}) {
       const nowMs = clock.nowMs();
       return signToken({

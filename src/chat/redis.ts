@@ -119,7 +119,8 @@ export function redisChatHistory(options: {
       const rows = reply as unknown as [string, number, string, number, StreamEntry][];
       return rows.map(([peer, unread, nickname, blocked, last]): ChatSummary => {
         return {
-          ...{ peer, unread },
+          peer,
+          unread,
           ...(nickname !== "" && { nickname }),
           ...(side === "user" && { blocked: blocked === 1 }),
           lastMessage: previewOf(fromStream(last)),
@@ -173,10 +174,14 @@ export function redisChatHistory(options: {
 function keysOf({ chat, from, ref }: Draft): string[] {
   const { user, visitor } = chat;
   return [
-    ...[messagesKey(chat), chatKey(chat)],
+    messagesKey(chat),
+    chatKey(chat),
     `${PREFIX}ref:${visitor}:${from}:${JSON.stringify([user, ref])}`,
-    ...[indexKey("user", user), indexKey("visitor", visitor), blockedKey(user)],
-    ...[`${PREFIX}unanswered:${visitor}`, `${PREFIX}waiting:${visitor}`],
+    indexKey("user", user),
+    indexKey("visitor", visitor),
+    blockedKey(user),
+    `${PREFIX}unanswered:${visitor}`,
+    `${PREFIX}waiting:${visitor}`,
   ];
 }
 

@@ -12,7 +12,9 @@ const MAX_BYTES = 16 * 1024;
 export async function inspectAddress(url: URL, { clock }: { clock: Clock }): Promise<Report[]> {
   try {
     const { status, body } = await fetchJson(new URL("/healthz", url), {
-      ...{ deadlineMs: DEPENDENCY_DEADLINE_MS, maxBytes: MAX_BYTES, clock },
+      deadlineMs: DEPENDENCY_DEADLINE_MS,
+      maxBytes: MAX_BYTES,
+      clock,
     });
     const isOurs = status === 200 && (body as { status?: unknown } | null)?.status === "ok";
     if (isOurs) return [good(SUBJECT, `${url.origin} leads to a server`)];

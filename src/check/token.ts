@@ -79,7 +79,9 @@ function explainHeader(head: Claims, verdict: Verdict): Report[] {
   }
   const [found = "good", note] = SIGNATURES[verdict] ?? [];
   return [
-    ...[good("alg", alg), good("typ", typ), good("kid", show(head["kid"]))],
+    good("alg", alg),
+    good("typ", typ),
+    good("kid", show(head["kid"])),
     note === undefined ? good("signature", found) : fault("signature", found, note),
   ];
 }

@@ -87,7 +87,9 @@ async function judge(
     const durationMs = Math.round(performance.now() - startedAtMs);
     const { requests } = target;
     const checks = results.map(({ id, outcome, ...rest }) => ({
-      ...{ id, title: CHECKS[id], outcome },
+      id,
+      title: CHECKS[id],
+      outcome,
       ...("reason" in rest && { reason: rest.reason }),
     }));
     const { href } = target.options.url;

@@ -94,7 +94,8 @@ export function createChatClient(options: ChatClientOptions = {}): ChatClient {
   }
 
   const api = createApi({
-    ...{ at: addressOf(url), runtime },
+    at: addressOf(url),
+    runtime,
     getToken: async () => token ?? newToken(),
   });
   const connection = connect({
@@ -220,7 +221,12 @@ export function createChatClient(options: ChatClientOptions = {}): ChatClient {
       const known = conversations.get(peer);
       if (known) return known;
       const conversation = createConversation({
-        ...{ peer, side, api, runtime, drafts, flush },
+        peer,
+        side,
+        api,
+        runtime,
+        drafts,
+        flush,
         onChange: () => changed(peer),
         onMarkRead(chatId) {
           const to = side === "visitor" ? peer : undefined;

@@ -66,7 +66,8 @@ export function connect(options: ConnectOptions = {}): Connection {
   }
 
   return keepSocket({
-    ...{ runtime, protocols },
+    runtime,
+    protocols,
     async getUrl(signal, renewing) {
       const url = at(socket);
       url.protocol = url.protocol.replace("http", "ws");

@@ -250,7 +250,7 @@ export function createConversation(options: {
         .filter(({ error, twin }) => error || twin === undefined)
         .map(({ ref, content, nickname, atMs, error }): ConversationMessage => {
           const status = error ? "failed" : "pending";
-          return { ...{ key: ref, isMine: true, content, nickname, atMs }, status, error };
+          return { key: ref, isMine: true, content, nickname, atMs, status, error };
         });
       return [...shown, ...coming];
     },

@@ -247,7 +247,13 @@ export function createGate<Claims = unknown>(options: GateOptions<Claims>): Gate
     randomBytes,
   });
   const handle = createGateRoutes({
-    ...{ basePath, authenticator, tickets, visitors, revocations, clock, log },
+    basePath,
+    authenticator,
+    tickets,
+    visitors,
+    revocations,
+    clock,
+    log,
     usersHaveCookies: typeof users !== "function",
   });
   const admitIncoming = (incoming: Incoming) =>
@@ -318,7 +324,15 @@ export function createGate<Claims = unknown>(options: GateOptions<Claims>): Gate
     [Symbol.asyncDispose]: () => gate.close(),
   };
   parts.set(gate, {
-    ...{ authenticator, tickets, revocations, live, store, policy, clock, log, randomBytes },
+    authenticator,
+    tickets,
+    revocations,
+    live,
+    store,
+    policy,
+    clock,
+    log,
+    randomBytes,
     admit: admitIncoming,
     handle,
   });

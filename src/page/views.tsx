@@ -14,8 +14,10 @@ export function home({ demo, origin, allowedOrigins }: PageOptions & { origin: s
   const base = `BASE='${origin}'`;
   const upgrade = [
     "curl -i --http1.1 --max-time 1",
-    ...["-H 'Connection: Upgrade'", "-H 'Upgrade: websocket'"],
-    ...["-H 'Sec-WebSocket-Version: 13'", "-H 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=='"],
+    "-H 'Connection: Upgrade'",
+    "-H 'Upgrade: websocket'",
+    "-H 'Sec-WebSocket-Version: 13'",
+    "-H 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=='",
   ];
   const user = [
     base,

@@ -155,7 +155,11 @@ export async function speaksHttp2(target: Target): Promise<Finding[]> {
       });
       stream.on("end", () =>
         resolve({
-          ...{ status, body, head: "", headLength: 0, header: () => [] },
+          status,
+          body,
+          head: "",
+          headLength: 0,
+          header: () => [],
           sent: target.show(`POST ${path} over HTTP/2\n${Object.keys(headers).join(", ")}`),
           received: `HTTP/2 ${status}`,
         }),

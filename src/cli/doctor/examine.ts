@@ -126,7 +126,8 @@ export async function examine(
     results[at] = { id: "downgrade", outcome: "finding", findings: [openToAll(target)] };
   }
   await make({
-    ...{ id: "expiry", needs: slow ? "refusal" : "ticket" },
+    id: "expiry",
+    needs: slow ? "refusal" : "ticket",
     run: async () => {
       // Said, and where there is time kept.
       const said = await endsSoon(target).catch((error) => {

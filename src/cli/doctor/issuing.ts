@@ -157,7 +157,9 @@ export async function isRandom(target: Target): Promise<Finding[]> {
   const [first = ""] = tickets;
   const report = (title: string, why: string, references: string[]) => [
     found("entropy", exchange, {
-      ...{ title, why, references },
+      title,
+      why,
+      references,
       mend: "32 bytes of a cryptographic generator, as base64url, and nothing of the user's in them",
     }),
   ];

@@ -7,7 +7,9 @@ const user = document.documentElement.dataset.user ?? "";
 const client = createChatClient();
 const conversation = client.conversation(user);
 const thread = createThread({
-  ...{ client, conversation, hasNickname: true },
+  client,
+  conversation,
+  hasNickname: true,
   otherName: () => user,
   invitation: `Write to ${user}. You need no account: a cookie lets you find this chat again for 30 days.`,
 });

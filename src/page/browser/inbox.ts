@@ -202,7 +202,9 @@ function openInbox(client: ChatClient, user: string | undefined): void {
     const summary = () => chats.find((chat) => chat.peer === peer);
     const name = () => visitorName(peer, summary()?.nickname);
     const thread = createThread({
-      ...{ client, conversation: client.conversation(peer), hasNickname: false },
+      client,
+      conversation: client.conversation(peer),
+      hasNickname: false,
       otherName: name,
       invitation: "There are no messages any more.",
     });
@@ -238,7 +240,8 @@ function openInbox(client: ChatClient, user: string | undefined): void {
       thread.root,
     );
     return {
-      ...{ peer, thread },
+      peer,
+      thread,
       update() {
         setText(title, name());
         setText(block, summary()?.blocked ? "Unblock" : "Block");

@@ -51,7 +51,9 @@ export function createThread(options: {
   const log = element(
     "div",
     { role: "log", class: "log", tabindex: 0, "aria-relevant": "additions", "aria-busy": "true" },
-    ...[older, empty, list],
+    older,
+    empty,
+    list,
   );
   const jump = element(
     "button",
@@ -59,12 +61,18 @@ export function createThread(options: {
     "New messages",
   );
   const nickname = element("input", {
-    ...{ class: "nickname", placeholder: "Your name", "aria-label": "Nickname" },
-    ...{ maxlength: MAX_NICKNAME_LENGTH, autocomplete: "off" },
+    class: "nickname",
+    placeholder: "Your name",
+    "aria-label": "Nickname",
+    maxlength: MAX_NICKNAME_LENGTH,
+    autocomplete: "off",
   });
   const text = element("textarea", {
-    ...{ rows: 1, maxlength: MAX_MESSAGE_LENGTH, placeholder: "Write a message" },
-    ...{ "aria-label": "Message", "aria-describedby": "left" },
+    rows: 1,
+    maxlength: MAX_MESSAGE_LENGTH,
+    placeholder: "Write a message",
+    "aria-label": "Message",
+    "aria-describedby": "left",
   });
   const left = element("p", { class: "left", id: "left" });
   const form = element(
