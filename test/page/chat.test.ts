@@ -266,6 +266,8 @@ describeWith("chromium")("in Chromium", () => {
     const alice = newName();
     const token = await plainSite.token(alice);
     const user = await signIn(await newcomer(), plainSite.origin, { token });
+    // The list is there: no request is on its way that would be refused, and be in the console.
+    await user.locator("#no-chats").waitFor();
     await user.getByRole("button", { name: "Sign out" }).click();
     await user.getByRole("textbox", { name: "JWT" }).waitFor();
     expect((await plainSite.mint(token)).status).toBe(401);
