@@ -1,5 +1,6 @@
 /// <reference lib="esnext.disposable" preserve="true" />
 import { type Gate, partsOf } from "../gate/gate.ts";
+import type { Clock } from "../lib/clock.ts";
 import { withinDeadline } from "../lib/deadline.ts";
 import { faultCode } from "../lib/log.ts";
 import { type ConnectionInfo, headersFor, readRequest } from "../request/incoming.ts";
@@ -7,7 +8,7 @@ import { refusalResponse, refuse } from "../request/refusal.ts";
 import { SOCKET_PATH } from "../wire/paths.ts";
 import type { SocketLimits } from "./limits.ts";
 import type { SocketData, SocketHandlers } from "./socket.ts";
-import { isSettled, openSocketRoom, type SocketRoom, type StopOptions } from "./sockets.ts";
+import { openSocketRoom, type SocketRoom, type StopOptions } from "./sockets.ts";
 
 /** Largest body that Bun reads before a route sees it, in bytes. */
 const MAX_BODY_BYTES = 1024 * 1024;
@@ -159,4 +160,12 @@ export function serve<Claims = unknown>(
   };
   rooms.set(self, sockets);
   return self;
+}
+
+/** Whether a promise was fulfilled within the time. */
+function isSettled(promise: Promise<unknown>, withinMs: number, clock: Clock): Promise<boolean> {
+  return withinDeadline(promise, withinMs, clock).then(
+    () => true,
+    () => false,
+  );
 }

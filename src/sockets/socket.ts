@@ -58,7 +58,7 @@ export class SocketState implements SocketData, Connection {
   noticeAtMs: number;
   /** Whether the handlers know it. */
   isAnnounced = false;
-  /** Whether the server has closed it; the runtime cuts off a peer that doesn't respond within some 4 s. */
+  /** Whether the server has closed it. */
   isEnded = false;
 
   constructor(options: {

@@ -1,7 +1,7 @@
 /// <reference lib="esnext.disposable" preserve="true" />
 import { type Gate, type GateParts, partsOf, requireFeed } from "../gate/gate.ts";
 import { identityFields, identityKey } from "../gate/identity.ts";
-import { type Clock, pause } from "../lib/clock.ts";
+import { pause } from "../lib/clock.ts";
 import { withinDeadline } from "../lib/deadline.ts";
 import { createRateLimit } from "../lib/limit.ts";
 import { faultCode } from "../lib/log.ts";
@@ -29,8 +29,6 @@ const MAX_BACKLOG_BYTES = 4 * 1024 * 1024;
 /** How often all sockets are checked, in milliseconds. */
 const CHECK_INTERVAL_MS = 1_000;
 const MAX_MISSED_BEATS = 2;
-/** How long sockets that don't respond to the Close frame hold up a stop, in milliseconds. */
-const GOODBYE_MS = 1_000;
 /** A query that has a ticket and nothing else, which needn't be kept. */
 const TICKET_ALONE = /^\?ticket=[\w-]{43}$/;
 /** Longest step of a spread-out goodbye, in milliseconds. */
@@ -70,7 +68,7 @@ export interface SocketRoom extends Omit<Sockets, "upgrade"> {
   /** Once, before the first socket: starts the handlers and the checks. */
   begin(): void;
   upgrade(incoming: Incoming, server: Bun.Server<SocketData>): Promise<Response | undefined>;
-  /** The first part of `stop`: says goodbye and waits for those that respond. */
+  /** The first part of `stop`: says goodbye to everybody. */
   drain(options?: StopOptions): Promise<void>;
 }
 
@@ -139,7 +137,6 @@ export function openSocketRoom(
   let handshakes = 0;
   let stopping: Promise<void> | undefined;
   let isStopping = false;
-  let whenEmpty: (() => void) | undefined;
   let stopChecks = () => {};
 
   /** Whether an identity has too many. Sockets that had notice don't count, or renewing at the limit would fail. */
@@ -259,7 +256,6 @@ export function openSocketRoom(
       countAddress(state.limitKey, -1);
       log("info", "socket_closed", { ...identityFields(state.identity), code });
       if (state.isAnnounced) guard(socket, () => handlers.close?.(socket, state.identity));
-      if (open.size === 0) whenEmpty?.();
     },
   };
 
@@ -307,13 +303,12 @@ export function openSocketRoom(
     const { identity, ticketTag } = admission;
     const search = TICKET_ALONE.test(url.search) ? "" : url.search;
     const data = new SocketState({ identity, search, limitKey, clock, log });
-    const isUpgraded =
-      !request.signal.aborted &&
-      on.upgrade(request, {
-        data,
-        // Without it Bun would echo the first subprotocol offered, whatever it is.
-        headers: { "Sec-WebSocket-Protocol": "" },
-      });
+    // False where the client has gone meanwhile.
+    const isUpgraded = on.upgrade(request, {
+      data,
+      // Without it Bun would echo the first subprotocol offered, whatever it is.
+      headers: { "Sec-WebSocket-Protocol": "" },
+    });
     log("info", isUpgraded ? "socket_opened" : "client_gone", {
       ...fields,
       ...identityFields(identity),
@@ -347,16 +342,7 @@ export function openSocketRoom(
 
   async function drain({ withinMs = 10_000, spreadMs = 0 }: StopOptions = {}): Promise<void> {
     isStopping = true;
-    const endMs = clock.monotonicMs() + withinMs;
-    const leftMs = () => Math.max(1, endMs - clock.monotonicMs());
-    await isSettled(closeAll(CLOSE.serviceRestart, spreadMs), leftMs(), clock);
-    const empty = new Promise<void>((resolve) => {
-      whenEmpty = resolve;
-      if (open.size === 0) resolve();
-    });
-    if (!(await isSettled(empty, Math.min(GOODBYE_MS, leftMs()), clock))) {
-      for (const { socket } of open) socket?.terminate();
-    }
+    await closeAll(CLOSE.serviceRestart, Math.min(spreadMs, withinMs));
     stopChecks();
   }
 
@@ -387,16 +373,4 @@ export function openSocketRoom(
     [Symbol.asyncDispose]: () => room.stop(),
   };
   return room;
-}
-
-/** Whether a promise was fulfilled within the time. */
-export function isSettled(
-  promise: Promise<unknown>,
-  withinMs: number,
-  clock: Clock,
-): Promise<boolean> {
-  return withinDeadline(promise, withinMs, clock).then(
-    () => true,
-    () => false,
-  );
 }

@@ -51,3 +51,21 @@ test("revoke refuses what is no session, user or visitor", async () => {
     expect(gate.revoke(target as never)).rejects.toBeInstanceOf(TypeError);
   }
 });
+
+test("each sign-out of a user's is remembered for a minute of its own", () => {
+  const { clock, gate } = gateOf();
+  const ended: string[] = [];
+  const follow = (session: string) => {
+    const identity = { kind: "user", id: "alice", session, issuedAtMs: clock.nowMs() } as const;
+    gate.follow({ ...identity, expiresAtMs: clock.nowMs() + 600_000 }, () => ended.push(session));
+  };
+  void gate.revoke({ user: "alice", session: "one" });
+  clock.advance(30_000);
+  void gate.revoke({ user: "alice", session: "two" });
+  clock.advance(29_000);
+  for (const session of ["one", "two", "three"]) follow(session);
+  expect(ended).toEqual(["one", "two"]);
+  clock.advance(2_000);
+  for (const session of ["one", "two"]) follow(session);
+  expect(ended).toEqual(["one", "two", "two"]);
+});

@@ -1,0 +1,39 @@
+import { describe, expect, test } from "bun:test";
+import { nativeRedisTransport } from "../../src/redis/native.ts";
+import { upstashTransport } from "../../src/redis/upstash.ts";
+import { fakeClock, settle } from "../support/clock.ts";
+import { startRedis } from "../support/redis.ts";
+import { describeWith } from "../support/require.ts";
+import { startUpstashBridge } from "../support/upstash.ts";
+
+describeWith("redis-server")("native transport, after its connection was closed", () => {
+  test("opens another one for the next command, which works at once", async () => {
+    await using redis = await startRedis();
+    const transport = nativeRedisTransport({ url: redis.url, clock: fakeClock() });
+    for (let cut = 0; cut < 5; cut++) {
+      expect(await transport.command(["PING"])).toBe("PONG");
+      await redis.command("CLIENT", "KILL", "TYPE", "normal");
+      // Until the end of the connection has been heard of.
+      await settle(100);
+      expect(await transport.command(["PING"])).toBe("PONG");
+    }
+    await transport.close();
+  });
+});
+
+describe("upstash transport", () => {
+  const settings = () => startUpstashBridge("redis://127.0.0.1:1");
+
+  test("rejects a response without a result, whatever the command; null is a result", async () => {
+    await using bridge = await settings();
+    const transport = upstashTransport({ ...bridge, clock: fakeClock() });
+    for (const body of [{}, null, { results: [] }, { result: undefined }]) {
+      bridge.fault = () => Response.json(body);
+      await expect(transport.command(["XRANGE", "a", "-", "+"])).rejects.toMatchObject({
+        code: "no_result",
+      });
+    }
+    bridge.fault = () => Response.json({ result: null });
+    expect(await transport.command(["GET", "a"])).toBeNull();
+  });
+});
