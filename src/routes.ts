@@ -14,7 +14,7 @@ import {
   readRequest,
 } from "./request/incoming.ts";
 import { isLoopback } from "./request/origin.ts";
-import { refusalResponse, refuse, refuseFor } from "./request/refusal.ts";
+import { refusalResponse, refuse } from "./request/refusal.ts";
 import { createRoutes, declined, refused, type RouteEnv } from "./request/routes.ts";
 import { isUserId, isVisitorId } from "./wire/ids.ts";
 import { CHATS_PATH } from "./wire/paths.ts";
@@ -48,11 +48,9 @@ export function createServerRoutes(options: {
         const { incoming } = c.env;
         const bearer = readBearer(incoming.request.headers.get("authorization"));
         if (!bearer.ok) return declined(c, bearer, log);
-        const waitMs = authenticator.attempts.waitMs(incoming);
-        if (waitMs > 0) return declined(c, refuseFor(waitMs), log);
         if (!(await isSameSecret(bearer.token, adminToken))) {
-          authenticator.attempts.fail(incoming);
-          return declined(c, refuse("token_invalid"), log);
+          const refusal = authenticator.attempts.refuse(incoming, refuse("token_invalid"));
+          return declined(c, refusal, log);
         }
         const id = c.req.param("id") ?? "";
         const kinds = isVisitorId(id) ? (["user", "visitor"] as const) : (["user"] as const);

@@ -37,28 +37,25 @@ export async function admit(
   if (!credential.ok) return credential;
   const { ticket } = credential;
 
-  if (ticket !== undefined && !isTicket(ticket)) return failed(refuse("ticket_refused"));
-  if (ticket === undefined && incoming.origin === "none") {
-    return failed(refuse(codeWithoutOrigin(incoming)));
-  }
-
-  const waitMs = attempts.waitMs(incoming);
-  if (waitMs > 0) return refuseFor(waitMs);
-
-  const admitted =
-    ticket === undefined
-      ? await authenticator.visitor(incoming, { isLasting: true })
-      : await redeem(ticket);
-  return admitted.ok ? admitted : failed(admitted);
+  if (ticket !== undefined) return redeem(ticket);
+  if (incoming.origin === "none") return failed(refuse(codeWithoutOrigin(incoming)));
+  const visitor = await authenticator.visitor(incoming, { isLasting: true });
+  const isBad = !visitor.ok && visitor.code === "session_refused";
+  return isBad ? attempts.refuse(incoming, visitor) : visitor;
 
   async function redeem(ticket: string): Promise<Admission | Refusal> {
-    const isFollowed = await revocations.areFollowed();
-    return isFollowed ? tickets.redeem(ticket) : refuse("store_unavailable");
+    if (!isTicket(ticket)) return failed(refuse("ticket_refused"));
+    // What this process has issued needn't wait for those who try others from the same address.
+    const waitMs = attempts.waitMs(incoming);
+    if (waitMs > 0 && !(await tickets.wasIssuedHere(ticket))) return refuseFor(waitMs);
+    if (!(await revocations.areFollowed())) return refuse("store_unavailable");
+    const redeemed = await tickets.redeem(ticket);
+    return redeemed.ok ? redeemed : failed(redeemed);
   }
 
   function failed(refusal: Refusal): Refusal {
     const isBadCredential = refusal.code === "ticket_refused" || refusal.code === "session_refused";
-    if (isBadCredential) attempts.fail(incoming);
+    if (isBadCredential) attempts.count(incoming);
     return refusal;
   }
 }

@@ -36,11 +36,14 @@ export interface Authenticator {
   readonly attempts: Attempts;
 }
 
-/** Slows down an address with many failed attempts. */
+/** Slows down an address with many failed attempts: what is good still gets in, and costs no attempt. */
 export interface Attempts {
-  /** Milliseconds until the sender may try again; 0 when it may now. */
+  /** For what costs a look into a store: milliseconds until the sender may try again; 0 when it may now. */
   waitMs(incoming: Incoming): number;
-  fail(incoming: Incoming): void;
+  /** Counts a failed attempt. */
+  count(incoming: Incoming): void;
+  /** The response to what turned out to be bad without such a look: `refusal`, or that there were too many. */
+  refuse(incoming: Incoming, refusal: Refusal): Refusal;
 }
 
 /** A proof of a caller's own: whose request it is; `undefined` for one without a proof. */
@@ -63,11 +66,9 @@ export function createAuthenticator(options: {
   async function bearer(incoming: Incoming, verify: TokenVerifier): Promise<Identified | Refusal> {
     const read = readBearer(incoming.request.headers.get("authorization"));
     if (!read.ok) return read;
-    const waitMs = attempts.waitMs(incoming);
-    if (waitMs > 0) return refuseFor(waitMs);
     const verified = await verify(read.token);
-    if (!verified.ok && verified.code === "token_invalid") attempts.fail(incoming);
-    return verified;
+    const isBad = !verified.ok && verified.code === "token_invalid";
+    return isBad ? attempts.refuse(incoming, verified) : verified;
   }
 
   async function own(incoming: Incoming, prove: ProveUser): Promise<Identified | Refusal> {
@@ -84,7 +85,7 @@ export function createAuthenticator(options: {
       return refuse("keys_unavailable");
     }
     if (!credential) {
-      if (hasAuthorization(incoming)) attempts.fail(incoming);
+      if (hasAuthorization(incoming)) attempts.count(incoming);
       return refuse("token_missing");
     }
     const identity = toIdentity(credential, clock.nowMs());
@@ -159,16 +160,26 @@ function createAttempts(clock: Clock): Attempts {
     windowMs: 1_000,
     clock,
   });
+  function waitMs(incoming: Incoming): number {
+    // Without any failure there is no need for the address, which is slow to find out.
+    if (failures.size === 0) return 0;
+    const { limitKey } = incoming;
+    if (limitKey === undefined || failures.waitMs(limitKey) === 0) return 0;
+    return slow.take(limitKey);
+  }
+
+  function count({ limitKey }: Incoming): void {
+    if (limitKey !== undefined) failures.count(limitKey);
+  }
+
   return {
-    waitMs(incoming) {
-      // Without any failure there is no need for the address, which is slow to find out.
-      if (failures.size === 0) return 0;
-      const { limitKey } = incoming;
-      if (limitKey === undefined || failures.waitMs(limitKey) === 0) return 0;
-      return slow.take(limitKey);
-    },
-    fail({ limitKey }) {
-      if (limitKey !== undefined) failures.count(limitKey);
+    waitMs,
+    count,
+    refuse(incoming, refusal) {
+      const wait = waitMs(incoming);
+      if (wait > 0) return refuseFor(wait);
+      count(incoming);
+      return refusal;
     },
   };
 }

@@ -16,6 +16,8 @@ const TICKET_BYTES = 32;
 export const SOCKET_PURPOSE = "socket";
 /** Longest purpose, in UTF-16 code units. */
 const MAX_PURPOSE_LENGTH = 64;
+/** Tickets that a process remembers to have issued, at the least. */
+const MAX_REMEMBERED = 20_000;
 /** Longest claims, in bytes of their JSON. */
 const MAX_CLAIMS_BYTES = 1_024;
 
@@ -92,6 +94,8 @@ export interface Tickets {
    * is revoked, `too_many_requests`, or `store_unavailable`.
    */
   issue(identity: Identity, purpose?: string): Promise<IssuedTicket | Refusal>;
+  /** Whether this process has issued it a moment ago, the first time that this is asked. */
+  wasIssuedHere(ticket: string): Promise<boolean>;
   /**
    * Spends a ticket. `ticket_refused` for one that the store doesn't have, or that was issued for something
    * else; `store_unavailable` when the store failed. The ticket counts as spent either way.
@@ -112,6 +116,20 @@ export function createTickets(options: {
   randomBytes: (length: number) => Uint8Array;
 }): Tickets {
   const { store, ttlMs: longestTtlMs, limit, clock, log, randomBytes } = options;
+  /** Hashes of what was issued here, in two generations, the older one dropped as a whole. */
+  let recent = new Set<string>();
+  let older = new Set<string>();
+  let turnedAtMs = clock.monotonicMs();
+
+  function remember(hash: string): void {
+    const nowMs = clock.monotonicMs();
+    if (nowMs - turnedAtMs >= longestTtlMs || recent.size >= MAX_REMEMBERED) {
+      older = recent;
+      recent = new Set();
+      turnedAtMs = nowMs;
+    }
+    recent.add(hash);
+  }
 
   return {
     async issue(identity, purpose = SOCKET_PURPOSE) {
@@ -136,8 +154,14 @@ export function createTickets(options: {
         log("error", "store_failed", { code: faultCode(error), ticketTag: tagOf(hash) });
         return refuse("store_unavailable");
       }
+      remember(hash);
       log("info", "ticket_issued", { user: identity.id, ticketTag: tagOf(hash) });
       return { ok: true, ticket, expiresInSeconds };
+    },
+
+    async wasIssuedHere(ticket) {
+      const hash = await sha256Hex(ticket);
+      return recent.delete(hash) || older.delete(hash);
     },
 
     async redeem(ticket, purpose = SOCKET_PURPOSE) {

@@ -5,7 +5,7 @@ import { toBase64url } from "../../src/lib/encoding.ts";
 import type { TicketStore } from "../../src/gate/store.ts";
 import type { RefusalCode } from "../../src/request/refusal.ts";
 import { underClock } from "../support/clock.ts";
-import { codeOf, startWatched, type WatchedServer } from "../support/gate.ts";
+import { codeOf, startWatched, type WatchedServer, ticketFromElsewhere } from "../support/gate.ts";
 import { HANDSHAKE, handshake, openRaw, type RawAnswer, sendRaw } from "../support/raw.ts";
 import { startServer } from "../support/server.ts";
 import { lastingStore } from "../support/store.ts";
@@ -107,8 +107,9 @@ describe("each rung of the ladder refuses by itself and leaves the ticket alone"
   test("an address that failed too often", async () => {
     await using server = startWatched({ trustProxy: 1 });
     await fail(server, "192.0.2.1", FAILURES + SLOW);
-    const answer = await server.turnAway((ticket) =>
-      handshake(`/ws/chat?ticket=${ticket}`, { "X-Forwarded-For": "192.0.2.1" }),
+    const answer = await server.turnAway(
+      (ticket) => handshake(`/ws/chat?ticket=${ticket}`, { "X-Forwarded-For": "192.0.2.1" }),
+      { ticket: ticketFromElsewhere(server) },
     );
     expect([answer.status, codeOf(answer)]).toEqual([429, "too_many_requests"]);
     expect(answer.headers.get("retry-after")).toBe("1");
@@ -390,21 +391,42 @@ describe("subprotocols", () => {
 describe("failed handshakes per address", () => {
   const from = { "X-Forwarded-For": "192.0.2.1" };
 
-  test("slow that address down, good tickets included, for as long as Retry-After says", async () => {
+  test("slow that address down, other processes' tickets included, for as long as Retry-After says", async () => {
     await using server = startWatched({ trustProxy: 1 });
     await fail(server, "192.0.2.1", FAILURES);
     // Slowed down, and not locked out: ten at once are within ten a second.
     for (let time = 0; time < SLOW; time++) {
-      expect((await server.knock(await server.ticket(), from)).status).toBe(101);
+      expect((await server.knock(await ticketFromElsewhere(server), from)).status).toBe(101);
     }
-    const ticket = await server.ticket();
+    const ticket = await ticketFromElsewhere(server);
     const refused = await server.knock(ticket, from);
     expect([refused.status, refused.headers.get("retry-after")]).toEqual([429, "1"]);
     server.clock.advance(1_000 / SLOW - 1);
     expect((await server.knock(ticket, from)).status).toBe(429);
     server.clock.advance(1);
     expect((await server.knock(ticket, from)).status).toBe(101);
-    expect((await server.knock(await server.ticket(), from)).status).toBe(429);
+    expect((await server.knock(await ticketFromElsewhere(server), from)).status).toBe(429);
+  });
+
+  test("don't slow down tickets that this process has issued, tokens and cookies, while they go on and on", async () => {
+    await using server = startWatched({ trustProxy: 1, limits: { maxPerIdentity: 0 } });
+    await fail(server, "192.0.2.1", FAILURES + SLOW);
+    const headers = { ...from, Authorization: `Bearer ${await server.token()}` };
+    const url = `${server.origin}/api/auth/ws-ticket`;
+    const cookie = await server.visitorCookie();
+    const visiting = { ...from, Host: `127.0.0.1:${server.port}`, Origin: server.origin };
+    const visit = (Cookie: string) =>
+      sendRaw(server.port, handshake("/ws/chat", { ...visiting, Cookie }));
+    for (let round = 0; round < 2 * SLOW; round++) {
+      expect((await server.knock(UNKNOWN, from)).status).toBe(429);
+      const minted = await fetch(url, { method: "POST", headers });
+      const { ticket } = (await minted.json()) as { ticket: string };
+      expect((await server.knock(ticket, from)).status).toBe(101);
+      // Once: what is spent is as good as any other.
+      expect((await server.knock(ticket, from)).status).toBe(429);
+      expect((await visit(cookie)).status).toBe(101);
+      expect((await visit(cookie.slice(0, -1))).status).toBe(429);
+    }
   });
 
   test("never make it wait for longer than that, however many there were", async () => {
@@ -414,10 +436,10 @@ describe("failed handshakes per address", () => {
         const answer = await server.knock(UNKNOWN, from);
         expect([401, 429]).toContain(answer.status);
       }
-      const refused = await server.knock(await server.ticket(), from);
+      const refused = await server.knock(await ticketFromElsewhere(server), from);
       expect([refused.status, refused.headers.get("retry-after")]).toEqual([429, "1"]);
       server.clock.advance(1_000);
-      expect((await server.knock(await server.ticket(), from)).status).toBe(101);
+      expect((await server.knock(await ticketFromElsewhere(server), from)).status).toBe(101);
     }
   });
 
@@ -445,8 +467,10 @@ describe("failed handshakes per address", () => {
     for (let host = 0; host < FAILURES + SLOW; host++) {
       await fail(server, `2001:db8:0:1::${host.toString(16)}`, 1);
     }
-    const knockFrom = async (address: string) =>
-      (await server.knock(await server.ticket(), { "X-Forwarded-For": address })).status;
+    const knockFrom = async (address: string) => {
+      const ticket = await ticketFromElsewhere(server);
+      return (await server.knock(ticket, { "X-Forwarded-For": address })).status;
+    };
     expect(await knockFrom("2001:db8:0:1:ffff:ffff:ffff:ffff")).toBe(429);
     expect(await knockFrom("2001:DB8::1:0:0:0:1")).toBe(429);
     expect(await knockFrom("2001:db8:0:2::1")).toBe(101);
@@ -491,12 +515,12 @@ describe("failed handshakes per address", () => {
     const statuses: number[] = [];
     for (let time = 0; time < FAILURES + SLOW; time++) statuses.push((await mint(JWT)).status);
     expect(new Set(statuses)).toEqual(new Set([401]));
-    expect((await mint(await server.token())).status).toBe(429);
-    expect((await server.knock(await server.ticket(), from)).status).toBe(429);
+    expect((await mint(JWT)).status).toBe(429);
+    expect((await server.knock(await ticketFromElsewhere(server), from)).status).toBe(429);
   });
 
   test("can't be blamed on others, nor spread over many, by a forged header", async () => {
-    await using server = startServer();
+    await using server = startWatched();
     const knock = (address: string, forged: string, ticket = UNKNOWN) =>
       server.gate.admit(
         new Request(`${server.origin}/ws/chat?ticket=${ticket}`, {
@@ -508,7 +532,7 @@ describe("failed handshakes per address", () => {
       const refused = await knock("192.0.2.1", time % 2 ? "192.0.2.9" : `198.51.100.${time}`);
       expect(refused).toEqual({ ok: false, code: "ticket_refused" });
     }
-    const ticket = await server.ticket();
+    const ticket = await ticketFromElsewhere(server);
     expect(await knock("192.0.2.1", "203.0.113.1", ticket)).toMatchObject({
       code: "too_many_requests",
     });

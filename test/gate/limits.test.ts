@@ -23,7 +23,7 @@ describe("failed attempts of an address", () => {
         const { attempts } = partsOf(gate as never).authenticator;
         const address = from("192.0.2.1");
         for (const { failures, attempts: tries, afterMs } of steps) {
-          for (let time = 0; time < failures; time++) attempts.fail(address);
+          for (let time = 0; time < failures; time++) attempts.count(address);
           // Refused ones change nothing.
           for (let time = 0; time < tries; time++) attempts.waitMs(address);
           const waitMs = attempts.waitMs(address);
@@ -45,7 +45,7 @@ describe("failed attempts of an address", () => {
   test("without an address don't count", () => {
     const { gate } = bareGate();
     const { attempts } = partsOf(gate as never).authenticator;
-    for (let time = 0; time < 10_000; time++) attempts.fail(from(undefined));
+    for (let time = 0; time < 10_000; time++) attempts.count(from(undefined));
     expect(attempts.waitMs(from(undefined))).toBe(0);
   });
 });

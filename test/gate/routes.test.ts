@@ -274,7 +274,9 @@ describe("the ticket endpoint", () => {
       expect((await mint(bad, "192.0.2.1")).status).toBe(401);
     }
     await expectRefusal(await mint(bad, "192.0.2.1"), 429, "too_many_requests");
-    await expectRefusal(await mint(good, "192.0.2.1"), 429, "too_many_requests");
+    for (let count = 0; count < 200; count++) {
+      expect((await mint(good, "192.0.2.1")).status).toBe(200);
+    }
     expect((await mint(bad, "192.0.2.2")).status).toBe(401);
     expect((await mint(good, "192.0.2.2")).status).toBe(200);
   });

@@ -27,7 +27,7 @@ function world(
     perMinute = 0,
     randomBytes = (length) => crypto.getRandomValues(new Uint8Array(length)),
   } = options;
-  const { issue, redeem } = createTickets({
+  const { issue, redeem, wasIssuedHere } = createTickets({
     store,
     ttlMs: options.ttlMs ?? 30_000,
     limit: createRateLimit({ allowed: perMinute, windowMs: 60_000, clock }),
@@ -40,6 +40,7 @@ function world(
     store,
     logLines,
     redeem,
+    wasIssuedHere,
     issue({ lifeMs = 3_600_000, id = "alice" } = {}) {
       const issuedAtMs = clock.nowMs();
       const expiresAtMs = issuedAtMs + lifeMs;
@@ -444,4 +445,55 @@ describe("a ticket over the wire", () => {
     const opened = server.logLines.filter((line) => line.includes('"socket_opened"'));
     expect(opened).toHaveLength(50);
   }, 30_000);
+});
+
+describe("wasIssuedHere", () => {
+  test("says so once, of a ticket for as long as it lives, and of no other", async () => {
+    const at = world();
+    const first = await fresh(at);
+    at.clock.advance(29_999);
+    const second = await fresh(at);
+    expect(await at.wasIssuedHere(first)).toBe(true);
+    expect(await at.wasIssuedHere(first)).toBe(false);
+    for (let n = 0; n < 2; n++) {
+      at.clock.advance(29_999);
+      // With the next ticket a generation ends.
+      const next = await fresh(at);
+      expect(await at.wasIssuedHere(n === 0 ? second : next)).toBe(true);
+    }
+    expect(await at.wasIssuedHere("A".repeat(43))).toBe(false);
+  });
+
+  test("forgets tickets long after their end, and remembers 20,000 at the least and 40,000 at the most", async () => {
+    const at = world();
+    const old = await fresh(at);
+    at.clock.advance(30_000);
+    await fresh(at);
+    at.clock.advance(30_000);
+    await fresh(at);
+    expect(await at.wasIssuedHere(old)).toBe(false);
+    const tickets: string[] = [];
+    for (let n = 0; n < 60_000; n++) tickets.push(await fresh(at, { id: `${n}` }));
+    const known = await Promise.all(tickets.map(at.wasIssuedHere));
+    expect(known.slice(-20_000).every(Boolean)).toBe(true);
+    expect(known.filter(Boolean).length).toBeLessThanOrEqual(40_000);
+  });
+
+  test("knows nothing of a ticket that couldn't be stored", async () => {
+    const store = memoryTicketStore({ clock: fakeClock() });
+    let stored = "";
+    const at = world({
+      store: {
+        ...store,
+        put: () => Promise.reject(new Error("Out of reach")),
+      },
+      randomBytes(length) {
+        const bytes = crypto.getRandomValues(new Uint8Array(length));
+        stored = toBase64url(bytes);
+        return bytes;
+      },
+    });
+    expect(await at.issue()).toMatchObject({ ok: false });
+    expect(await at.wasIssuedHere(stored)).toBe(false);
+  });
 });

@@ -59,7 +59,10 @@ export interface WatchedServer extends TestServer {
    * Sends what `write` makes of a fresh ticket, and returns the answer; fails unless the store was left alone,
    * no socket was opened, the log doesn't have the ticket, and the same ticket is let in afterwards.
    */
-  turnAway(write: (ticket: string) => string): Promise<RawAnswer>;
+  turnAway(
+    write: (ticket: string) => string,
+    options?: { ticket?: Promise<string> },
+  ): Promise<RawAnswer>;
 }
 
 export function startWatched({
@@ -74,8 +77,11 @@ export function startWatched({
   return Object.assign(server, {
     store,
     knock,
-    async turnAway(write: (ticket: string) => string) {
-      const ticket = await server.ticket();
+    async turnAway(
+      write: (ticket: string) => string,
+      { ticket: given = server.ticket() }: { ticket?: Promise<string> } = {},
+    ) {
+      const ticket = await given;
       const takes = store.takes.length;
       const opened = opens(server);
       const answer = await sendRaw(server.port, write(ticket));
@@ -91,6 +97,17 @@ export function startWatched({
       return answer;
     },
   });
+}
+
+/** A ticket that another process on the same store has issued. */
+export async function ticketFromElsewhere(
+  { clock, store }: Pick<WatchedServer, "clock" | "store">,
+  user = "alice",
+): Promise<string> {
+  const { gate } = bareGate({ clock, store });
+  const issued = await gate.issue({ user, expiresAtMs: clock.nowMs() + 3_600_000 });
+  if (!issued.ok) throw new Error(`Ticket was refused: ${issued.code}`);
+  return issued.ticket;
 }
 
 /** Sockets that were ever opened. */
