@@ -195,9 +195,14 @@ describe("readTicket", () => {
       "a.".repeat(7_500),
       "%".repeat(15_000),
     ]) {
-      const startedAtMs = performance.now();
-      readTicket(new URL(`https://example.com/?ticket=${value}&${value}=x`));
-      expect(performance.now() - startedAtMs).toBeLessThan(100);
+      // The best of five: a busy machine may interrupt some.
+      let bestMs = Number.POSITIVE_INFINITY;
+      for (let round = 0; round < 5; round++) {
+        const startedAtMs = performance.now();
+        readTicket(new URL(`https://example.com/?ticket=${value}&${value}=x`));
+        bestMs = Math.min(bestMs, performance.now() - startedAtMs);
+      }
+      expect(bestMs).toBeLessThan(100);
     }
   });
 });
