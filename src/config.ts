@@ -5,7 +5,7 @@ import type { TokenKeys } from "./gate/token.ts";
 import { utf8 } from "./lib/encoding.ts";
 import { LOG_LEVELS, type LogLevel } from "./lib/log.ts";
 import { isStrictTransport } from "./request/headers.ts";
-import { isExactOrigin, isLoopback } from "./request/origin.ts";
+import { isExactOrigin, isLoopback, publicUrlFault } from "./request/origin.ts";
 
 const DAY_MS = 86_400_000;
 
@@ -138,9 +138,8 @@ export function readConfig(
   if (!demo && text("SESSION_SECRET") === undefined) fault("SESSION_SECRET", "is required");
 
   const publicUrl = url("PUBLIC_URL");
-  if (publicUrl && (publicUrl.pathname !== "/" || publicUrl.search || publicUrl.hash)) {
-    fault("PUBLIC_URL", "must be an origin, without path, query and fragment");
-  }
+  const publicNote = publicUrl && publicUrlFault(publicUrl);
+  if (publicNote) fault("PUBLIC_URL", publicNote);
 
   const allowedOrigins = list("ALLOWED_ORIGINS");
   if (allowedOrigins && !allowedOrigins.every(isExactOrigin)) {

@@ -22,6 +22,9 @@ import { CHATS_PATH } from "./wire/paths.ts";
 /** One probe of the store serves all readiness requests for this long, in milliseconds. */
 const READY_FOR_MS = 1_000;
 
+/** Also outside the server's own path: whoever probes a process doesn't come through the proxy. */
+const PROBE_PATHS = ["/healthz", "/readyz"];
+
 /**
  * Everything that the server answers beside the gate's routes and the sockets: chats, pages, health, and
  * routes for operators.
@@ -95,15 +98,16 @@ export function createServerRoutes(options: {
   return async (request, connection) => {
     const read = readRequest(request, policy, connection);
     if (!read.ok) return refusalResponse(read);
-    const { pathname } = read.incoming.url;
-    if (pathname === CHATS_PATH || pathname.startsWith(`${CHATS_PATH}/`)) {
+    const { path, url } = read.incoming;
+    if (path === CHATS_PATH || path?.startsWith(`${CHATS_PATH}/`)) {
       return chat.fetch(request, connection);
     }
     // Through a proxy the demo would sign tokens for anybody.
-    if (signDemoToken && !isLoopback(read.incoming.url.hostname)) {
+    if (signDemoToken && !isLoopback(url.hostname)) {
       return refusalResponse(refuse("origin_refused"), headersFor(read.incoming));
     }
-    return routes.handle(read.incoming);
+    const isProbe = PROBE_PATHS.includes(url.pathname);
+    return routes.handle(read.incoming, isProbe ? url.pathname : path);
   };
 }
 

@@ -1,4 +1,5 @@
 import type { Incoming } from "../request/incoming.ts";
+import { basePathOf } from "../request/origin.ts";
 import { type Refusal, refuse, refuseFor } from "../request/refusal.ts";
 import { isWithoutHost, readTicket } from "../request/url.ts";
 import type { Authenticator } from "./authenticate.ts";
@@ -61,9 +62,10 @@ export async function admit(
 }
 
 /** A cookie counts only with an `Origin`: any page can make a browser send it. */
-function codeWithoutOrigin({ request, isSecure }: Incoming): "origin_refused" | "session_refused" {
+function codeWithoutOrigin(incoming: Incoming): "origin_refused" | "session_refused" {
+  const { request, isSecure, policy } = incoming;
   const cookies = request.headers.get("cookie") ?? "";
-  const isNamed = cookies.includes(`${visitorCookieName(isSecure)}=`);
+  const isNamed = cookies.includes(`${visitorCookieName(isSecure, basePathOf(policy))}=`);
   return isNamed ? "origin_refused" : "session_refused";
 }
 

@@ -7,12 +7,13 @@ import {
   type ConnectionInfo,
   headersFor,
   type Incoming,
+  type Origins,
   readRequest,
   type RequestPolicy,
   type Suspicion,
 } from "../request/incoming.ts";
 import { isStrictTransport, secureHeaders } from "../request/headers.ts";
-import { isExactOrigin } from "../request/origin.ts";
+import { basePathOf, isBasePath, isExactOrigin, publicUrlFault } from "../request/origin.ts";
 import { type Refusal, refusalResponse, refuse } from "../request/refusal.ts";
 import type { Close } from "../wire/close.ts";
 import { isUserId, isVisitorId } from "../wire/ids.ts";
@@ -72,7 +73,10 @@ export interface GateOptions<Claims = unknown> {
   readonly basePath?: string | undefined;
   /** Exact origins whose pages may use it, your own included. Default: the server's own. */
   readonly origins?: readonly string[] | undefined;
-  /** The server's URL as browsers see it, when a proxy stands in front. */
+  /**
+   * The server's URL as browsers see it, when a proxy stands in front. With a path, all routes are below it: the
+   * proxy leaves it in what it forwards.
+   */
   readonly publicUrl?: string | URL | undefined;
   /** 1,000 to 300,000. Default 30,000. */
   readonly ticketTtlMs?: number | undefined;
@@ -222,6 +226,7 @@ export function createGate<Claims = unknown>(options: GateOptions<Claims>): Gate
   const visitors = options.visitors && {
     ...createVisitorSessions({
       secret: requireSecret(options.visitors.secret, "visitors.secret"),
+      basePath: basePathOf(policy),
       clock,
       randomBytes,
     }),
@@ -265,7 +270,7 @@ export function createGate<Claims = unknown>(options: GateOptions<Claims>): Gate
       const read = readRequest(request, policy, connection);
       if (!read.ok) return refusalResponse(read);
       const { incoming } = read;
-      const isOwn = incoming.url.pathname.startsWith(`${basePath}/`);
+      const isOwn = incoming.path?.startsWith(`${basePath}/`);
       return isOwn ? handle(incoming) : refusalResponse(refuse("not_found"), headersFor(incoming));
     },
     issue: async ({ purpose, ...credential }) =>
@@ -411,17 +416,20 @@ const ADVICE: Readonly<Record<Suspicion, { variable: string; note: string }>> = 
   },
   public_url: {
     variable: "PUBLIC_URL",
-    note: "A page of this server's own was refused, since the server doesn't know its own origin behind a proxy: set PUBLIC_URL to the URL that browsers see, or publicUrl",
+    note: "A page of this server's own was refused, whose origin isn't the expected one: set PUBLIC_URL to the URL that browsers see, or publicUrl",
   },
 };
 
 /** Warns of each suspicion once. */
-function createSuspicionLog(log: Log): (suspicion: Suspicion) => void {
+function createSuspicionLog(log: Log): (suspicion: Suspicion, origins?: Origins) => void {
   const known = new Set<Suspicion>();
-  return (suspicion) => {
+  return (suspicion, origins) => {
     if (known.has(suspicion)) return;
     known.add(suspicion);
-    log("warn", "setting_warning", ADVICE[suspicion]);
+    log("warn", "setting_warning", {
+      ...ADVICE[suspicion],
+      ...(origins && { origin: origins.seen, expected: origins.expected }),
+    });
   };
 }
 
@@ -431,12 +439,12 @@ function isOrigin(value: unknown): boolean {
 
 function requirePublicUrl(value: string | URL): URL {
   const url = requireUrl(value, "publicUrl");
-  if (url.pathname === "/" && !url.search && !url.hash) return url;
-  throw new TypeError("Option publicUrl must be an origin, without path, query and fragment");
+  const fault = publicUrlFault(url);
+  if (fault === undefined) return url;
+  throw new TypeError(`Option publicUrl ${fault}`);
 }
 
 function requireBasePath(basePath: unknown): string {
-  if (typeof basePath === "string" && /^(?:\/(?!\.{1,2}(?:\/|$))[\w.~-]+)+$/.test(basePath))
-    return basePath;
+  if (isBasePath(basePath)) return basePath;
   throw new TypeError("Option basePath must be a path such as /api/auth, without a trailing slash");
 }

@@ -18,17 +18,22 @@ export interface VisitorSessions {
   read(cookieHeader: string | null, options: { secure: boolean }): Promise<Identity | undefined>;
 }
 
-/** Name of the cookie; over https with the prefix that ties it to exactly this host. */
-export function visitorCookieName(secure: boolean): string {
-  return secure ? "__Host-anonSessionId" : "anonSessionId";
+/**
+ * Name of the cookie; over https with the prefix that ties it to exactly this host. With that prefix a cookie's path
+ * is `/`, so that servers with paths of their own (`basePath`) on one host get cookies of different names.
+ */
+export function visitorCookieName(secure: boolean, basePath = ""): string {
+  return `${secure ? "__Host-" : ""}anonSessionId${basePath.replaceAll("/", ".")}`;
 }
 
 export function createVisitorSessions(options: {
   secret: Uint8Array;
   clock: Clock;
   randomBytes: (length: number) => Uint8Array;
+  /** The path below which everything is. Default: none. */
+  basePath?: string | undefined;
 }): VisitorSessions {
-  const { secret, clock, randomBytes } = options;
+  const { secret, clock, randomBytes, basePath = "" } = options;
   const keyPromise = deriveKey(secret);
 
   return {
@@ -37,11 +42,11 @@ export function createVisitorSessions(options: {
       const mac = await crypto.subtle.sign("HMAC", await keyPromise, signed(id, issuedAtSeconds));
       const value = `v1.${id}.${issuedAtSeconds}.${toBase64url(new Uint8Array(mac))}`;
       const attributes = `Path=/; Max-Age=${VISITOR_MAX_AGE_SECONDS}; HttpOnly; SameSite=Lax`;
-      return `${visitorCookieName(secure)}=${value}; ${attributes}${secure ? "; Secure" : ""}`;
+      return `${visitorCookieName(secure, basePath)}=${value}; ${attributes}${secure ? "; Secure" : ""}`;
     },
 
     async read(cookieHeader, { secure }) {
-      const values = cookieValues(cookieHeader, visitorCookieName(secure));
+      const values = cookieValues(cookieHeader, visitorCookieName(secure, basePath));
       // With two of them there is no way to tell which one an attacker has set (RFC 6265bis section 4.2.2).
       if (values.length !== 1) return undefined;
       const [version, id, issuedAt = "", mac = "", ...rest] = (values[0] as string).split(".");

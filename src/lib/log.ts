@@ -65,6 +65,10 @@ export interface LogFields {
   variable?: string;
   /** Where this server listens. */
   url?: string;
+  /** The origin of a page that was refused although it seems to be the server's own. */
+  origin?: string;
+  /** The origin that is accepted in its place. */
+  expected?: string;
   /** A fixed sentence; never anything that came from outside. */
   note?: string;
 }
@@ -79,6 +83,8 @@ const FIELDS: readonly (keyof LogFields)[] = [
   "durationMs",
   "variable",
   "url",
+  "origin",
+  "expected",
   "note",
 ];
 

@@ -1,5 +1,6 @@
 import { Hono } from "hono";
 import { headersFor, type Incoming } from "../request/incoming.ts";
+import { basePathOf } from "../request/origin.ts";
 import { refuse } from "../request/refusal.ts";
 import { refused, type RouteContext, type RouteEnv } from "../request/routes.ts";
 import { isUserId } from "../wire/ids.ts";
@@ -27,6 +28,7 @@ const PAGE_HEADERS = {
 /** The pages: what this is, a visitor's chat, a user's inbox; their files, and the client as one of them. */
 export function createPages(options: PageOptions): Hono<RouteEnv> {
   const pages = new Hono<RouteEnv>();
+  const base = `${basePathOf(options)}/`;
   // Loaded with the first request for a page, so that a server that only serves sockets starts without.
   const site = () => import("./site.ts");
 
@@ -34,7 +36,7 @@ export function createPages(options: PageOptions): Hono<RouteEnv> {
     .get("/", async (c) => {
       const origin = originOf(options.publicUrl ?? c.env.incoming.url);
       const { home } = await site();
-      return c.html(home({ ...options, origin }), 200, headersOf(c.env.incoming));
+      return c.html(home({ ...options, origin, base }), 200, headersOf(c.env.incoming));
     })
     .all(refuseMethod);
 
@@ -43,14 +45,14 @@ export function createPages(options: PageOptions): Hono<RouteEnv> {
       const user = c.req.param("user");
       if (!isUserId(user)) return refused(c, refuse("not_found"));
       const { chat } = await site();
-      return c.html(chat({ user }), 200, headersOf(c.env.incoming));
+      return c.html(chat({ user, base }), 200, headersOf(c.env.incoming));
     })
     .all(refuseMethod);
 
   pages
     .get("/inbox", async (c) => {
       const { inbox } = await site();
-      return c.html(inbox(options), 200, headersOf(c.env.incoming));
+      return c.html(inbox({ ...options, base }), 200, headersOf(c.env.incoming));
     })
     .all(refuseMethod);
 

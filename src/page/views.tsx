@@ -7,11 +7,17 @@ import type { Config } from "../config.ts";
 export type PageOptions = Pick<Config, "demo"> &
   Partial<Pick<Config, "publicUrl" | "allowedOrigins" | "userClaim">>;
 
+/** Where everything is: `/`, or the server's path with a slash at its end. */
+interface Place {
+  base: string;
+}
+
 type Html = ReturnType<typeof Page>;
 
 /** `/`: what this is, and how to call it. */
-export function home({ demo, origin, allowedOrigins }: PageOptions & { origin: string }): Html {
-  const base = `BASE='${origin}'`;
+export function home(options: PageOptions & Place & { origin: string }): Html {
+  const { demo, origin, base, allowedOrigins } = options;
+  const setBase = `BASE='${origin}${base.slice(0, -1)}'`;
   const upgrade = [
     "curl -i --http1.1 --max-time 1",
     "-H 'Connection: Upgrade'",
@@ -20,7 +26,7 @@ export function home({ demo, origin, allowedOrigins }: PageOptions & { origin: s
     "-H 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=='",
   ];
   const user = [
-    base,
+    setBase,
     demo
       ? `TOKEN=$(curl -s "$BASE/api/demo/token" -H 'Content-Type: application/json' -d '{"name":"alice"}' | cut -d'"' -f4)`
       : "# TOKEN is a JWT of your issuer",
@@ -28,7 +34,7 @@ export function home({ demo, origin, allowedOrigins }: PageOptions & { origin: s
     command(...upgrade, '"$BASE/ws/chat?ticket=$TICKET"'),
   ].join("\n");
   const visitor = [
-    base,
+    setBase,
     `COOKIE=$(curl -s -D - -X POST "$BASE/api/auth/anonymous-session" | grep -i '^set-cookie:' | cut -d' ' -f2 | tr -d ';')`,
     command(
       ...upgrade,
@@ -40,19 +46,19 @@ export function home({ demo, origin, allowedOrigins }: PageOptions & { origin: s
     ),
   ].join("\n");
   const browser = [
-    'import { createChatClient } from "/client.js";',
+    `import { createChatClient } from "${base}client.js";`,
     "",
-    "const chat = createChatClient({ getToken: () => session.jwt });",
+    `const chat = createChatClient({ ${base === "/" ? "" : `url: "${base}", `}getToken: () => session.jwt });`,
     'chat.on("state", ({ status }) => console.log(status));',
     'chat.conversation(visitorId).send("Hello");',
   ].join("\n");
 
   return (
-    <Page title="ws-ticket" script="home" className="home">
+    <Page base={base} title="ws-ticket" script="home" className="home">
       <main>
         <header>
           <h1>
-            <img src="/assets/icon.svg" alt="" width={44} height={44} /> ws-ticket
+            <img src={`${base}assets/icon.svg`} alt="" width={44} height={44} /> ws-ticket
           </h1>
           <p class="lead">
             Authenticated WebSockets without a JWT in the URL. A signed-in user swaps the JWT for a
@@ -68,12 +74,12 @@ export function home({ demo, origin, allowedOrigins }: PageOptions & { origin: s
             </p>
             <ul class="actions">
               <li>
-                <a class="button" href="/inbox#alice" target="_blank" rel="noopener">
+                <a class="button" href={`${base}inbox#alice`} target="_blank" rel="noopener">
                   Open the inbox as alice
                 </a>
               </li>
               <li>
-                <a class="button quiet" href="/chat/alice" target="_blank" rel="noopener">
+                <a class="button quiet" href={`${base}chat/alice`} target="_blank" rel="noopener">
                   Write to alice as a visitor
                 </a>
               </li>
@@ -83,12 +89,12 @@ export function home({ demo, origin, allowedOrigins }: PageOptions & { origin: s
           <section class="card" aria-labelledby="try">
             <h2 id="try">The chat</h2>
             <p>
-              Visitors write to a user at <code>/chat/</code> and the user’s id. The user answers in
-              the inbox.
+              Visitors write to a user at <code>{base}chat/</code> and the user’s id. The user
+              answers in the inbox.
             </p>
             <ul class="actions">
               <li>
-                <a class="button" href="/inbox">
+                <a class="button" href={`${base}inbox`}>
                   Open the inbox
                 </a>
               </li>
@@ -111,8 +117,8 @@ export function home({ demo, origin, allowedOrigins }: PageOptions & { origin: s
         <section aria-labelledby="browser">
           <h2 id="browser">In the browser</h2>
           <p>
-            <a href="/client.js">client.js</a> gets a ticket for every socket, comes back when the
-            connection is lost, and neither loses nor doubles a message. Without{" "}
+            <a href={`${base}client.js`}>client.js</a> gets a ticket for every socket, comes back
+            when the connection is lost, and neither loses nor doubles a message. Without{" "}
             <code>getToken</code> it is a visitor’s.
           </p>
           <Code label="Your page’s script" text={browser} />
@@ -128,9 +134,9 @@ function command(...words: string[]): string {
 }
 
 /** `/chat/:user`: a visitor writes to that user. */
-export function chat({ user }: { user: string }): Html {
+export function chat({ user, base }: Place & { user: string }): Html {
   return (
-    <Page title={`Chat with ${user}`} script="chat" className="app" data={{ user }}>
+    <Page base={base} title={`Chat with ${user}`} script="chat" className="app" data={{ user }}>
       <header class="bar">
         <h1>
           Chat with <bdi>{user}</bdi>
@@ -145,9 +151,10 @@ export function chat({ user }: { user: string }): Html {
 }
 
 /** `/inbox`: a user's chats. */
-export function inbox({ demo, userClaim = "sub" }: PageOptions): Html {
+export function inbox({ demo, base, userClaim = "sub" }: PageOptions & Place): Html {
   return (
     <Page
+      base={base}
       title="Inbox"
       script="inbox"
       className="app"
@@ -205,15 +212,16 @@ export function inbox({ demo, userClaim = "sub" }: PageOptions): Html {
 }
 
 function Page(props: {
+  base: string;
   title: string;
   script: string;
   className: string;
   data?: Record<string, string>;
   children: Child;
 }) {
-  const { title, script, className, data = {}, children } = props;
+  const { base, title, script, className, data = {}, children } = props;
   const dataset = Object.fromEntries(
-    Object.entries(data).map(([name, value]) => [`data-${name}`, value]),
+    Object.entries({ base, ...data }).map(([name, value]) => [`data-${name}`, value]),
   );
   return (
     <>
@@ -224,9 +232,9 @@ function Page(props: {
           <meta name="viewport" content="width=device-width, initial-scale=1" />
           <meta name="color-scheme" content="light dark" />
           <title>{title}</title>
-          <link rel="icon" type="image/svg+xml" href="/assets/icon.svg" />
-          <link rel="stylesheet" href="/assets/style.css" />
-          <script type="module" src={`/assets/${script}.js`} />
+          <link rel="icon" type="image/svg+xml" href={`${base}assets/icon.svg`} />
+          <link rel="stylesheet" href={`${base}assets/style.css`} />
+          <script type="module" src={`${base}assets/${script}.js`} />
         </head>
         <body class={className}>{children}</body>
       </html>

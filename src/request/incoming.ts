@@ -1,6 +1,13 @@
 import { clientAddress, isLoopbackAddress, limitKey } from "./address.ts";
 import { RESPONSE_HEADERS } from "./headers.ts";
-import { isAllowedOrigin, isOwnHost, isSecure, type OriginPolicy } from "./origin.ts";
+import {
+  basePathOf,
+  isAllowedOrigin,
+  isOwnPage,
+  isSecure,
+  type OriginPolicy,
+  ownOrigin,
+} from "./origin.ts";
 import type { Refusal } from "./refusal.ts";
 import { parseUrl } from "./url.ts";
 
@@ -11,15 +18,21 @@ export interface RequestPolicy extends OriginPolicy {
   /** Headers of every response over https. */
   readonly secureHeaders: Readonly<Record<string, string>>;
   /** Called for what looks like a setting that is missing. */
-  readonly onSuspicion?: ((suspicion: Suspicion) => void) | undefined;
+  readonly onSuspicion?: ((suspicion: Suspicion, origins?: Origins) => void) | undefined;
 }
 
 /** A setting that seems to be missing, from what requests look like. */
 export type Suspicion =
   /** Requests come from this machine with `X-Forwarded-For`, and no proxy is trusted. */
   | "proxy"
-  /** A page's origin has the request's own host, and the server knows no origin of its own. */
+  /** A page of the server's own was refused: its origin isn't the one that the server has. */
   | "public_url";
+
+/** The origin of a page that was refused, and the one that isn't. */
+export interface Origins {
+  readonly seen: string;
+  readonly expected: string;
+}
 
 /** What the runtime knows of a request's connection. */
 export interface ConnectionInfo {
@@ -31,6 +44,8 @@ export interface ConnectionInfo {
 export class Incoming {
   readonly request: Request;
   readonly url: URL;
+  /** The path below the server's own; `undefined` for one outside. */
+  readonly path: string | undefined;
   readonly policy: RequestPolicy;
   /** Whether the browser's connection is encrypted. */
   readonly isSecure: boolean;
@@ -39,6 +54,7 @@ export class Incoming {
   constructor(request: Request, url: URL, policy: RequestPolicy, connection: ConnectionInfo) {
     this.request = request;
     this.url = url;
+    this.path = pathBelow(basePathOf(policy), url.pathname);
     this.policy = policy;
     this.isSecure = isSecure(url, policy);
     this.#connection = connection;
@@ -49,7 +65,10 @@ export class Incoming {
     const origin = this.request.headers.get("origin");
     if (origin === null) return "none";
     if (isAllowedOrigin(this.request, this.url, this.policy)) return "allowed";
-    if (isOwnHost(origin, this.url, this.policy)) this.policy.onSuspicion?.("public_url");
+    if (isOwnPage(this.request, this.url, this.policy)) {
+      const expected = ownOrigin(this.url, this.policy) ?? "none";
+      this.policy.onSuspicion?.("public_url", { seen: origin, expected });
+    }
     return "foreign";
   }
 
@@ -63,6 +82,12 @@ export class Incoming {
   get limitKey(): string | undefined {
     return limitKey(this.address);
   }
+}
+
+function pathBelow(base: string, path: string): string | undefined {
+  if (base === "") return path;
+  if (path === base) return "/";
+  return path.startsWith(`${base}/`) ? path.slice(base.length) : undefined;
 }
 
 /** Reads a request; `malformed_request` when it has no usable URL. */

@@ -11,7 +11,7 @@ const MAX_BODY_BYTES = 16 * 1024;
 
 /** What every route is given. */
 export interface RouteEnv {
-  Bindings: { incoming: Incoming };
+  Bindings: { incoming: Incoming; path?: string | undefined };
 }
 
 export type RouteContext = Context<RouteEnv>;
@@ -20,15 +20,18 @@ export type RouteHandler = (c: RouteContext) => Response | Promise<Response>;
 /** Routes whose URLs were parsed already, and whose failures are refusals. */
 export interface Routes {
   readonly app: Hono<RouteEnv>;
-  /** Answers a request; refuses every URL with a credential in it, or with more than one spelling. */
-  handle(incoming: Incoming): Response | Promise<Response>;
+  /**
+   * Answers a request, by its path below the server's own; refuses every URL with a credential in it, or with
+   * more than one spelling.
+   */
+  handle(incoming: Incoming, path?: string): Response | Promise<Response>;
   /** Adds a path, with a handler for each method; `sharing` lets other allowed origins use it (CORS). */
   add(path: string, handlers: Readonly<Record<string, RouteHandler>>, sharing?: Sharing): void;
 }
 
 export function createRoutes(log: Log): Routes {
   const app = new Hono<RouteEnv>({
-    getPath: (_, options) => (options?.env as RouteEnv["Bindings"]).incoming.url.pathname,
+    getPath: (_, options) => (options?.env as RouteEnv["Bindings"]).path ?? "",
   });
   app.onError((error, c) => {
     log("error", "request_failed", { code: faultCode(error) });
@@ -37,11 +40,11 @@ export function createRoutes(log: Log): Routes {
   app.notFound((c) => refused(c, refuse("not_found")));
   return {
     app,
-    handle(incoming) {
+    handle(incoming, path = incoming.path) {
       const { url, request } = incoming;
-      const env = { incoming };
+      const env = { incoming, path };
       // To the router a trailing slash makes no difference.
-      if (url.pathname.length > 1 && url.pathname.endsWith("/")) {
+      if (path === undefined || (path.length > 1 && path.endsWith("/"))) {
         return refused({ env }, refuse("not_found"));
       }
       const ticket = readTicket(url);

@@ -13,7 +13,8 @@ export function startSite(
     path?: string;
     /** How long a demo token lives. Default: an hour. */
     tokenTtlMs?: number;
-  } & TestServerOptions = {},
+    publicUrl?: URL;
+  } & Omit<TestServerOptions, "publicUrl"> = {},
 ): TestServer {
   const { demo = true, path = ":memory:", tokenTtlMs = 3_600_000 } = options;
   const clock = fakeClock();
@@ -21,7 +22,7 @@ export function startSite(
     ...options,
     clock,
     history: sqliteChatHistory({ path, clock }),
-    pages: createPages({ demo }),
+    pages: createPages({ demo, ...(options.publicUrl && { publicUrl: options.publicUrl }) }),
     ...(demo && {
       signDemoToken: (user: string) =>
         signToken({

@@ -3,8 +3,8 @@ import { byId, setTitle } from "./dom.ts";
 import { showState } from "./state.ts";
 import { createThread } from "./thread.ts";
 
-const user = document.documentElement.dataset.user ?? "";
-const client = createChatClient();
+const { user = "", base } = document.documentElement.dataset;
+const client = createChatClient({ url: base });
 const conversation = client.conversation(user);
 const thread = createThread({
   client,

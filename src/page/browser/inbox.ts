@@ -14,7 +14,7 @@ const LIST_RETRY_MS = 3_000;
 
 type Summary = ChatPage["chats"][number];
 
-const { mode, claim = "sub" } = document.documentElement.dataset;
+const { mode, claim = "sub", base = "/" } = document.documentElement.dataset;
 const form = byId<HTMLFormElement>("sign-in");
 const credential = byId<HTMLInputElement>("credential");
 const submit = form.querySelector("button") as HTMLButtonElement;
@@ -45,7 +45,7 @@ function showSignIn(problem: string): void {
 /** Gets a new demo token each time: tokens end with the server, the name doesn't. */
 function demoToken(name: string): () => Promise<string> {
   return async () => {
-    const response = await fetch("/api/demo/token", {
+    const response = await fetch(`${base}api/demo/token`, {
       method: "POST",
       headers: { "Content-Type": "application/json" },
       body: JSON.stringify({ name }),
@@ -71,7 +71,7 @@ function signIn(
   user: string | undefined,
   getToken: string | (() => Promise<string>),
 ): Promise<string> {
-  const client = createChatClient({ getToken });
+  const client = createChatClient({ url: base, getToken });
   return new Promise((resolve) => {
     const stopDown = client.on("down", (failure) => {
       client.dispose();
@@ -282,7 +282,7 @@ function openInbox(client: ChatClient, user: string | undefined): void {
   byId("sign-out").hidden = panes.hidden = false;
   byId("share").hidden = user === undefined;
   const link = byId<HTMLAnchorElement>("share-link");
-  link.href = `/chat/${encodeURIComponent(user ?? "")}`;
+  link.href = `${base}chat/${encodeURIComponent(user ?? "")}`;
   setText(link, new URL(link.href).href);
   void refresh();
 }

@@ -11,7 +11,7 @@ const MESSAGE_ERRORS: Readonly<Record<string, string>> = {
 /** Why the connection doesn't come back by itself. */
 const FINAL_FAILURES: Readonly<Record<number, string>> = {
   401: "Session has ended",
-  403: "This page may not connect",
+  403: "This page may not connect. If you run the server, set PUBLIC_URL to its address",
   4500: "Signed out",
   4501: "Disconnected: too many messages at once",
   4502: "Disconnected: open in too many tabs",
