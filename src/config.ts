@@ -4,6 +4,7 @@ import { secretFault, urlFault } from "./gate/options.ts";
 import type { TokenKeys } from "./gate/token.ts";
 import { utf8 } from "./lib/encoding.ts";
 import { LOG_LEVELS, type LogLevel } from "./lib/log.ts";
+import { isPrefix } from "./redis/keys.ts";
 import { isStrictTransport } from "./request/headers.ts";
 import { isExactOrigin, isLoopback, publicUrlFault } from "./request/origin.ts";
 
@@ -30,7 +31,7 @@ export interface Config {
   readonly userClaim: string;
   readonly allowedOrigins?: readonly string[];
   readonly publicUrl?: URL;
-  readonly redis?: { readonly url: string; readonly token?: string };
+  readonly redis?: { readonly url: string; readonly token?: string; readonly prefix?: string };
   readonly chatDatabase: string;
   readonly retention: Retention;
   readonly ticketTtlMs: number;
@@ -168,8 +169,16 @@ export function readConfig(
     if (native && (token || upstashUrl)) {
       fault("REDIS_URL", "and UPSTASH_REDIS_REST_URL are mutually exclusive");
     }
-    if (native) return { url: native };
-    return upstashUrl && token ? { url: upstashUrl.href, token } : undefined;
+    const given = text("REDIS_PREFIX");
+    if (given !== undefined && !isPrefix(given)) {
+      fault(
+        "REDIS_PREFIX",
+        "must be 1 to 64 letters, digits, colons, dots, dashes and underscores",
+      );
+    }
+    const prefix = given !== undefined && { prefix: given };
+    if (native) return { url: native, ...prefix };
+    return upstashUrl && token ? { url: upstashUrl.href, token, ...prefix } : undefined;
   }
 
   const transport = text("STRICT_TRANSPORT_SECURITY");

@@ -181,6 +181,15 @@ export async function start(environment: Environment): Promise<void> {
   }
 
   async function open(): Promise<SharedRedis> {
+    if (config.redis && config.redis.token === undefined) {
+      const { unusableKind } = await import("./check/redis.ts");
+      const unusable = await unusableKind(config.redis, { clock });
+      if (unusable) {
+        const note = `names ${unusable.found}. ${unusable.note}`;
+        log("error", "config_fault", { variable: unusable.subject, note });
+        exit(EXIT_CONFIG);
+      }
+    }
     try {
       return await openStores(config, { clock, log });
     } catch (error) {

@@ -1,6 +1,7 @@
 import { type Clock, pause } from "../lib/clock.ts";
 import { ResponseError } from "../lib/fetch.ts";
 import { faultCode, type Log } from "../lib/log.ts";
+import { feedKeys } from "./keys.ts";
 import type { RedisReply, RedisTransport } from "./transport.ts";
 
 /** One entry of the feed: its id and its fields. */
@@ -41,13 +42,6 @@ export interface Feed {
   close(): Promise<void>;
 }
 
-/** The stream. Entries have fields `kind` and `epoch`, and others by kind. */
-export const FEED_STREAM = "ws-ticket:feed";
-/**
- * What belongs to the stream: `epoch` names this run of the Redis, and changes when the data is lost; `bytes` were
- * added since the entry `mark`.
- */
-export const FEED_STATE = "ws-ticket:feed:state";
 /** Entries that an instance may be behind, about. */
 export const FEED_LENGTH = 4_000;
 /** Longest life of an entry, in milliseconds, about. */
@@ -96,10 +90,13 @@ const ADD_FIRST = `
 export function createFeed(options: {
   transport: RedisTransport;
   blocking?: RedisTransport | undefined;
+  /** Of the keys' names. */
+  prefix?: string | undefined;
   clock: Clock;
   log: Log;
 }): Feed {
   const { transport, blocking, clock, log } = options;
+  const [stream, state] = feedKeys(options.prefix);
   const kinds = new Map<string, (fields: Readonly<Record<string, string>>) => void>();
   const closing = new AbortController();
   let isNeeded = () => false;
@@ -136,12 +133,12 @@ export function createFeed(options: {
   }
 
   async function readNewest(): Promise<Entry | undefined> {
-    const reply = await transport.command(["XREVRANGE", FEED_STREAM, "+", "-", "COUNT", "1"]);
+    const reply = await transport.command(["XREVRANGE", stream, "+", "-", "COUNT", "1"]);
     return entriesOf(reply)[0];
   }
 
   async function addFirst(): Promise<Entry> {
-    await transport.command(["EVAL", ADD_FIRST, "2", FEED_STREAM, FEED_STATE]);
+    await transport.command(["EVAL", ADD_FIRST, "2", stream, state]);
     const first = await readNewest();
     if (!first) throw new Error("Redis broke off: no entry in the feed");
     return first;
@@ -231,7 +228,7 @@ export function createFeed(options: {
       // Fewer than the stream keeps: nothing was cut between the cursor and them.
       if (entries.length < batch) return entries;
     }
-    const range = ["XRANGE", FEED_STREAM, cursor, "+", "COUNT", String(batch + 1)];
+    const range = ["XRANGE", stream, cursor, "+", "COUNT", String(batch + 1)];
     const entries = entriesOf(await transport.command(range));
     // The entry at the cursor is included. Without it the stream was cut, and something may be missing.
     if (entries[0]?.[0] === cursor) return entries.slice(1);
@@ -245,7 +242,7 @@ export function createFeed(options: {
     batch: number,
   ): Promise<readonly Entry[]> {
     const options = ["COUNT", String(batch), "BLOCK", String(BLOCK_MS)];
-    const reply = await connection.command(["XREAD", ...options, "STREAMS", FEED_STREAM, cursor]);
+    const reply = await connection.command(["XREAD", ...options, "STREAMS", stream, cursor]);
     // One stream with its entries: a pair, or a list of one pair, depending on the protocol's version.
     const pair = (reply ?? []) as readonly RedisReply[];
     return entriesOf(pair.length === 1 ? (pair[0] as RedisReply[])[1] : pair[1]);

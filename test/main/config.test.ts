@@ -154,6 +154,15 @@ describe("each variable", () => {
     });
   });
 
+  test("REDIS_PREFIX belongs to the Redis, of either kind", () => {
+    const prefix = { ...LEAST, REDIS_PREFIX: "chat.eu-1:" };
+    const native = { ...prefix, REDIS_URL: "redis://127.0.0.1" };
+    expect(configOf(native).redis).toEqual({ url: "redis://127.0.0.1", prefix: "chat.eu-1:" });
+    const upstash = { UPSTASH_REDIS_REST_URL: "https://a.example", UPSTASH_REDIS_REST_TOKEN: "t" };
+    expect(configOf({ ...prefix, ...upstash }).redis?.prefix).toBe("chat.eu-1:");
+    expect(configOf(prefix).redis).toBeUndefined();
+  });
+
   test("an empty value counts as not set", () => {
     const names = [
       "HOST",
@@ -169,6 +178,7 @@ describe("each variable", () => {
       "UPSTASH_REDIS_REST_URL",
       "UPSTASH_REDIS_REST_TOKEN",
       "REDIS_URL",
+      "REDIS_PREFIX",
       "CHAT_DATABASE",
       "CHAT_MAX_MESSAGES",
       "CHAT_MAX_AGE_DAYS",
@@ -259,6 +269,10 @@ describe("a fault of its own variable", () => {
     ["a line break", "UPSTASH_REDIS_REST_TOKEN", "AXYZ\n"],
     ["another scheme", "REDIS_URL", "https://127.0.0.1:6379"],
     ["no URL", "REDIS_URL", "127.0.0.1:6379"],
+    ["an asterisk", "REDIS_PREFIX", "ws-*:"],
+    ["white space", "REDIS_PREFIX", "ws ticket:"],
+    ["braces", "REDIS_PREFIX", "{ws}:"],
+    ["65 characters", "REDIS_PREFIX", "x".repeat(65)],
     ["an asterisk", "ALLOWED_ORIGINS", "*"],
     ["null", "ALLOWED_ORIGINS", "null"],
     ["a pattern for subdomains", "ALLOWED_ORIGINS", "https://*.example.com"],
