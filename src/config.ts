@@ -2,6 +2,7 @@ import { DEFAULT_RETENTION, type Retention } from "./chat/history.ts";
 import { CHARACTERS_PER_MINUTE } from "./chat/limits.ts";
 import { secretFault, urlFault } from "./gate/options.ts";
 import type { TokenKeys } from "./gate/token.ts";
+import { readPublicKeys } from "./keys.ts";
 import { utf8 } from "./lib/encoding.ts";
 import { LOG_LEVELS, type LogLevel } from "./lib/log.ts";
 import { isPrefix } from "./redis/keys.ts";
@@ -26,6 +27,7 @@ export interface Config {
   /** Absent in the demo mode only. */
   readonly keys?: TokenKeys;
   readonly sessionSecret?: Uint8Array<ArrayBuffer>;
+  readonly previousSessionSecret?: Uint8Array<ArrayBuffer>;
   readonly issuer?: string;
   readonly audience?: readonly string[];
   readonly userClaim: string;
@@ -50,10 +52,15 @@ export interface Config {
   readonly logLevel: LogLevel;
 }
 
+/** What verifies tokens: one of these. */
+const KEY_SOURCES = ["JWT_SECRET", "JWT_JWKS_URL", "JWT_PUBLIC_KEYS"] as const;
+const OTHER_SOURCES = "JWT_JWKS_URL, or JWT_PUBLIC_KEYS";
+
 /** With any of these set, the server is meant to be a real one, and needs real secrets. */
 const LEAVES_DEMO = [
   "JWT_SECRET",
   "JWT_JWKS_URL",
+  "JWT_PUBLIC_KEYS",
   "JWT_ISSUER",
   "JWT_AUDIENCE",
   "USER_CLAIM",
@@ -97,11 +104,11 @@ export function readConfig(
     return note === undefined ? bytes : fault(variable, note);
   }
 
-  function url(variable: string): URL | undefined {
+  function url(variable: string, options?: { allowHttp: boolean }): URL | undefined {
     const value = text(variable);
     if (value === undefined) return undefined;
     const parsed = URL.parse(value);
-    const note = urlFault(parsed);
+    const note = urlFault(parsed, options);
     return note === undefined ? (parsed as URL) : fault(variable, note);
   }
 
@@ -116,26 +123,44 @@ export function readConfig(
   if (demo && !isLoopback(host)) {
     fault(
       "HOST",
-      "must be loopback in the demo mode; set JWT_SECRET or JWT_JWKS_URL, and SESSION_SECRET",
+      `must be loopback in the demo mode; set JWT_SECRET, or ${OTHER_SOURCES}, and SESSION_SECRET`,
     );
   }
   if (demo && environment.NODE_ENV === "production") {
     fault(
       "NODE_ENV",
-      "is production, where the demo mode doesn't start; set JWT_SECRET or JWT_JWKS_URL",
+      `is production, where the demo mode doesn't start; set JWT_SECRET, or ${OTHER_SOURCES}`,
     );
     fault("SESSION_SECRET", "is required");
   }
 
-  const jwtSecret = secret("JWT_SECRET");
-  const jwksUrl = url("JWT_JWKS_URL");
-  const hasSecret = text("JWT_SECRET") !== undefined;
-  const hasJwks = text("JWT_JWKS_URL") !== undefined;
-  if (hasSecret && hasJwks) fault("JWT_JWKS_URL", "and JWT_SECRET are mutually exclusive");
-  if (!demo && !hasSecret && !hasJwks) fault("JWT_SECRET", "is required, or JWT_JWKS_URL");
-  const keys = jwtSecret ? { secret: jwtSecret } : jwksUrl ? { jwksUrl } : undefined;
+  const keys = readKeys();
+  function readKeys(): TokenKeys | undefined {
+    const given = KEY_SOURCES.filter((variable) => text(variable) !== undefined);
+    for (const other of given.slice(1)) fault(other, `and ${given[0]} are mutually exclusive`);
+    if (!demo && given.length === 0) fault("JWT_SECRET", `is required, or ${OTHER_SOURCES}`);
+    const jwtSecret = secret("JWT_SECRET");
+    const previousSecret = previous("JWT_SECRET");
+    const allowHttp = text("JWT_JWKS_ALLOW_HTTP");
+    if (allowHttp !== undefined && allowHttp !== "1") fault("JWT_JWKS_ALLOW_HTTP", "must be 1");
+    const jwksUrl = url("JWT_JWKS_URL", { allowHttp: allowHttp === "1" });
+    const path = text("JWT_PUBLIC_KEYS");
+    const file = path === undefined ? undefined : readPublicKeys(path);
+    if (file && "fault" in file) return fault("JWT_PUBLIC_KEYS", file.fault);
+    if (jwtSecret) return { secret: jwtSecret, ...(previousSecret && { previousSecret }) };
+    if (jwksUrl) return { jwksUrl, ...(allowHttp && { allowHttp: true }) };
+    return file && { publicKeys: file.keys };
+  }
+
+  /** The value that a secret had before. */
+  function previous(variable: string): Uint8Array<ArrayBuffer> | undefined {
+    const name = `${variable}_PREVIOUS`;
+    const isAlone = text(name) !== undefined && text(variable) === undefined;
+    return isAlone ? fault(name, `needs ${variable} beside it`) : secret(name);
+  }
 
   const sessionSecret = secret("SESSION_SECRET");
+  const previousSessionSecret = previous("SESSION_SECRET");
   if (!demo && text("SESSION_SECRET") === undefined) fault("SESSION_SECRET", "is required");
 
   const publicUrl = url("PUBLIC_URL");
@@ -201,6 +226,7 @@ export function readConfig(
     port: whole("PORT", 3000, 0, 65_535),
     ...(keys && { keys }),
     ...(sessionSecret && { sessionSecret }),
+    ...(previousSessionSecret && { previousSessionSecret }),
     ...(issuer && { issuer }),
     ...(audience && { audience }),
     userClaim: text("USER_CLAIM") ?? "sub",

@@ -65,7 +65,10 @@ export async function start(environment: Environment): Promise<void> {
   const { trustProxy, strictTransport } = config;
   const gate = createGate({
     users: { ...(config.keys ?? { secret: demoSecret }), issuer, audience, userClaim },
-    visitors: { secret: config.sessionSecret ?? crypto.getRandomValues(new Uint8Array(32)) },
+    visitors: {
+      secret: config.sessionSecret ?? crypto.getRandomValues(new Uint8Array(32)),
+      previousSecret: config.previousSessionSecret,
+    },
     store: metrics?.measure(store) ?? store,
     origins: config.allowedOrigins,
     publicUrl,

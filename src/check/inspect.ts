@@ -2,7 +2,7 @@ import type { Config, Environment } from "../config.ts";
 import type { Clock } from "../lib/clock.ts";
 import { inspectAddress } from "./address.ts";
 import { inspectFile } from "./file.ts";
-import { inspectKeys } from "./keys.ts";
+import { inspectKeys, inspectPublicKeys } from "./keys.ts";
 import { inspectRedis } from "./redis.ts";
 import type { Report } from "./report.ts";
 import { inspectSettings } from "./settings.ts";
@@ -23,6 +23,7 @@ export async function inspect(
     redis && inspectRedis(redis, { clock, triesAll: !isRunning }),
     !redis && !isInMemory && inspectFile(chatDatabase, { isOwn: isRunning }),
     keys && "jwksUrl" in keys && inspectKeys(keys.jwksUrl, { clock }),
+    keys && "publicKeys" in keys && inspectPublicKeys(keys.publicKeys),
     publicUrl && !isRunning && inspectAddress(publicUrl, { clock }),
   ]);
   return reports.flatMap((some) => some || []);

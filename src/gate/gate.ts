@@ -26,9 +26,16 @@ import {
   MAX_SESSION_LENGTH,
   type UserCredential,
 } from "./identity.ts";
+import { type KeySet, keySetFault } from "./jwks.ts";
 import { createLive, type Live } from "./live.ts";
 import { memoryTicketStore } from "./memory.ts";
-import { requireMethods, requireSecret, requireUrl, requireWhole } from "./options.ts";
+import {
+  previousSecret,
+  requireMethods,
+  requireSecret,
+  requireUrl,
+  requireWhole,
+} from "./options.ts";
 import { createRevocations, type Revocations } from "./revocation.ts";
 import { createGateRoutes } from "./routes.ts";
 import type { TicketStore } from "./store.ts";
@@ -39,7 +46,7 @@ import {
   toIdentity,
   type Tickets,
 } from "./ticket.ts";
-import { createTokenVerifier } from "./token.ts";
+import { createTokenVerifier, type TokenKeys } from "./token.ts";
 import { createVisitorSessions } from "./visitor.ts";
 
 /** How users' bearer JWTs are verified, whatever the key. */
@@ -52,10 +59,36 @@ export interface TokenOptions {
   readonly userClaim?: string | undefined;
 }
 
-/** Who users are: an issuer's secret (HS256/384/512), an issuer's key set, or a proof of your own. */
+/** An issuer's secret, for HS256, HS384 and HS512. */
+export interface SecretOptions {
+  /** At least 32 bytes. */
+  readonly secret: string | Uint8Array;
+  /** The secret before this one: what was signed with it stays valid while it stands here. */
+  readonly previousSecret?: string | Uint8Array | undefined;
+}
+
+/** Where an issuer's public keys are, as a JWKS (RFC 7517). */
+export interface JwksOptions {
+  /** https, or http on loopback. */
+  readonly jwksUrl: string | URL;
+  /** Plain http everywhere: for a private network, where nobody can put in other keys. Default `false`. */
+  readonly allowHttp?: boolean | undefined;
+}
+
+/** An issuer's public keys themselves. */
+export interface PublicKeyOptions {
+  /** A JWKS (RFC 7517). A key without a `kid` is good for tokens with any. */
+  readonly publicKeys: KeySet;
+}
+
+/** None of these. */
+type Without<Options> = { readonly [Name in keyof Options]?: never };
+
+/** Who users are: an issuer's secret, its keys or where they are, or a proof of your own. */
 export type UserOptions<Claims = unknown> =
-  | (TokenOptions & { readonly secret: string | Uint8Array; readonly jwksUrl?: never })
-  | (TokenOptions & { readonly jwksUrl: string | URL; readonly secret?: never })
+  | (TokenOptions & SecretOptions & Without<JwksOptions & PublicKeyOptions>)
+  | (TokenOptions & JwksOptions & Without<SecretOptions & PublicKeyOptions>)
+  | (TokenOptions & PublicKeyOptions & Without<SecretOptions & JwksOptions>)
   | ProveUser<Claims>;
 
 /** What a gate is made of. Only `users` is required. */
@@ -65,8 +98,11 @@ export interface GateOptions<Claims = unknown> {
    * key), or `undefined`; if it rejects, the request is refused with 503.
    */
   readonly users: UserOptions<Claims>;
-  /** Visitors' cookies are signed with a key derived from `secret`, at least 32 bytes. Left out: no visitors. */
-  readonly visitors?: { readonly secret: string | Uint8Array } | undefined;
+  /**
+   * Visitors' cookies are signed with a key derived from `secret`, at least 32 bytes. Those signed with
+   * `previousSecret` stay valid, and are renewed with `secret`. Left out: no visitors.
+   */
+  readonly visitors?: SecretOptions | undefined;
   /** Default: in this process. The gate closes it. */
   readonly store?: TicketStore | undefined;
   /** Where its routes are. Default `/api/auth`. */
@@ -226,6 +262,7 @@ export function createGate<Claims = unknown>(options: GateOptions<Claims>): Gate
   const visitors = options.visitors && {
     ...createVisitorSessions({
       secret: requireSecret(options.visitors.secret, "visitors.secret"),
+      previousSecret: previousSecret(options.visitors.previousSecret, "visitors.previousSecret"),
       basePath: basePathOf(policy),
       clock,
       randomBytes,
@@ -362,11 +399,13 @@ function readUsers<Claims>(
 ): Parameters<typeof createAuthenticator>[0]["users"] {
   if (typeof users === "function") return { prove: users };
   if (typeof users !== "object" || users === null) {
-    throw new TypeError("Option users must be a function, or have a secret or a jwksUrl");
+    throw new TypeError(
+      "Option users must be a function, or have a secret, a jwksUrl or publicKeys",
+    );
   }
-  const { secret, jwksUrl, issuer, audience, userClaim } = users;
-  if ((secret === undefined) === (jwksUrl === undefined)) {
-    throw new TypeError("Option users must have either a secret or a jwksUrl");
+  const { secret, jwksUrl, publicKeys, issuer, audience, userClaim } = users;
+  if ([secret, jwksUrl, publicKeys].filter((one) => one !== undefined).length !== 1) {
+    throw new TypeError("Option users must have either a secret, a jwksUrl or publicKeys");
   }
   for (const [name, value] of Object.entries({ issuer, userClaim })) {
     if (value !== undefined && !isNonEmpty(value)) {
@@ -376,11 +415,23 @@ function readUsers<Claims>(
   if (audience !== undefined && !isAudience(audience)) {
     throw new TypeError("Option users.audience must be a string, or a list of strings");
   }
-  const keys =
-    jwksUrl === undefined
-      ? { secret: requireSecret(secret, "users.secret") }
-      : { jwksUrl: requireUrl(jwksUrl, "users.jwksUrl") };
-  return createTokenVerifier({ keys, issuer, audience, userClaim, clock, log });
+  return createTokenVerifier({ keys: readKeys(users), issuer, audience, userClaim, clock, log });
+}
+
+function readKeys(users: Exclude<UserOptions, ProveUser>): TokenKeys {
+  const { secret, jwksUrl, publicKeys, allowHttp = false } = users;
+  if (jwksUrl !== undefined) {
+    return { jwksUrl: requireUrl(jwksUrl, "users.jwksUrl", { allowHttp: allowHttp === true }) };
+  }
+  if (publicKeys === undefined) {
+    return {
+      secret: requireSecret(secret, "users.secret"),
+      previousSecret: previousSecret(users.previousSecret, "users.previousSecret"),
+    };
+  }
+  const fault = keySetFault(publicKeys);
+  if (fault) throw new TypeError(`Option users.publicKeys ${fault}`);
+  return { publicKeys };
 }
 
 function isNonEmpty(value: unknown): boolean {

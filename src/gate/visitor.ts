@@ -28,13 +28,23 @@ export function visitorCookieName(secure: boolean, basePath = ""): string {
 
 export function createVisitorSessions(options: {
   secret: Uint8Array;
+  /** Verifies what was signed before the secret was changed; nothing is signed with it. */
+  previousSecret?: Uint8Array | undefined;
   clock: Clock;
   randomBytes: (length: number) => Uint8Array;
   /** The path below which everything is. Default: none. */
   basePath?: string | undefined;
 }): VisitorSessions {
-  const { secret, clock, randomBytes, basePath = "" } = options;
+  const { secret, previousSecret, clock, randomBytes, basePath = "" } = options;
   const keyPromise = deriveKey(secret);
+  const previousPromise = previousSecret && deriveKey(previousSecret);
+
+  async function isGenuine(mac: Uint8Array<ArrayBuffer>, text: Uint8Array<ArrayBuffer>) {
+    for (const key of [await keyPromise, await previousPromise]) {
+      if (key && (await crypto.subtle.verify("HMAC", key, mac, text))) return true;
+    }
+    return false;
+  }
 
   return {
     async issue({ id = toBase64url(randomBytes(16)), secure }) {
@@ -58,14 +68,7 @@ export function createVisitorSessions(options: {
       if (ageSeconds < -CLOCK_TOLERANCE_SECONDS || ageSeconds >= VISITOR_MAX_AGE_SECONDS) {
         return undefined;
       }
-      const key = await keyPromise;
-      const genuine = await crypto.subtle.verify(
-        "HMAC",
-        key,
-        macBytes,
-        signed(id, issuedAtSeconds),
-      );
-      if (!genuine) return undefined;
+      if (!(await isGenuine(macBytes, signed(id, issuedAtSeconds)))) return undefined;
       const issuedAtMs = issuedAtSeconds * 1000;
       const expiresAtMs = issuedAtMs + VISITOR_MAX_AGE_SECONDS * 1000;
       const toleranceMs = CLOCK_TOLERANCE_SECONDS * 1000;

@@ -137,7 +137,7 @@ describe("users", () => {
   ])("that are %s throw", (_, users) => {
     expect(faultOf({ users })).toEqual({
       type: "TypeError",
-      message: "Option users must be a function, or have a secret or a jwksUrl",
+      message: "Option users must be a function, or have a secret, a jwksUrl or publicKeys",
     });
   });
 
@@ -149,7 +149,7 @@ describe("users", () => {
   ])("with %s throw", (_, users) => {
     expect(faultOf({ users })).toEqual({
       type: "TypeError",
-      message: "Option users must have either a secret or a jwksUrl",
+      message: "Option users must have either a secret, a jwksUrl or publicKeys",
     });
   });
 

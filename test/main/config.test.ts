@@ -168,10 +168,14 @@ describe("each variable", () => {
       "HOST",
       "PORT",
       "JWT_SECRET",
+      "JWT_SECRET_PREVIOUS",
       "JWT_JWKS_URL",
+      "JWT_JWKS_ALLOW_HTTP",
+      "JWT_PUBLIC_KEYS",
       "JWT_ISSUER",
       "JWT_AUDIENCE",
       "SESSION_SECRET",
+      "SESSION_SECRET_PREVIOUS",
       "ALLOWED_ORIGINS",
       "PUBLIC_URL",
       "TICKET_TTL_SECONDS",
@@ -363,6 +367,7 @@ describe("the demo mode", () => {
   test.each([
     ["JWT_SECRET", JWT_SECRET],
     ["JWT_JWKS_URL", "https://id.example.com/jwks"],
+    ["JWT_PUBLIC_KEYS", "/no/such/file"],
     ["JWT_ISSUER", "https://id.example.com"],
     ["JWT_AUDIENCE", "chat"],
     ["SESSION_SECRET", SESSION_SECRET],
@@ -373,7 +378,11 @@ describe("the demo mode", () => {
   ])("ends with %s: what is missing then is a fault, not made up", (variable, value) => {
     const missing = atFault({ [variable]: value });
     if (variable !== "SESSION_SECRET") expect(missing).toContain("SESSION_SECRET");
-    if (!variable.startsWith("JWT_SECRET") && variable !== "JWT_JWKS_URL")
+    if (
+      !variable.startsWith("JWT_SECRET") &&
+      variable !== "JWT_JWKS_URL" &&
+      variable !== "JWT_PUBLIC_KEYS"
+    )
       expect(missing).toContain("JWT_SECRET");
   });
 
@@ -402,8 +411,12 @@ describe("all faults at once, none with a value", () => {
     const environment = {
       PORT: CANARY,
       JWT_SECRET: CANARY,
+      JWT_SECRET_PREVIOUS: CANARY,
       JWT_JWKS_URL: `http://${CANARY}.example`,
+      JWT_JWKS_ALLOW_HTTP: CANARY,
+      JWT_PUBLIC_KEYS: `/no/such/${CANARY}`,
       SESSION_SECRET: CANARY,
+      SESSION_SECRET_PREVIOUS: CANARY,
       ALLOWED_ORIGINS: `*.${CANARY}.example`,
       PUBLIC_URL: `https://${CANARY}:${CANARY}@example.com`,
       TICKET_TTL_SECONDS: CANARY,
