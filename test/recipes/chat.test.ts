@@ -24,7 +24,8 @@ test("the chat as a library: a visitor writes, the user answers, both read it la
 describeWith("chromium")("the chat client on a page", () => {
   test("sends, and shows what is answered", async () => {
     const html = await Bun.file(`${import.meta.dir}/chat.html`).text();
-    const pages = createPages({ demo: false }).get("/a-page-of-yours", (c) => c.html(html));
+    const pages = createPages({ demo: false });
+    pages.routes.get("/a-page-of-yours", (c) => c.html(html));
     await using site = startServer({ pages });
     await using browser = await launchBrowser();
     const page = await browser.newPage();

@@ -1,4 +1,3 @@
-import type { Hono } from "hono";
 import { createChat } from "../../src/chat/chat.ts";
 import type { ChatHistory } from "../../src/chat/history.ts";
 import { sqliteChatHistory } from "../../src/chat/sqlite.ts";
@@ -11,7 +10,7 @@ import {
 } from "../../src/gate/gate.ts";
 import type { TokenKeys } from "../../src/gate/token.ts";
 import { createLog } from "../../src/lib/log.ts";
-import type { RouteEnv } from "../../src/request/routes.ts";
+import type { Pages } from "../../src/page/pages.ts";
 import { createServerRoutes } from "../../src/routes.ts";
 import type { SocketLimits } from "../../src/sockets/limits.ts";
 import { type RunningServer, serve } from "../../src/sockets/serve.ts";
@@ -48,7 +47,7 @@ export interface TestServerOptions extends Partial<Omit<GateOptions, "clock" | "
   /** In place of the chat's. */
   handlers?: SocketHandlers;
   limits?: Partial<SocketLimits>;
-  pages?: Hono<RouteEnv>;
+  pages?: Pages;
   port?: number;
   adminToken?: string;
   signDemoToken?: (user: string) => Promise<string>;
