@@ -13,6 +13,7 @@ import {
   readRequest,
 } from "./request/incoming.ts";
 import type { Pages } from "./page/pages.ts";
+import { addInboxSession } from "./page/session.ts";
 import { isLoopback } from "./request/origin.ts";
 import { refusalResponse, refuse } from "./request/refusal.ts";
 import { createRoutes, declined, refused } from "./request/routes.ts";
@@ -74,6 +75,8 @@ export function createServerRoutes(options: {
       },
     });
   }
+
+  addInboxSession(routes, partsOf(gate));
 
   routes.add("/healthz", {
     GET: (c) => jsonResponse({ status: "ok" }, headersFor(c.env.incoming)),

@@ -5,7 +5,7 @@ import type { Config } from "../config.ts";
 import type { SiteFiles } from "./files.ts";
 
 /** What the pages show of the configuration. */
-export type PageOptions = Pick<Config, "demo"> & Partial<Pick<Config, "userClaim">>;
+export type PageOptions = Pick<Config, "demo"> & Partial<Pick<Config, "loginUrl" | "userClaim">>;
 
 /** Where the assets are. */
 type Assets = Pick<SiteFiles, "pathOf">;
@@ -94,14 +94,15 @@ export function chat({ user, pathOf }: { user: string } & Assets): Html {
 }
 
 /** `/inbox` and `/inbox/:visitor`: a user's chats. */
-export function inbox({ demo, userClaim = "sub", pathOf }: PageOptions & Assets): Html {
+export function inbox({ demo, loginUrl, userClaim = "sub", pathOf }: PageOptions & Assets): Html {
+  const mode = demo ? "demo" : loginUrl ? "login" : "token";
   return (
     <Page
       title="Inbox"
       script="inbox.js"
       pathOf={pathOf}
       className="app"
-      data={{ mode: demo ? "demo" : "token", claim: userClaim }}
+      data={{ mode, claim: userClaim, ...(loginUrl && { login: loginUrl.href }) }}
     >
       <header class="bar">
         <h1>Inbox</h1>

@@ -40,6 +40,8 @@ export interface TestServerOptions extends Partial<Omit<GateOptions, "clock" | "
   audience?: string;
   userClaim?: string;
   sessionSecret?: Uint8Array;
+  /** Whether visitors may write in frames on other sites. */
+  embedded?: boolean;
   clock?: FakeClock;
   history?: ChatHistory;
   /** 0 for a test that floods on purpose. */
@@ -60,7 +62,9 @@ export function startServer(options: TestServerOptions = {}): TestServer {
   const log = createLog({ level: "debug", clock, write: (line) => void logLines.push(line) });
   const gate = createGate({
     users: { ...keys, issuer, audience, userClaim },
-    visitors: { secret: sessionSecret ?? SESSION_SECRET },
+    visitors: { secret: sessionSecret ?? SESSION_SECRET, embedded: options.embedded },
+    userSessions:
+      typeof options.users === "function" ? undefined : { secret: sessionSecret ?? SESSION_SECRET },
     log,
     ticketsPerMinute: 0,
     ...options,
