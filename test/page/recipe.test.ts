@@ -11,7 +11,8 @@ const PAGE = join(import.meta.dir, "../recipes/chat.html");
 describeWith("chromium")("the chat client on a page", () => {
   test("sends, and shows what is answered", async () => {
     const html = await Bun.file(PAGE).text();
-    const pages = createPages({ demo: false }).get("/a-page-of-yours", (c) => c.html(html));
+    const pages = createPages({ demo: false });
+    pages.routes.get("/a-page-of-yours", (c) => c.html(html));
     await using site = startServer({ pages });
     await using browser = await launchBrowser();
     const page = await browser.newPage();
