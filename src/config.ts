@@ -33,6 +33,8 @@ export interface Config {
   readonly userClaim: string;
   readonly allowedOrigins?: readonly string[];
   readonly publicUrl?: URL;
+  /** Where users sign in. */
+  readonly loginUrl?: URL;
   readonly redis?: { readonly url: string; readonly token?: string; readonly prefix?: string };
   readonly chatDatabase: string;
   readonly retention: Retention;
@@ -66,6 +68,7 @@ const LEAVES_DEMO = [
   "USER_CLAIM",
   "SESSION_SECRET",
   "PUBLIC_URL",
+  "LOGIN_URL",
   "ALLOWED_ORIGINS",
   "TRUST_PROXY",
   "ADMIN_TOKEN",
@@ -167,6 +170,8 @@ export function readConfig(
   const publicNote = publicUrl && publicUrlFault(publicUrl);
   if (publicNote) fault("PUBLIC_URL", publicNote);
 
+  const loginUrl = url("LOGIN_URL");
+
   const allowedOrigins = list("ALLOWED_ORIGINS");
   if (allowedOrigins && !allowedOrigins.every(isExactOrigin)) {
     fault("ALLOWED_ORIGINS", "must be exact origins such as https://example.com, with no pattern");
@@ -232,6 +237,7 @@ export function readConfig(
     userClaim: text("USER_CLAIM") ?? "sub",
     ...(allowedOrigins && { allowedOrigins }),
     ...(publicUrl && { publicUrl }),
+    ...(loginUrl && { loginUrl }),
     ...(redis && { redis }),
     chatDatabase: text("CHAT_DATABASE") ?? (demo ? ":memory:" : "ws-ticket.sqlite"),
     retention: {

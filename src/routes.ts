@@ -1,4 +1,3 @@
-import type { Hono } from "hono";
 import type { ChatService } from "./chat/chat.ts";
 import { type Gate, partsOf } from "./gate/gate.ts";
 import type { TicketStore } from "./gate/store.ts";
@@ -13,17 +12,16 @@ import {
   jsonResponse,
   readRequest,
 } from "./request/incoming.ts";
+import type { Pages } from "./page/pages.ts";
+import { addInboxSession } from "./page/session.ts";
 import { isLoopback } from "./request/origin.ts";
 import { refusalResponse, refuse } from "./request/refusal.ts";
-import { createRoutes, declined, refused, type RouteEnv } from "./request/routes.ts";
+import { createRoutes, declined, refused } from "./request/routes.ts";
 import { isUserId, isVisitorId } from "./wire/ids.ts";
 import { CHATS_PATH } from "./wire/paths.ts";
 
 /** One probe of the store serves all readiness requests for this long, in milliseconds. */
 const READY_FOR_MS = 1_000;
-
-/** Also outside the server's own path: whoever probes a process doesn't come through the proxy. */
-const PROBE_PATHS = ["/healthz", "/readyz"];
 
 /**
  * Everything that the server answers beside the gate's routes and the sockets: chats, pages, health, and
@@ -32,7 +30,7 @@ const PROBE_PATHS = ["/healthz", "/readyz"];
 export function createServerRoutes(options: {
   gate: Gate;
   chat: ChatService;
-  pages?: Hono<RouteEnv> | undefined;
+  pages?: Pages | undefined;
   /** Without it there is no route for operators. */
   adminToken?: string | undefined;
   /** Only in the demo mode: signs a token for any name. */
@@ -78,6 +76,8 @@ export function createServerRoutes(options: {
     });
   }
 
+  addInboxSession(routes, partsOf(gate));
+
   routes.add("/healthz", {
     GET: (c) => jsonResponse({ status: "ok" }, headersFor(c.env.incoming)),
   });
@@ -93,21 +93,22 @@ export function createServerRoutes(options: {
     },
   });
 
-  if (pages) routes.app.route("/", pages);
+  if (pages) routes.app.route("/", pages.routes);
 
   return async (request, connection) => {
     const read = readRequest(request, policy, connection);
     if (!read.ok) return refusalResponse(read);
-    const { path, url } = read.incoming;
-    if (path === CHATS_PATH || path?.startsWith(`${CHATS_PATH}/`)) {
+    const { pathname } = read.incoming.url;
+    if (pathname === CHATS_PATH || pathname.startsWith(`${CHATS_PATH}/`)) {
       return chat.fetch(request, connection);
     }
     // Through a proxy the demo would sign tokens for anybody.
-    if (signDemoToken && !isLoopback(url.hostname)) {
+    if (signDemoToken && !isLoopback(read.incoming.url.hostname)) {
       return refusalResponse(refuse("origin_refused"), headersFor(read.incoming));
     }
-    const isProbe = PROBE_PATHS.includes(url.pathname);
-    return routes.handle(read.incoming, isProbe ? url.pathname : path);
+    const response = await routes.handle(read.incoming);
+    const page = response.status === 404 ? pages?.notFound(read.incoming) : undefined;
+    return page ?? response;
   };
 }
 

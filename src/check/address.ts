@@ -2,7 +2,7 @@ import type { Clock } from "../lib/clock.ts";
 import { DEPENDENCY_DEADLINE_MS } from "../lib/deadline.ts";
 import { fetchJson } from "../lib/fetch.ts";
 import { faultCode } from "../lib/log.ts";
-import { basePathOf } from "../request/origin.ts";
+import { publicPathOf } from "../request/origin.ts";
 import { SOCKET_PATH } from "../wire/paths.ts";
 import { good, reasonOf, type Report, warning } from "./report.ts";
 
@@ -15,7 +15,7 @@ const MAX_BYTES = 16 * 1024;
  * where sockets are opened, since a probe is answered at any path.
  */
 export async function inspectAddress(url: URL, { clock }: { clock: Clock }): Promise<Report[]> {
-  const base = basePathOf({ publicUrl: url });
+  const base = publicPathOf({ publicUrl: url });
   const path = `${base}${SOCKET_PATH}`;
   try {
     const { status, body } = await fetchJson(new URL(path, url), {

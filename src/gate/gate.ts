@@ -13,8 +13,9 @@ import {
   type Suspicion,
 } from "../request/incoming.ts";
 import { isStrictTransport, secureHeaders } from "../request/headers.ts";
-import { basePathOf, isBasePath, isExactOrigin, publicUrlFault } from "../request/origin.ts";
+import { publicPathOf, isBasePath, isExactOrigin, publicUrlFault } from "../request/origin.ts";
 import { type Refusal, refusalResponse, refuse } from "../request/refusal.ts";
+import type { Scope } from "../request/scope.ts";
 import type { Close } from "../wire/close.ts";
 import { isUserId, isVisitorId } from "../wire/ids.ts";
 import { BASE_PATH } from "../wire/paths.ts";
@@ -29,13 +30,7 @@ import {
 import { type KeySet, keySetFault } from "./jwks.ts";
 import { createLive, type Live } from "./live.ts";
 import { memoryTicketStore } from "./memory.ts";
-import {
-  previousSecret,
-  requireMethods,
-  requireSecret,
-  requireUrl,
-  requireWhole,
-} from "./options.ts";
+import { requireMethods, requireSecrets, requireUrl, requireWhole } from "./options.ts";
 import { createRevocations, type Revocations } from "./revocation.ts";
 import { createGateRoutes } from "./routes.ts";
 import type { TicketStore } from "./store.ts";
@@ -47,7 +42,8 @@ import {
   type Tickets,
 } from "./ticket.ts";
 import { createTokenVerifier, type TokenKeys } from "./token.ts";
-import { createVisitorSessions } from "./visitor.ts";
+import { createUserSessions, type UserSessions } from "./user-session.ts";
+import { createVisitorSessions, type VisitorSessions } from "./visitor.ts";
 
 /** How users' bearer JWTs are verified, whatever the key. */
 export interface TokenOptions {
@@ -59,7 +55,7 @@ export interface TokenOptions {
   readonly userClaim?: string | undefined;
 }
 
-/** An issuer's secret, for HS256, HS384 and HS512. */
+/** A secret that signs: tokens (HS256, HS384, HS512), or cookies. */
 export interface SecretOptions {
   /** At least 32 bytes. */
   readonly secret: string | Uint8Array;
@@ -91,6 +87,15 @@ export type UserOptions<Claims = unknown> =
   | (TokenOptions & PublicKeyOptions & Without<SecretOptions & JwksOptions>)
   | ProveUser<Claims>;
 
+/** How visitors are known. */
+export interface VisitorOptions extends SecretOptions {
+  /**
+   * Whether they may also write in frames on other sites, below `/embed`: with a cookie of its own, which browsers
+   * keep for each site. Default `false`.
+   */
+  readonly embedded?: boolean | undefined;
+}
+
 /** What a gate is made of. Only `users` is required. */
 export interface GateOptions<Claims = unknown> {
   /**
@@ -99,10 +104,15 @@ export interface GateOptions<Claims = unknown> {
    */
   readonly users: UserOptions<Claims>;
   /**
-   * Visitors' cookies are signed with a key derived from `secret`, at least 32 bytes. Those signed with
-   * `previousSecret` stay valid, and are renewed with `secret`. Left out: no visitors.
+   * Visitors' cookies are signed with keys derived from `secret`. Those signed with `previousSecret` stay valid, and
+   * are renewed with `secret`. Left out: no visitors.
    */
-  readonly visitors?: SecretOptions | undefined;
+  readonly visitors?: VisitorOptions | undefined;
+  /**
+   * Users' sessions on pages of your own below `/inbox`: a cookie, signed with a key derived from `secret`, that
+   * stands for a bearer token. Needs `users` to verify tokens. Left out: none.
+   */
+  readonly userSessions?: SecretOptions | undefined;
   /** Default: in this process. The gate closes it. */
   readonly store?: TicketStore | undefined;
   /** Where its routes are. Default `/api/auth`. */
@@ -203,6 +213,8 @@ export interface Gate<Claims = unknown> extends AsyncDisposable {
 /** What the other rooms of the house use of a gate. */
 export interface GateParts {
   readonly authenticator: Authenticator;
+  /** Left out: users have no cookie. */
+  readonly userSessions: UserSessions | undefined;
   readonly tickets: Tickets;
   readonly revocations: Revocations;
   readonly live: Live;
@@ -256,20 +268,29 @@ export function createGate<Claims = unknown>(options: GateOptions<Claims>): Gate
     "close",
   ]);
   const basePath = requireBasePath(options.basePath ?? BASE_PATH);
-  const policy = { ...readPolicy(options), onSuspicion: createSuspicionLog(log) };
+  const policy = { ...readPolicy(options, basePath), onSuspicion: createSuspicionLog(log) };
   const live = createLive({ clock });
   const revocations = createRevocations({ store, live, clock, log });
-  const visitors = options.visitors && {
-    ...createVisitorSessions({
-      secret: requireSecret(options.visitors.secret, "visitors.secret"),
-      previousSecret: previousSecret(options.visitors.previousSecret, "visitors.previousSecret"),
-      basePath: basePathOf(policy),
-      clock,
-      randomBytes,
-    }),
-  };
+  const visitors = readVisitors(options, { publicPath: publicPathOf(policy), clock, randomBytes });
   const users = readUsers(options.users, { clock, log });
-  const authenticator = createAuthenticator({ users, visitors, revocations, clock, log });
+  if (options.userSessions && typeof users !== "function") {
+    throw new TypeError("Option userSessions needs users with a secret or a jwksUrl");
+  }
+  const userSessions =
+    options.userSessions &&
+    createUserSessions({
+      ...requireSecrets(options.userSessions, "userSessions"),
+      publicPath: publicPathOf(policy),
+      clock,
+    });
+  const authenticator = createAuthenticator({
+    users,
+    visitors,
+    userSessions,
+    revocations,
+    clock,
+    log,
+  });
   const tickets = createTickets({
     store,
     ttlMs: requireWhole(options.ticketTtlMs ?? 30_000, "ticketTtlMs", {
@@ -293,6 +314,7 @@ export function createGate<Claims = unknown>(options: GateOptions<Claims>): Gate
     authenticator,
     tickets,
     visitors,
+    userSessions,
     revocations,
     clock,
     log,
@@ -307,7 +329,7 @@ export function createGate<Claims = unknown>(options: GateOptions<Claims>): Gate
       const read = readRequest(request, policy, connection);
       if (!read.ok) return refusalResponse(read);
       const { incoming } = read;
-      const isOwn = incoming.path?.startsWith(`${basePath}/`);
+      const isOwn = incoming.url.pathname.startsWith(`${basePath}/`);
       return isOwn ? handle(incoming) : refusalResponse(refuse("not_found"), headersFor(incoming));
     },
     issue: async ({ purpose, ...credential }) =>
@@ -367,6 +389,7 @@ export function createGate<Claims = unknown>(options: GateOptions<Claims>): Gate
   };
   parts.set(gate, {
     authenticator,
+    userSessions,
     tickets,
     revocations,
     live,
@@ -424,10 +447,7 @@ function readKeys(users: Exclude<UserOptions, ProveUser>): TokenKeys {
     return { jwksUrl: requireUrl(jwksUrl, "users.jwksUrl", { allowHttp: allowHttp === true }) };
   }
   if (publicKeys === undefined) {
-    return {
-      secret: requireSecret(secret, "users.secret"),
-      previousSecret: previousSecret(users.previousSecret, "users.previousSecret"),
-    };
+    return requireSecrets({ secret, previousSecret: users.previousSecret }, "users");
   }
   const fault = keySetFault(publicKeys);
   if (fault) throw new TypeError(`Option users.publicKeys ${fault}`);
@@ -442,7 +462,20 @@ function isAudience(value: unknown): boolean {
   return Array.isArray(value) ? value.length > 0 && value.every(isNonEmpty) : isNonEmpty(value);
 }
 
-function readPolicy(options: GateOptions): RequestPolicy {
+function readVisitors(
+  { visitors }: Pick<GateOptions, "visitors">,
+  parts: { publicPath: string; clock: Clock; randomBytes: (length: number) => Uint8Array },
+): { readonly [scope in Scope]?: VisitorSessions } {
+  if (!visitors) return {};
+  const options = { ...requireSecrets(visitors, "visitors"), ...parts };
+  return {
+    site: createVisitorSessions(options),
+    ...(visitors.embedded && { embed: createVisitorSessions({ ...options, kind: "embed" }) }),
+  };
+}
+
+function readPolicy(options: GateOptions, basePath: string): RequestPolicy {
+  const { visitors, userSessions } = options;
   const { origins, publicUrl, trustProxy = 0, strictTransport } = options;
   if (origins !== undefined && !(Array.isArray(origins) && origins.every(isOrigin))) {
     throw new TypeError("Option origins must be exact origins such as https://example.com");
@@ -452,6 +485,12 @@ function readPolicy(options: GateOptions): RequestPolicy {
     throw new TypeError("Option strictTransport must be like max-age=31536000, or false");
   }
   return {
+    scopes: new Set<Scope>([
+      "site",
+      ...(visitors?.embedded ? (["embed"] as const) : []),
+      ...(userSessions ? (["inbox"] as const) : []),
+    ]),
+    basePath,
     allowed: origins && new Set(origins),
     publicUrl: publicUrl === undefined ? undefined : requirePublicUrl(publicUrl),
     trustProxy: requireWhole(trustProxy, "trustProxy", { least: 0, most: 10 }),

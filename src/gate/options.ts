@@ -36,12 +36,17 @@ export function requireSecret(secret: unknown, option: string): Uint8Array<Array
   return bytes;
 }
 
-/** The secret before this one, if there is any; throws as `requireSecret` does. */
-export function previousSecret(
-  secret: unknown,
+/** A secret, and the one before it if there is any; throws as `requireSecret` does. */
+export function requireSecrets(
+  { secret, previousSecret }: { secret?: unknown; previousSecret?: unknown },
   option: string,
-): Uint8Array<ArrayBuffer> | undefined {
-  return secret === undefined ? undefined : requireSecret(secret, option);
+): { secret: Uint8Array<ArrayBuffer>; previousSecret?: Uint8Array<ArrayBuffer> } {
+  return {
+    secret: requireSecret(secret, `${option}.secret`),
+    ...(previousSecret !== undefined && {
+      previousSecret: requireSecret(previousSecret, `${option}.previousSecret`),
+    }),
+  };
 }
 
 /** A trusted URL. Throws a `TypeError` that names `option`. */

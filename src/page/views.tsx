@@ -2,69 +2,27 @@
 import { raw } from "hono/html";
 import type { Child } from "hono/jsx";
 import type { Config } from "../config.ts";
+import type { SiteFiles } from "./files.ts";
 
 /** What the pages show of the configuration. */
 export type PageOptions = Pick<Config, "demo"> &
-  Partial<Pick<Config, "publicUrl" | "allowedOrigins" | "userClaim">>;
+  Partial<Pick<Config, "loginUrl" | "publicUrl" | "userClaim">>;
 
-/** Where everything is: `/`, or the server's path with a slash at its end. */
-interface Place {
-  base: string;
+/** Where everything is: the path of an asset, and the path before all others. */
+interface Places extends Pick<SiteFiles, "pathOf"> {
+  publicPath: string;
 }
 
 type Html = ReturnType<typeof Page>;
 
-/** `/`: what this is, and how to call it. */
-export function home(options: PageOptions & Place & { origin: string }): Html {
-  const { demo, origin, base, allowedOrigins } = options;
-  const setBase = `BASE='${origin}${base.slice(0, -1)}'`;
-  const upgrade = [
-    "curl -i --http1.1 --max-time 1",
-    "-H 'Connection: Upgrade'",
-    "-H 'Upgrade: websocket'",
-    "-H 'Sec-WebSocket-Version: 13'",
-    "-H 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=='",
-  ];
-  const user = [
-    setBase,
-    demo
-      ? `TOKEN=$(curl -s "$BASE/api/demo/token" -H 'Content-Type: application/json' -d '{"name":"alice"}' | cut -d'"' -f4)`
-      : "# TOKEN is a JWT of your issuer",
-    `TICKET=$(curl -s -X POST "$BASE/api/auth/ws-ticket" -H "Authorization: Bearer $TOKEN" | cut -d'"' -f4)`,
-    command(...upgrade, '"$BASE/ws/chat?ticket=$TICKET"'),
-  ].join("\n");
-  const visitor = [
-    setBase,
-    `COOKIE=$(curl -s -D - -X POST "$BASE/api/auth/anonymous-session" | grep -i '^set-cookie:' | cut -d' ' -f2 | tr -d ';')`,
-    command(
-      ...upgrade,
-      ...[
-        '-H "Cookie: $COOKIE"',
-        `-H 'Origin: ${allowedOrigins?.[0] ?? origin}'`,
-        '"$BASE/ws/chat"',
-      ],
-    ),
-  ].join("\n");
-  const browser = [
-    `import { createChatClient } from "${base}client.js";`,
-    "",
-    `const chat = createChatClient({ ${base === "/" ? "" : `url: "${base}", `}getToken: () => session.jwt });`,
-    'chat.on("state", ({ status }) => console.log(status));',
-    'chat.conversation(visitorId).send("Hello");',
-  ].join("\n");
-
+/** `/`: for people who come here without a link to somebody. */
+export function home({ demo, publicPath, pathOf }: PageOptions & Places): Html {
   return (
-    <Page base={base} title="ws-ticket" script="home" className="home">
+    <Page title="Chat" publicPath={publicPath} pathOf={pathOf} className="home">
       <main>
-        <header>
-          <h1>
-            <img src={`${base}assets/icon.svg`} alt="" width={44} height={44} /> ws-ticket
-          </h1>
-          <p class="lead">
-            Authenticated WebSockets without a JWT in the URL. A signed-in user swaps the JWT for a
-            ticket that works once, for 30 seconds. A visitor is known by one signed cookie.
-          </p>
-        </header>
+        <h1>
+          <img src={pathOf("icon.svg")} alt="" width={44} height={44} /> Chat
+        </h1>
         {demo ? (
           <section class="card" aria-labelledby="try">
             <h2 id="try">Be both sides of a chat</h2>
@@ -74,69 +32,56 @@ export function home(options: PageOptions & Place & { origin: string }): Html {
             </p>
             <ul class="actions">
               <li>
-                <a class="button" href={`${base}inbox#alice`} target="_blank" rel="noopener">
+                <a class="button" href={`${publicPath}/inbox#alice`} target="_blank" rel="noopener">
                   Open the inbox as alice
                 </a>
               </li>
               <li>
-                <a class="button quiet" href={`${base}chat/alice`} target="_blank" rel="noopener">
+                <a
+                  class="button quiet"
+                  href={`${publicPath}/chat/alice`}
+                  target="_blank"
+                  rel="noopener"
+                >
                   Write to alice as a visitor
                 </a>
               </li>
             </ul>
           </section>
         ) : (
-          <section class="card" aria-labelledby="try">
-            <h2 id="try">The chat</h2>
-            <p>
-              Visitors write to a user at <code>{base}chat/</code> and the user’s id. The user
-              answers in the inbox.
-            </p>
+          <section class="card">
+            <p>To write to somebody, open the link that you got from them.</p>
+            <p>If people write to you here, you answer in your inbox.</p>
             <ul class="actions">
               <li>
-                <a class="button" href={`${base}inbox`}>
+                <a class="button" href={`${publicPath}/inbox`}>
                   Open the inbox
                 </a>
               </li>
             </ul>
           </section>
         )}
-        <section aria-labelledby="user">
-          <h2 id="user">A user: ticket, then socket</h2>
-          <p>
-            The JWT travels in a header, never in a URL. The socket answers <code>101</code>; the
-            last command once more answers <code>401</code>, because the ticket is spent.
-          </p>
-          <Code label="Shell, as a user" text={user} />
-        </section>
-        <section aria-labelledby="visitor">
-          <h2 id="visitor">A visitor: cookie, then socket</h2>
-          <p>The cookie counts only together with the origin of a page that may use it.</p>
-          <Code label="Shell, as a visitor" text={visitor} />
-        </section>
-        <section aria-labelledby="browser">
-          <h2 id="browser">In the browser</h2>
-          <p>
-            <a href={`${base}client.js`}>client.js</a> gets a ticket for every socket, comes back
-            when the connection is lost, and neither loses nor doubles a message. Without{" "}
-            <code>getToken</code> it is a visitor’s.
-          </p>
-          <Code label="Your page’s script" text={browser} />
-        </section>
       </main>
     </Page>
   );
 }
 
-/** A command of several lines. */
-function command(...words: string[]): string {
-  return words.join(" \\\n  ");
+/** In place of a page that doesn't exist. */
+export function notFound(places: Places): Html {
+  return (
+    <Page title="Page not found" {...places} className="home">
+      <main>
+        <h1>Page not found</h1>
+        <p>There is nothing at this address. Check the link that you followed.</p>
+      </main>
+    </Page>
+  );
 }
 
 /** `/chat/:user`: a visitor writes to that user. */
-export function chat({ user, base }: Place & { user: string }): Html {
+export function chat({ user, ...places }: { user: string } & Places): Html {
   return (
-    <Page base={base} title={`Chat with ${user}`} script="chat" className="app" data={{ user }}>
+    <Page title={`Chat with ${user}`} script="chat.js" {...places} className="app" data={{ user }}>
       <header class="bar">
         <h1>
           Chat with <bdi>{user}</bdi>
@@ -150,15 +95,18 @@ export function chat({ user, base }: Place & { user: string }): Html {
   );
 }
 
-/** `/inbox`: a user's chats. */
-export function inbox({ demo, base, userClaim = "sub" }: PageOptions & Place): Html {
+/** `/inbox` and `/inbox/:visitor`: a user's chats. */
+export function inbox(options: PageOptions & Places): Html {
+  const { demo, loginUrl, userClaim = "sub", publicPath, pathOf } = options;
+  const mode = demo ? "demo" : loginUrl ? "login" : "token";
   return (
     <Page
-      base={base}
       title="Inbox"
-      script="inbox"
+      script="inbox.js"
+      publicPath={publicPath}
+      pathOf={pathOf}
       className="app"
-      data={{ mode: demo ? "demo" : "token", claim: userClaim }}
+      data={{ mode, claim: userClaim, ...(loginUrl && { login: loginUrl.href }) }}
     >
       <header class="bar">
         <h1>Inbox</h1>
@@ -211,17 +159,21 @@ export function inbox({ demo, base, userClaim = "sub" }: PageOptions & Place): H
   );
 }
 
-function Page(props: {
-  base: string;
-  title: string;
-  script: string;
-  className: string;
-  data?: Record<string, string>;
-  children: Child;
-}) {
-  const { base, title, script, className, data = {}, children } = props;
+function Page(
+  props: Places & {
+    title: string;
+    script?: string;
+    className: string;
+    data?: Record<string, string>;
+    children: Child;
+  },
+) {
+  const { title, script, publicPath, pathOf, className, data = {}, children } = props;
   const dataset = Object.fromEntries(
-    Object.entries({ base, ...data }).map(([name, value]) => [`data-${name}`, value]),
+    Object.entries({ base: `${publicPath}/`, ...data }).map(([name, value]) => [
+      `data-${name}`,
+      value,
+    ]),
   );
   return (
     <>
@@ -232,9 +184,9 @@ function Page(props: {
           <meta name="viewport" content="width=device-width, initial-scale=1" />
           <meta name="color-scheme" content="light dark" />
           <title>{title}</title>
-          <link rel="icon" type="image/svg+xml" href={`${base}assets/icon.svg`} />
-          <link rel="stylesheet" href={`${base}assets/style.css`} />
-          <script type="module" src={`${base}assets/${script}.js`} />
+          <link rel="icon" type="image/svg+xml" href={pathOf("icon.svg")} />
+          <link rel="stylesheet" href={pathOf("style.css")} />
+          {script && <script type="module" src={pathOf(script)} />}
         </head>
         <body class={className}>{children}</body>
       </html>
@@ -262,16 +214,5 @@ function NoScript() {
     <noscript>
       <p class="empty">This page needs JavaScript: the chat runs over a WebSocket.</p>
     </noscript>
-  );
-}
-
-function Code({ label, text }: { label: string; text: string }) {
-  return (
-    <div class="code">
-      <p class="code-head">{label}</p>
-      <pre tabindex={0} role="region" aria-label={label}>
-        <code>{text}</code>
-      </pre>
-    </div>
   );
 }

@@ -1,18 +1,19 @@
 import { clientAddress, isLoopbackAddress, limitKey } from "./address.ts";
 import { RESPONSE_HEADERS } from "./headers.ts";
 import {
-  basePathOf,
   isAllowedOrigin,
-  isOwnPage,
   isSecure,
   type OriginPolicy,
   ownOrigin,
+  pathBelow,
+  seemsOwn,
 } from "./origin.ts";
-import type { Refusal } from "./refusal.ts";
+import { type Refusal, refuse } from "./refusal.ts";
+import { readScope, type Scope, type ScopePolicy } from "./scope.ts";
 import { parseUrl } from "./url.ts";
 
 /** How requests are read. */
-export interface RequestPolicy extends OriginPolicy {
+export interface RequestPolicy extends OriginPolicy, ScopePolicy {
   /** Proxies whose `X-Forwarded-For` counts. */
   readonly trustProxy: number;
   /** Headers of every response over https. */
@@ -43,18 +44,20 @@ export interface ConnectionInfo {
 /** A request, read once. */
 export class Incoming {
   readonly request: Request;
+  /** Its path below the server's own, without the prefix of its scope, where the route is the same in every scope. */
   readonly url: URL;
-  /** The path below the server's own; `undefined` for one outside. */
-  readonly path: string | undefined;
+  readonly scope: Scope;
   readonly policy: RequestPolicy;
   /** Whether the browser's connection is encrypted. */
   readonly isSecure: boolean;
   readonly #connection: ConnectionInfo;
 
   constructor(request: Request, url: URL, policy: RequestPolicy, connection: ConnectionInfo) {
+    const { scope, path } = readScope(url.pathname, policy);
+    if (path !== url.pathname) url.pathname = path;
     this.request = request;
     this.url = url;
-    this.path = pathBelow(basePathOf(policy), url.pathname);
+    this.scope = scope;
     this.policy = policy;
     this.isSecure = isSecure(url, policy);
     this.#connection = connection;
@@ -65,11 +68,23 @@ export class Incoming {
     const origin = this.request.headers.get("origin");
     if (origin === null) return "none";
     if (isAllowedOrigin(this.request, this.url, this.policy)) return "allowed";
-    if (isOwnPage(this.request, this.url, this.policy)) {
+    if (seemsOwn(this.request, this.url, this.policy)) {
       const expected = ownOrigin(this.url, this.policy) ?? "none";
       this.policy.onSuspicion?.("public_url", { seen: origin, expected });
     }
     return "foreign";
+  }
+
+  /**
+   * Whether the request is from a page of the server's own. A cookie that browsers would send to others, too, or
+   * that stands for a user, counts only then. Browsers leave `Origin` out when a page reads from its own server.
+   */
+  get isOwnPage(): boolean {
+    const { headers } = this.request;
+    const origin = headers.get("origin");
+    const site = headers.get("sec-fetch-site");
+    if (origin === null) return site === "same-origin";
+    return site !== "cross-site" && origin === ownOrigin(this.url, this.policy);
   }
 
   /** The client's network address, where it is known. */
@@ -84,13 +99,10 @@ export class Incoming {
   }
 }
 
-function pathBelow(base: string, path: string): string | undefined {
-  if (base === "") return path;
-  if (path === base) return "/";
-  return path.startsWith(`${base}/`) ? path.slice(base.length) : undefined;
-}
-
-/** Reads a request; `malformed_request` when it has no usable URL. */
+/**
+ * Reads a request; `malformed_request` when it has no usable URL, `not_found` when its path isn't below the
+ * server's own.
+ */
 export function readRequest(
   request: Request,
   policy: RequestPolicy,
@@ -98,6 +110,10 @@ export function readRequest(
 ): { readonly ok: true; readonly incoming: Incoming } | Refusal {
   const target = parseUrl(request);
   if (!target.ok) return target;
+  const { url } = target;
+  const path = pathBelow(url, policy);
+  if (path === undefined) return refuse("not_found");
+  if (path !== url.pathname) url.pathname = path;
   if (policy.trustProxy === 0 && policy.onSuspicion && request.headers.has("x-forwarded-for")) {
     // Read here and nowhere else: finding out an address takes time.
     const { socketAddress } = connection;
@@ -105,7 +121,7 @@ export function readRequest(
       policy.onSuspicion("proxy");
     }
   }
-  return { ok: true, incoming: new Incoming(request, target.url, policy, connection) };
+  return { ok: true, incoming: new Incoming(request, url, policy, connection) };
 }
 
 /** Which methods a route lets other allowed origins use (CORS), and whether with cookies. */

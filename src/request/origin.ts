@@ -33,8 +33,19 @@ export function ownOrigin(requestUrl: URL, { publicUrl }: OriginPolicy): string 
 }
 
 /** The path below which everything is, without a slash at its end; empty for a server with a host of its own. */
-export function basePathOf({ publicUrl }: OriginPolicy): string {
+export function publicPathOf({ publicUrl }: OriginPolicy): string {
   return publicUrl?.pathname.replace(/\/$/, "") ?? "";
+}
+
+/** Also outside the server's own path: whoever probes a process doesn't come through the proxy. */
+const PROBE_PATHS = ["/healthz", "/readyz"];
+
+/** The rest of a path below the server's own; `undefined` for one outside. */
+export function pathBelow({ pathname }: URL, policy: OriginPolicy): string | undefined {
+  const base = publicPathOf(policy);
+  if (base === "" || PROBE_PATHS.includes(pathname)) return pathname;
+  if (pathname === base) return "/";
+  return pathname.startsWith(`${base}/`) ? pathname.slice(base.length) : undefined;
 }
 
 /** Whether a path can stand in front of all others: segments of unreserved characters (RFC 3986 section 2.3), none of dots alone. */
@@ -71,7 +82,7 @@ export function isAllowedOrigin(request: Request, requestUrl: URL, policy: Origi
  * scheme or port of its host; with neither that nor a list, what the browser says (`Sec-Fetch-Site`), or an origin
  * with the request's own host.
  */
-export function isOwnPage(request: Request, requestUrl: URL, policy: OriginPolicy): boolean {
+export function seemsOwn(request: Request, requestUrl: URL, policy: OriginPolicy): boolean {
   const { allowed, publicUrl } = policy;
   const { headers } = request;
   const origin = headers.get("origin") ?? "";

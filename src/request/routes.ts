@@ -11,7 +11,7 @@ const MAX_BODY_BYTES = 16 * 1024;
 
 /** What every route is given. */
 export interface RouteEnv {
-  Bindings: { incoming: Incoming; path?: string | undefined };
+  Bindings: { incoming: Incoming };
 }
 
 export type RouteContext = Context<RouteEnv>;
@@ -20,18 +20,15 @@ export type RouteHandler = (c: RouteContext) => Response | Promise<Response>;
 /** Routes whose URLs were parsed already, and whose failures are refusals. */
 export interface Routes {
   readonly app: Hono<RouteEnv>;
-  /**
-   * Answers a request, by its path below the server's own; refuses every URL with a credential in it, or with
-   * more than one spelling.
-   */
-  handle(incoming: Incoming, path?: string): Response | Promise<Response>;
+  /** Answers a request; refuses every URL with a credential in it, or with more than one spelling. */
+  handle(incoming: Incoming): Response | Promise<Response>;
   /** Adds a path, with a handler for each method; `sharing` lets other allowed origins use it (CORS). */
   add(path: string, handlers: Readonly<Record<string, RouteHandler>>, sharing?: Sharing): void;
 }
 
 export function createRoutes(log: Log): Routes {
   const app = new Hono<RouteEnv>({
-    getPath: (_, options) => (options?.env as RouteEnv["Bindings"]).path ?? "",
+    getPath: (_, options) => (options?.env as RouteEnv["Bindings"]).incoming.url.pathname,
   });
   app.onError((error, c) => {
     log("error", "request_failed", { code: faultCode(error) });
@@ -40,11 +37,11 @@ export function createRoutes(log: Log): Routes {
   app.notFound((c) => refused(c, refuse("not_found")));
   return {
     app,
-    handle(incoming, path = incoming.path) {
+    handle(incoming) {
       const { url, request } = incoming;
-      const env = { incoming, path };
+      const env = { incoming };
       // To the router a trailing slash makes no difference.
-      if (path === undefined || (path.length > 1 && path.endsWith("/"))) {
+      if (url.pathname.length > 1 && url.pathname.endsWith("/")) {
         return refused({ env }, refuse("not_found"));
       }
       const ticket = readTicket(url);

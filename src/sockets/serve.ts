@@ -88,8 +88,9 @@ export function serve<Claims = unknown>(
     // What has no usable URL is neither for the gate nor for a socket.
     if (!read.ok) return fetch ? fetch(request, connection) : refusalResponse(read);
     const { incoming } = read;
-    if (incoming.path === path) return sockets.upgrade(incoming, server);
-    if (incoming.path?.startsWith(routePrefix)) return parts.handle(incoming);
+    const { pathname } = incoming.url;
+    if (pathname === path) return sockets.upgrade(incoming, server);
+    if (pathname.startsWith(routePrefix)) return parts.handle(incoming);
     if (fetch) return fetch(request, connection);
     return refusalResponse(refuse("not_found"), headersFor(incoming));
   }

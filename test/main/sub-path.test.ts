@@ -46,13 +46,29 @@ describe("PUBLIC_URL with a path", () => {
     expect((await open(Cookie.replace(".chat", ""))).status).toBe(401);
   });
 
+  test("the inbox's session begins and stays below it", async () => {
+    const begun = await fetch(`${server.origin}/chat/inbox/api/session`, {
+      method: "POST",
+      redirect: "manual",
+      headers: { Origin: ORIGIN },
+      body: new URLSearchParams({ token: await server.token("alice") }),
+    });
+    expect([begun.status, begun.headers.get("location")]).toEqual([303, "/chat/inbox"]);
+    const cookie = begun.headers.get("set-cookie") ?? "";
+    expect(cookie).toStartWith("__Host-inboxSession.chat=v1.");
+    const headers = { Cookie: cookie.split(";")[0] as string, "Sec-Fetch-Site": "same-origin" };
+    const session = await fetch(`${server.origin}/chat/inbox/api/session`, { headers });
+    expect(await session.json()).toMatchObject({ user: "alice" });
+    const outside = await fetch(`${server.origin}/inbox/api/session`, { headers });
+    expect(outside.status).toBe(404);
+  });
+
   test.each([
     ["/chat", 200],
     ["/chat/", 200],
     ["/chat/inbox", 200],
     ["/chat/chat/alice", 200],
     ["/chat/client.js", 200],
-    ["/chat/assets/style.css", 200],
     ["/chat/healthz", 200],
     ["/healthz", 200],
     ["/readyz", 200],
@@ -70,6 +86,9 @@ describe("PUBLIC_URL with a path", () => {
     const response = await fetch(`${server.origin}${path}`);
     expect(response.status).toBe(status);
     const links = (await response.text()).matchAll(/(?:href|src)="([^"#]+)/g);
-    for (const [, link = ""] of links) expect(link).toStartWith("/chat/");
+    for (const [, link = ""] of links) {
+      expect(link).toStartWith("/chat/");
+      expect((await fetch(`${server.origin}${link}`)).status).toBe(200);
+    }
   });
 });
