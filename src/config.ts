@@ -10,6 +10,8 @@ import { isStrictTransport } from "./request/headers.ts";
 import { isExactOrigin, isLoopback, publicUrlFault } from "./request/origin.ts";
 
 const DAY_MS = 86_400_000;
+/** Longest path of a unix socket on Linux, in bytes. */
+const MAX_SOCKET_PATH = 107;
 
 export type Environment = Readonly<Record<string, string | undefined>>;
 
@@ -24,6 +26,8 @@ export interface Config {
   readonly demo: boolean;
   readonly host: string;
   readonly port: number;
+  /** In place of host and port. */
+  readonly unixSocket?: string;
   /** Absent in the demo mode only. */
   readonly keys?: TokenKeys;
   readonly sessionSecret?: Uint8Array<ArrayBuffer>;
@@ -52,6 +56,8 @@ export interface Config {
   readonly metricsPort?: number;
   readonly metricsHost: string;
   readonly logLevel: LogLevel;
+  /** How long `/readyz` says that the server ends before it does. */
+  readonly drainDelayMs: number;
 }
 
 /** What verifies tokens: one of these. */
@@ -135,6 +141,19 @@ export function readConfig(
       `is production, where the demo mode doesn't start; set JWT_SECRET, or ${OTHER_SOURCES}`,
     );
     fault("SESSION_SECRET", "is required");
+  }
+
+  const unixSocket = text("UNIX_SOCKET");
+  if (unixSocket !== undefined) {
+    if (!unixSocket.startsWith("/") || utf8(unixSocket).length > MAX_SOCKET_PATH) {
+      fault("UNIX_SOCKET", `must be a path from / of ${MAX_SOCKET_PATH} bytes at most`);
+    }
+    for (const variable of ["HOST", "PORT"]) {
+      if (text(variable)) fault(variable, "and UNIX_SOCKET are mutually exclusive");
+    }
+    if ((text("TRUST_PROXY") ?? "0") === "0") {
+      fault("TRUST_PROXY", "must be at least 1 with UNIX_SOCKET: only its header tells addresses");
+    }
   }
 
   const keys = readKeys();
@@ -229,6 +248,7 @@ export function readConfig(
     demo,
     host,
     port: whole("PORT", 3000, 0, 65_535),
+    ...(unixSocket !== undefined && { unixSocket }),
     ...(keys && { keys }),
     ...(sessionSecret && { sessionSecret }),
     ...(previousSessionSecret && { previousSessionSecret }),
@@ -256,6 +276,7 @@ export function readConfig(
     metricsHost: text("METRICS_HOST") ?? "127.0.0.1",
     ...(text("METRICS_PORT") && { metricsPort: whole("METRICS_PORT", 0, 0, 65_535) }),
     logLevel,
+    drainDelayMs: whole("DRAIN_DELAY_SECONDS", demo ? 0 : 2, 0, 300) * 1000,
   };
   return faults.length === 0 ? { ok: true, config } : { ok: false, faults };
 }

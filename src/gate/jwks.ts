@@ -53,6 +53,7 @@ export function remoteKeys(options: { url: URL; clock: Clock; log: Log }): Compa
       if (withdrawn.size > MAX_WITHDRAWN) withdrawn.clear();
       known = { find, ids, atMs: clock.monotonicMs() };
       failedAtMs = Number.NEGATIVE_INFINITY;
+      log("debug", "keys_read", { durationMs: Math.round(known.atMs - startedAtMs) });
     } catch (error) {
       failedAtMs = clock.monotonicMs();
       const durationMs = Math.round(failedAtMs - startedAtMs);

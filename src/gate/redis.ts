@@ -152,6 +152,9 @@ function revocationsOf(feed: Feed, origin: string): RevocationFeed {
     get isFailing() {
       return feed.isFailing;
     },
+    get lagMs() {
+      return feed.lagMs;
+    },
   };
 }
 

@@ -40,6 +40,7 @@ export type LogEvent =
   // Dependencies
   | "feed_failed"
   | "feed_gap"
+  | "keys_read"
   | "keys_unavailable"
   | "store_failed";
 
@@ -66,6 +67,8 @@ export interface LogFields {
   variable?: string;
   /** Where this server listens. */
   url?: string;
+  /** Sockets that may be open at once. */
+  maxSockets?: number;
   /** The origin of a page that was refused although it seems to be the server's own. */
   origin?: string;
   /** The origin that is accepted in its place. */
@@ -84,6 +87,7 @@ const FIELDS: readonly (keyof LogFields)[] = [
   "durationMs",
   "variable",
   "url",
+  "maxSockets",
   "origin",
   "expected",
   "note",

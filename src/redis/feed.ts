@@ -36,6 +36,8 @@ export interface Feed {
   ready(): Promise<void>;
   /** Whether the last attempt to read failed. */
   readonly isFailing: boolean;
+  /** How long ago everything had been read, in milliseconds; 0 while nothing needs to be. */
+  readonly lagMs: number;
   /** An entry was just added: read at once where reading is by polling. */
   wake(): void;
   /** Closes its connections, too. */
@@ -108,6 +110,8 @@ export function createFeed(options: {
   let starting: Promise<void> | undefined;
   let neededAtMs = Number.NEGATIVE_INFINITY;
   let lastEntryAtMs = Number.NEGATIVE_INFINITY;
+  let isReading = false;
+  let caughtUpAtMs = 0;
   /** Since when reading has failed. */
   let failedSinceMs: number | undefined;
   let isWoken = false;
@@ -117,6 +121,7 @@ export function createFeed(options: {
 
   async function begin(): Promise<void> {
     await skipToNewest();
+    caughtUpAtMs = clock.monotonicMs();
     void run();
   }
 
@@ -166,6 +171,7 @@ export function createFeed(options: {
     let retryMs = 0;
     let isBehind = false;
     let largest = CATCH_UP_BATCH;
+    isReading = true;
     while (continues()) {
       const batch = Math.min(isBehind ? CATCH_UP_BATCH : BATCH, largest);
       try {
@@ -175,6 +181,7 @@ export function createFeed(options: {
         failedSinceMs = undefined;
         endRead();
         isBehind = entries.length >= batch;
+        if (!isBehind) caughtUpAtMs = clock.monotonicMs();
         if (!isBehind) largest = CATCH_UP_BATCH;
         for (const [id, list] of entries) {
           const fields = toFields(list);
@@ -197,6 +204,7 @@ export function createFeed(options: {
       }
     }
     starting = undefined;
+    isReading = false;
     failedSinceMs = undefined;
     endRead();
   }
@@ -279,6 +287,9 @@ export function createFeed(options: {
     },
     get isFailing() {
       return failedSinceMs !== undefined;
+    },
+    get lagMs() {
+      return isReading ? clock.monotonicMs() - caughtUpAtMs : 0;
     },
     wake() {
       isWoken = true;

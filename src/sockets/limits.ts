@@ -44,7 +44,8 @@ export function readLimits(limits: Partial<SocketLimits> = {}): SocketLimits {
   };
 }
 
-function maxOpenFiles(): number {
+/** Files that the process may have open, connections included. */
+export function maxOpenFiles(): number {
   try {
     const limits = readFileSync("/proc/self/limits", "utf8");
     return Number(/^Max open files +(\d+)/m.exec(limits)?.[1] ?? USUAL_OPEN_FILES);

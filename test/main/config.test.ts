@@ -196,6 +196,8 @@ describe("each variable", () => {
       "ADMIN_TOKEN",
       "METRICS_PORT",
       "METRICS_HOST",
+      "UNIX_SOCKET",
+      "DRAIN_DELAY_SECONDS",
       "STRICT_TRANSPORT_SECURITY",
       "LOG_LEVEL",
       "NODE_ENV",
@@ -433,6 +435,9 @@ describe("all faults at once, none with a value", () => {
       MAX_MESSAGE_BYTES: CANARY,
       ADMIN_TOKEN: CANARY,
       METRICS_PORT: CANARY,
+      UNIX_SOCKET: CANARY,
+      DRAIN_DELAY_SECONDS: CANARY,
+      REDIS_PREFIX: `${CANARY}*`,
       LOG_LEVEL: CANARY,
     };
     expect(atFault(environment).toSorted()).toEqual(Object.keys(environment).toSorted());
