@@ -29,12 +29,15 @@ export function createPages(options: PageOptions): Hono<RouteEnv> {
   const pages = new Hono<RouteEnv>();
   // Loaded with the first request for a page, so that a server that only serves sockets starts without.
   const site = () => import("./site.ts");
+  /** The home page as it was last made: making it takes as long as ten other responses. */
+  let made: { origin: string; html: string | Promise<string> } | undefined;
 
   pages
     .get("/", async (c) => {
       const origin = originOf(options.publicUrl ?? c.env.incoming.url);
       const { home } = await site();
-      return c.html(home({ ...options, origin }), 200, headersOf(c.env.incoming));
+      if (made?.origin !== origin) made = { origin, html: home({ ...options, origin }).toString() };
+      return c.html(made.html, 200, headersOf(c.env.incoming));
     })
     .all(refuseMethod);
 
