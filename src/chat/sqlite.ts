@@ -180,8 +180,8 @@ export function sqliteChatHistory(options: {
       return results;
     } catch (error) {
       events.length = earlier;
-      known.clear();
       changed.clear();
+      // What the cache says may not be so: it is read again.
       seenVersion = undefined;
       throw error;
     }
