@@ -13,6 +13,8 @@ import { type ChatLimits, costOf } from "./limits.ts";
 /** Bad frames in a row after which a socket is closed. */
 const MAX_BAD_FRAMES = 10;
 
+const HEARTBEAT = toText({ type: "HEARTBEAT" });
+
 type Mark = Extract<CheckedFrame, { type: "MARK_AS_READ" }>;
 
 /**
@@ -142,6 +144,9 @@ export function createHub(
       });
       // A message isn't waited for: the history keeps the order, and stores together what arrives together.
       return isMark ? settled : undefined;
+    },
+    heartbeat(socket) {
+      socket.send(HEARTBEAT);
     },
     expiring(socket, _, inSeconds) {
       socket.send(toText({ type: "EXPIRING", inSeconds }));

@@ -20,12 +20,14 @@ import { completeRuntime } from "./runtime.ts";
 
 /** Messages sent in one second: half of what the server's own limit is where nobody has set it. */
 const MESSAGES_PER_SECOND = 10;
+/** Two of the server's heartbeats and a little: longer silence means that the connection is dead. */
+const SILENCE_MS = 55_000;
 /** Without an ACK for so long, the socket may be dead. */
 const ACK_TIMEOUT_MS = 10_000;
 /** What the server couldn't keep is sent again after so long, and nothing before it. */
 const UNAVAILABLE_RETRY_MS = 2_000;
 
-/** How to reach the server, and as whom: a user with `getToken`, a visitor without. */
+/** How to reach the server, and as whom: a user with `getToken`, a visitor without. `silenceMs` is 55,000 by default. */
 export type ChatClientOptions = Omit<ConnectOptions, "getTicket" | "protocols">;
 
 /** What `on` listens to. */
@@ -36,7 +38,7 @@ export interface ChatClientEvents {
   down: Failure;
   /** Something in this conversation is different. */
   change: Conversation;
-  /** A frame as it came; where two sockets overlap, a message comes twice. What isn't the chat's is left out. */
+  /** A frame as it came; where two sockets overlap, a message comes twice. What isn't the chat's, and heartbeats, are left out. */
   frame: ServerFrame;
 }
 
@@ -74,7 +76,7 @@ export interface ChatClient extends Disposable {
  * ```
  */
 export function createChatClient(options: ChatClientOptions = {}): ChatClient {
-  const { url, getToken, paths } = options;
+  const { url, getToken, paths, silenceMs = SILENCE_MS } = options;
   const side: Side = getToken === undefined ? "visitor" : "user";
   const runtime = completeRuntime(options.runtime);
   const { on, emit, clear } = createEmitter<ChatClientEvents>(runtime);
@@ -100,6 +102,7 @@ export function createChatClient(options: ChatClientOptions = {}): ChatClient {
   });
   const connection = connect({
     ...options,
+    silenceMs,
     getToken: getToken === undefined ? undefined : (newToken as () => Promise<string>),
   });
   connection.on("state", (state) => {
@@ -117,12 +120,12 @@ export function createChatClient(options: ChatClientOptions = {}): ChatClient {
   });
   connection.on("message", (text) => {
     const frame = parse(text);
-    if (!frame) return;
+    if (!frame || frame.type === "HEARTBEAT") return;
     receive(frame);
     emit("frame", frame);
   });
 
-  function receive(frame: ServerFrame): void {
+  function receive(frame: Exclude<ServerFrame, { type: "HEARTBEAT" }>): void {
     if (frame.type === "EXPIRING") return connection.renew();
     if (frame.type === "READ") return receiveRead(frame);
     if (frame.type === "ACK" || frame.type === "ERROR") {

@@ -67,6 +67,8 @@ export type ServerFrame =
       readonly timestamp: string;
     }
   | { readonly type: "READ"; readonly chatId: string; readonly by: string; readonly upTo: string }
+  /** Every 25 seconds: without one for 55, the connection is dead. */
+  | { readonly type: "HEARTBEAT" }
   /** The socket's credential ends soon. */
   | { readonly type: "EXPIRING"; readonly inSeconds: number }
   | {
