@@ -37,6 +37,7 @@ async function readSources(): Promise<Record<string, string>> {
     "client/mod.ts": await import("../client/mod.ts", { with: { type: "text" } }),
     "client/request.ts": await import("../client/request.ts", { with: { type: "text" } }),
     "client/runtime.ts": await import("../client/runtime.ts", { with: { type: "text" } }),
+    "client/storage.ts": await import("../client/storage.ts", { with: { type: "text" } }),
     "page/browser/chat.ts": await import("./browser/chat.ts", { with: { type: "text" } }),
     "page/browser/dom.ts": await import("./browser/dom.ts", { with: { type: "text" } }),
     "page/browser/home.ts": await import("./browser/home.ts", { with: { type: "text" } }),
