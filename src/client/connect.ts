@@ -5,8 +5,11 @@ import { Failure } from "./failure.ts";
 import { request } from "./request.ts";
 import { completeRuntime, type Runtime } from "./runtime.ts";
 
-/** A user's JWT, or what gives the current one when asked. */
-export type TokenSource = string | (() => string | Promise<string>);
+/**
+ * A user's JWT, or what gives the current one when asked: `undefined` where a cookie of yours tells the server who
+ * the user is.
+ */
+export type TokenSource = string | (() => string | undefined | Promise<string | undefined>);
 
 /** Where the server's routes are, below its URL, or at URLs of their own. */
 export interface Paths {
