@@ -66,6 +66,7 @@ async function readSources(): Promise<Record<string, string>> {
     "client/mod.ts": await import("../client/mod.ts", { with: { type: "text" } }),
     "client/request.ts": await import("../client/request.ts", { with: { type: "text" } }),
     "client/runtime.ts": await import("../client/runtime.ts", { with: { type: "text" } }),
+    "client/storage.ts": await import("../client/storage.ts", { with: { type: "text" } }),
     "page/browser/alerts.ts": await import("./browser/alerts.ts", { with: { type: "text" } }),
     "page/browser/announcer.ts": await import("./browser/announcer.ts", { with: { type: "text" } }),
     "page/browser/chat-page.ts": await import("./browser/chat-page.ts", { with: { type: "text" } }),

@@ -1,4 +1,4 @@
-import { type ChatClient, createChatClient } from "../../client/mod.ts";
+import { type ChatClient, createChatClient, createDrafts, createOutbox } from "../../client/mod.ts";
 import { createComposer } from "./composer.ts";
 import { confirmDelete } from "./dialog.ts";
 import { byId, element, setTitle } from "./dom.ts";
@@ -28,6 +28,9 @@ export function startChat(
   const { url, onUnread, newTab } = options;
   const { user = "", name = user, greeting } = document.documentElement.dataset;
   const place = byId("thread");
+  const owner = `visitor:${user}`;
+  const outbox = createOutbox({ owner });
+  const drafts = createDrafts({ owner });
   let leave = (): void => {};
 
   /** Whether this browser has a visitor's cookie that the server accepts. */
@@ -46,7 +49,7 @@ export function startChat(
 
   async function begin(): Promise<void> {
     try {
-      if (await isKnown()) join();
+      if (outbox.load().length > 0 || (await isKnown())) join();
       else invite();
     } catch {
       show(element("p", { class: "empty", role: "alert" }, text("unreachable")));
@@ -64,8 +67,12 @@ export function startChat(
   }
 
   /** A place to write, for somebody who hasn't yet. */
-  function invite(draft = "", notice: Node = invitation()): void {
-    const composer = createComposer({ draft, onInput() {}, onSend: join });
+  function invite(notice: Node = invitation()): void {
+    const composer = createComposer({
+      draft: drafts.get(user),
+      onInput: (draft) => drafts.set(user, draft),
+      onSend: join,
+    });
     const log = element("div", { class: "log" }, element("div", { class: "empty" }, notice));
     const scroll = element("div", { class: "scroll" }, log);
     show(element("div", { class: "thread" }, scroll, composer.root));
@@ -73,11 +80,12 @@ export function startChat(
   }
 
   function join(first?: string): void {
-    const client = createChatClient({ url });
+    const client = createChatClient({ url, outbox });
     const conversation = client.conversation(user);
     const thread = createThread({
       client,
       conversation,
+      drafts,
       asksName: true,
       otherName: () => name,
       invitation: invitation(),
@@ -111,24 +119,22 @@ export function startChat(
       thread.dispose();
       client.dispose();
     };
-    if (first !== undefined) {
-      explainRefusal(client, first);
-      conversation.send(first);
-    }
+    explainRefusal(client, () => conversation.messages.map(({ content }) => content));
+    if (first !== undefined) conversation.send(first);
     thread.update();
     thread.focus();
   }
 
   /** The server has given a cookie, and refuses who comes without it: this browser doesn't keep cookies. */
-  function explainRefusal(client: ChatClient, unsent: string): void {
+  function explainRefusal(client: ChatClient, unsent: () => string[]): void {
     const stop = client.on("state", ({ status }) => {
       if (status === "open") stopDown();
     });
     const stopDown = client.on("down", async ({ code }) => {
       if (code !== REFUSED_HANDSHAKE || (await isKnown().catch(() => true))) return;
       stop();
+      drafts.set(user, [...unsent(), drafts.get(user)].join("\n").trim());
       invite(
-        unsent,
         element(
           "div",
           { role: "alert" },
@@ -137,6 +143,8 @@ export function startChat(
           ...(newTab === undefined ? [] : [linkTo(newTab)]),
         ),
       );
+      // It is in the text field again.
+      outbox.clear();
     });
   }
 

@@ -7,6 +7,7 @@ const MESSAGE_ERRORS: Readonly<Record<string, Word>> = {
   too_many_messages: "tooMany",
   too_many_recipients: "tooManyPeople",
   too_big: "tooBig",
+  too_old: "tooOld",
 };
 
 /** Why the connection doesn't come back by itself. */

@@ -1,4 +1,4 @@
-import { createChatClient } from "../../client/mod.ts";
+import { createChatClient, createDrafts, createOutbox } from "../../client/mod.ts";
 import { describeFailure, describeRefusal } from "./describe.ts";
 import { byId, setTitle } from "./dom.ts";
 import { text, translatePage } from "./language.ts";
@@ -26,8 +26,10 @@ function askToSignIn(problem: string): void {
 }
 
 function open({ user, name = user }: Session): void {
-  const client = createChatClient({ url: INBOX_URL, getToken: () => undefined });
-  const inbox = showInbox(client, { user, name, onSignOut: signOut });
+  const outbox = createOutbox({ owner: user });
+  const drafts = createDrafts({ owner: user });
+  const client = createChatClient({ url: INBOX_URL, getToken: () => undefined, outbox });
+  const inbox = showInbox(client, { user, name, drafts, onSignOut: signOut });
 
   function end(problem: string): void {
     inbox.dispose();
@@ -41,6 +43,9 @@ function open({ user, name = user }: Session): void {
       () => text("signedOutHere"),
     );
     end(problem);
+    // Nobody else who uses this tab reads it.
+    outbox.clear();
+    drafts.clear();
   }
 
   client.on("state", (state) => {

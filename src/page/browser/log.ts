@@ -91,7 +91,7 @@ export function createLog(options: {
     }
     let place = list.firstElementChild;
     for (const [at, message] of shown.entries()) {
-      const row = rows.get(message.key) ?? createRow(message, conversation as never);
+      const row = rows.get(message.key) ?? createRow(message, conversation);
       rows.set(message.key, row);
       if (row.item === place) place = place.nextElementSibling;
       else list.insertBefore(row.item, place);

@@ -1,4 +1,4 @@
-import type { ChatClient, ChatSummary } from "../../client/mod.ts";
+import type { ChatClient, ChatSummary, Drafts } from "../../client/mod.ts";
 import { visitorName } from "./describe.ts";
 import { confirmDelete } from "./dialog.ts";
 import { element, setText } from "./dom.ts";
@@ -19,18 +19,21 @@ export function openChat(
   client: ChatClient,
   peer: string,
   options: {
+    drafts: Drafts;
     /** What the list says about it. */
     summary(): ChatSummary | undefined;
     /** Back to the list. */
     onClose(): void;
   },
 ): OpenChat {
-  const { summary, onClose } = options;
+  const { drafts, summary, onClose } = options;
+  const conversation = client.conversation(peer);
   const name = () => visitorName(peer, summary()?.nickname);
   const isBlocked = () => summary()?.blocked ?? false;
   const thread = createThread({
     client,
-    conversation: client.conversation(peer),
+    conversation,
+    drafts,
     asksName: false,
     otherName: name,
     invitation: element("p", {}, text("noMessages")),
@@ -68,7 +71,8 @@ export function openChat(
 
   function update(): void {
     setText(title, name());
-    thread.notify(problem || (isBlocked() ? text("blockedNote") : ""));
+    const state = isBlocked() ? "blockedNote" : conversation.isDeleted ? "chatGone" : undefined;
+    thread.notify(problem || (state ? text(state) : ""));
     thread.update();
   }
 

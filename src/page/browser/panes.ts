@@ -1,4 +1,4 @@
-import type { ChatClient, ChatSummary } from "../../client/mod.ts";
+import type { ChatClient, ChatSummary, Drafts } from "../../client/mod.ts";
 import { createAlerts } from "./alerts.ts";
 import { byId, element, setText, setTitle } from "./dom.ts";
 import { text } from "./language.ts";
@@ -15,9 +15,9 @@ const LIST_RETRY_MS = 3_000;
 /** The inbox of somebody who is signed in: the list of chats, and the one that is open. */
 export function showInbox(
   client: ChatClient,
-  options: { user: string; name: string; onSignOut(): void },
+  options: { user: string; name: string; drafts: Drafts; onSignOut(): void },
 ): { dispose(): void } {
-  const { user, name, onSignOut } = options;
+  const { user, name, drafts, onSignOut } = options;
   const stopShowingState = showState(client);
   const route = createRoute(follow);
   const alerts = createAlerts(client, {
@@ -103,6 +103,7 @@ export function showInbox(
 
   function start(peer: string): OpenChat {
     const chat = openChat(client, peer, {
+      drafts,
       summary: () => chats.find((one) => one.peer === peer),
       onClose: route.close,
     });
@@ -116,6 +117,7 @@ export function showInbox(
   client.on("state", ({ status }) => {
     if (status === "open") void refresh();
   });
+  client.on("resumed", refresh);
   byId("bar").append(who, menu.root, leave);
   byId("main").append(panes);
   follow();

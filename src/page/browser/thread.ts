@@ -1,4 +1,4 @@
-import type { ChatClient, Conversation } from "../../client/mod.ts";
+import type { ChatClient, Conversation, Drafts } from "../../client/mod.ts";
 import { createAnnouncer } from "./announcer.ts";
 import { createComposer } from "./composer.ts";
 import { element, setText } from "./dom.ts";
@@ -19,6 +19,8 @@ export interface Thread {
 export function createThread(options: {
   client: ChatClient;
   conversation: Conversation;
+  /** Where half-written text is kept. */
+  drafts: Drafts;
   /** What the other one is called now. */
   otherName(): string;
   /** Shown while there are no messages. */
@@ -28,7 +30,8 @@ export function createThread(options: {
   /** Whether it begins now, so that all of it is news. */
   isNew?: boolean;
 }): Thread {
-  const { client, conversation, otherName, invitation } = options;
+  const { client, conversation, drafts, otherName, invitation } = options;
+  const { peer } = conversation;
   const stop = new AbortController();
   const announcer = createAnnouncer();
   const nickname = options.asksName
@@ -37,8 +40,8 @@ export function createThread(options: {
   const end = nickname ? [nickname.root] : [];
   const log = createLog({ conversation, otherName, invitation, end, onView: markRead });
   const composer = createComposer({
-    draft: "",
-    onInput() {},
+    draft: drafts.get(peer),
+    onInput: (draft) => drafts.set(peer, draft),
     onSend: (content) => conversation.send(content, { nickname: nickname?.value() }),
   });
   const note = element("p", { class: "note", role: "status" });

@@ -43,6 +43,7 @@ export const EN = {
   tooMany: "Not sent. Wait for an answer before you send more.",
   tooManyPeople: "Not sent. Too many people you wrote to haven't answered yet.",
   tooBig: "Not sent. The message is too long.",
+  tooOld: "Not sent. This message has waited for too long.",
 
   connecting: "Connecting…",
   connected: "Connected",
@@ -150,6 +151,7 @@ export const DE: { readonly [Key in keyof typeof EN]: (typeof EN)[Key] } = {
   tooMany: "Nicht gesendet. Warten Sie auf eine Antwort, bevor Sie mehr schreiben.",
   tooManyPeople: "Nicht gesendet. Zu viele Personen haben Ihnen noch nicht geantwortet.",
   tooBig: "Nicht gesendet. Die Nachricht ist zu lang.",
+  tooOld: "Nicht gesendet. Die Nachricht hat zu lange gewartet.",
 
   connecting: "Verbindung wird aufgebaut…",
   connected: "Verbunden",
