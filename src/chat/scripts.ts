@@ -218,9 +218,11 @@ export const LIST = `
       local entry = call('XREVRANGE', messages, '+', '-', 'COUNT', 1)[1]
       if entry then at, last = entry[2][2], entry[2][4] end
     end
-    if not at then
+    local isOld = at and tonumber(at) < tonumber(oldest)
+    if isOld then dropOld(messages, oldest) end
+    if not at or isOld and call('XLEN', messages) == 0 then
       call('ZREM', index, partner)
-    elseif tonumber(at) >= tonumber(oldest) then
+    elseif not isOld then
       table.insert(chats, {
         partner,
         unreadOf(messages, chat, tonumber(unread or 0), swept),

@@ -205,7 +205,7 @@ export const ATTACKS: Readonly<Record<string, Attack>> = {
     async run({ flood, clients, name }) {
       const token = await tokenOf(name, { session: false });
       const other = withOtherSignature(token);
-      if (!other) return { attempts: 1, through: 0 };
+      if (!other) throw new Error("There is no other signature");
       const mint = async (client: Client, signed: string) => {
         const headers = { Authorization: `Bearer ${signed}` };
         return (await client.ask("/api/auth/ws-ticket", { method: "POST", headers })).status;

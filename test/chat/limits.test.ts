@@ -1,4 +1,4 @@
-import { describe, expect, test } from "bun:test";
+import { describe, expect, spyOn, test } from "bun:test";
 import {
   type ChatHistory,
   MAX_UNANSWERED,
@@ -288,6 +288,11 @@ describe("read marks by frames", () => {
     }
     expect(await mark(one, { chatId: visitor, to: USER })).toBe("too_many_messages");
     expect(await mark(two, { chatId: visitor, to: USER })).toBe("too_many_messages");
+    // Nor are all chats looked up for it.
+    const lists = spyOn(history, "chats");
+    expect(await mark(two, { chatId: visitor })).toBe("too_many_messages");
+    expect(lists).not.toHaveBeenCalled();
+    lists.mockRestore();
     await using other = await server.openUser(USER);
     expect(await mark(other, { chatId: visitor })).toBeUndefined();
     clock.advance(100);
