@@ -36,10 +36,10 @@ export function createHub(
   ): Promise<void> {
     const { chat, content, nickname, ref } = frame;
     const from = identity.kind;
-    if (limits.writing[from].take(identityKey(identity), costOf(content)) > 0) {
+    const { key, limitKey } = stateOf(socket);
+    if (limits.writing[from].take(key, costOf(content)) > 0) {
       return respond(socket, errorFrame({ error: "too_many_messages", ...refOf(frame) }));
     }
-    const { limitKey } = stateOf(socket);
     const isVisitor = from === "visitor" && limitKey !== undefined;
     const onlyAnswered = isVisitor && limits.unanswered.waitMs(limitKey) > 0;
     const atMs = clock.nowMs();
@@ -120,8 +120,8 @@ export function createHub(
         publish(identityKey({ kind: "visitor", id: event.chat.visitor }), text);
       });
     },
-    open(socket, identity) {
-      socket.subscribe(identityKey(identity));
+    open(socket) {
+      socket.subscribe(stateOf(socket).key);
     },
     message(socket, identity, text) {
       const frame = readFrame(text, identity);
