@@ -30,6 +30,8 @@ export interface Config {
   readonly userClaim: string;
   readonly allowedOrigins?: readonly string[];
   readonly publicUrl?: URL;
+  /** Where users sign in. */
+  readonly loginUrl?: URL;
   readonly redis?: { readonly url: string; readonly token?: string };
   readonly chatDatabase: string;
   readonly retention: Retention;
@@ -58,6 +60,7 @@ const LEAVES_DEMO = [
   "USER_CLAIM",
   "SESSION_SECRET",
   "PUBLIC_URL",
+  "LOGIN_URL",
   "ALLOWED_ORIGINS",
   "TRUST_PROXY",
   "ADMIN_TOKEN",
@@ -142,6 +145,8 @@ export function readConfig(
     fault("PUBLIC_URL", "must be an origin, without path, query and fragment");
   }
 
+  const loginUrl = url("LOGIN_URL");
+
   const allowedOrigins = list("ALLOWED_ORIGINS");
   if (allowedOrigins && !allowedOrigins.every(isExactOrigin)) {
     fault("ALLOWED_ORIGINS", "must be exact origins such as https://example.com, with no pattern");
@@ -198,6 +203,7 @@ export function readConfig(
     userClaim: text("USER_CLAIM") ?? "sub",
     ...(allowedOrigins && { allowedOrigins }),
     ...(publicUrl && { publicUrl }),
+    ...(loginUrl && { loginUrl }),
     ...(redis && { redis }),
     chatDatabase: text("CHAT_DATABASE") ?? (demo ? ":memory:" : "ws-ticket.sqlite"),
     retention: {

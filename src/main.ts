@@ -60,12 +60,14 @@ export async function start(environment: Environment): Promise<void> {
   process.on("unhandledRejection", (error) => log("error", "uncaught", { code: faultCode(error) }));
 
   const demoSecret = crypto.getRandomValues(new Uint8Array(32));
+  const sessionSecret = config.sessionSecret ?? crypto.getRandomValues(new Uint8Array(32));
   const { store, chat: history } = await open();
   const { issuer, audience, userClaim, publicUrl, ticketTtlMs, ticketsPerMinute } = config;
   const { trustProxy, strictTransport } = config;
   const gate = createGate({
     users: { ...(config.keys ?? { secret: demoSecret }), issuer, audience, userClaim },
-    visitors: { secret: config.sessionSecret ?? crypto.getRandomValues(new Uint8Array(32)) },
+    visitors: { secret: sessionSecret },
+    userSessions: { secret: sessionSecret },
     store: metrics?.measure(store) ?? store,
     origins: config.allowedOrigins,
     publicUrl,

@@ -1,4 +1,3 @@
-import type { Hono } from "hono";
 import type { ChatService } from "./chat/chat.ts";
 import { type Gate, partsOf } from "./gate/gate.ts";
 import type { TicketStore } from "./gate/store.ts";
@@ -13,9 +12,11 @@ import {
   jsonResponse,
   readRequest,
 } from "./request/incoming.ts";
+import type { Pages } from "./page/pages.ts";
+import { addInboxSession } from "./page/session.ts";
 import { isLoopback } from "./request/origin.ts";
 import { refusalResponse, refuse } from "./request/refusal.ts";
-import { createRoutes, declined, refused, type RouteEnv } from "./request/routes.ts";
+import { createRoutes, declined, refused } from "./request/routes.ts";
 import { isUserId, isVisitorId } from "./wire/ids.ts";
 import { CHATS_PATH } from "./wire/paths.ts";
 
@@ -29,7 +30,7 @@ const READY_FOR_MS = 1_000;
 export function createServerRoutes(options: {
   gate: Gate;
   chat: ChatService;
-  pages?: Hono<RouteEnv> | undefined;
+  pages?: Pages | undefined;
   /** Without it there is no route for operators. */
   adminToken?: string | undefined;
   /** Only in the demo mode: signs a token for any name. */
@@ -75,6 +76,8 @@ export function createServerRoutes(options: {
     });
   }
 
+  addInboxSession(routes, partsOf(gate));
+
   routes.add("/healthz", {
     GET: (c) => jsonResponse({ status: "ok" }, headersFor(c.env.incoming)),
   });
@@ -90,7 +93,7 @@ export function createServerRoutes(options: {
     },
   });
 
-  if (pages) routes.app.route("/", pages);
+  if (pages) routes.app.route("/", pages.routes);
 
   return async (request, connection) => {
     const read = readRequest(request, policy, connection);
@@ -103,7 +106,9 @@ export function createServerRoutes(options: {
     if (signDemoToken && !isLoopback(read.incoming.url.hostname)) {
       return refusalResponse(refuse("origin_refused"), headersFor(read.incoming));
     }
-    return routes.handle(read.incoming);
+    const response = await routes.handle(read.incoming);
+    const page = response.status === 404 ? pages?.notFound(read.incoming) : undefined;
+    return page ?? response;
   };
 }
 

@@ -41,7 +41,7 @@ export type Appended =
 /** Why a message was refused. */
 export type AppendError = "blocked" | "not_found" | "too_many_messages" | "too_many_recipients";
 
-/** What both sides of a chat receive, in the order in which it was stored. */
+/** What both sides of a chat receive (`blocked`: the user alone), in the order in which it was stored. */
 export type ChatEvent =
   | {
       readonly kind: "message";
@@ -59,7 +59,10 @@ export type ChatEvent =
       readonly upTo: string;
       /** Another process has stored it. */
       readonly isForeign?: boolean;
-    };
+    }
+  /** The chat is gone, with its messages up to this id. */
+  | { readonly kind: "deleted"; readonly chat: Chat; readonly upTo: string }
+  | { readonly kind: "blocked"; readonly chat: Chat; readonly blocked: boolean };
 
 /** How much is kept. Oldest messages go first. */
 export interface Retention {

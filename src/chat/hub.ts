@@ -13,6 +13,8 @@ import { type ChatLimits, costOf } from "./limits.ts";
 /** Bad frames in a row after which a socket is closed. */
 const MAX_BAD_FRAMES = 10;
 
+const HEARTBEAT = toText({ type: "HEARTBEAT" });
+
 type Mark = Extract<CheckedFrame, { type: "MARK_AS_READ" }>;
 
 /**
@@ -83,6 +85,7 @@ export function createHub(
 
   /** What somebody did through another process counts here, too. */
   function countForeign(event: ChatEvent): void {
+    if (!("isForeign" in event) || !event.isForeign) return;
     if (event.kind === "read") {
       const { by, chat } = event;
       return limits.marks.count(identityKey({ kind: by, id: chat[by] }));
@@ -112,11 +115,13 @@ export function createHub(
   return {
     start(publish) {
       history.start((event) => {
-        if (event.isForeign) countForeign(event);
+        countForeign(event);
         // The sender gets its ACK before anybody gets the message.
         sendResponses();
         const text = frameOf(event);
         publish(identityKey({ kind: "user", id: event.chat.user }), text);
+        // Whom a user has blocked is the user's own business.
+        if (event.kind === "blocked") return;
         publish(identityKey({ kind: "visitor", id: event.chat.visitor }), text);
       });
     },
@@ -142,6 +147,9 @@ export function createHub(
       });
       // A message isn't waited for: the history keeps the order, and stores together what arrives together.
       return isMark ? settled : undefined;
+    },
+    heartbeat(socket) {
+      socket.send(HEARTBEAT);
     },
     expiring(socket, _, inSeconds) {
       socket.send(toText({ type: "EXPIRING", inSeconds }));
@@ -169,6 +177,9 @@ function errorFrame({ error, ref }: FrameError): string {
 
 function frameOf(event: ChatEvent): string {
   if (event.kind === "message") return event.frame ?? toText(event.message);
-  const { chat, by, upTo } = event;
-  return toText({ type: "READ", chatId: chat.visitor, by: chat[by], upTo });
+  const { kind, chat } = event;
+  const of = { chatId: chat.visitor, user: chat.user };
+  if (kind === "read") return toText({ type: "READ", ...of, by: chat[event.by], upTo: event.upTo });
+  if (kind === "deleted") return toText({ type: "DELETED", ...of, upTo: event.upTo });
+  return toText({ type: "BLOCKED", ...of, blocked: event.blocked });
 }

@@ -98,6 +98,12 @@ export function redisChatHistory(options: {
         const isForeign = from !== origin;
         deliver({ kind: "read", chat: { user, visitor }, by: by as Side, upTo, isForeign });
       });
+      feed.on("deleted", ({ user = "", visitor = "", upTo = "" }) => {
+        deliver({ kind: "deleted", chat: { user, visitor }, upTo });
+      });
+      feed.on("blocked", ({ user = "", visitor = "", blocked }) => {
+        deliver({ kind: "blocked", chat: { user, visitor }, blocked: blocked === "1" });
+      });
     },
     append: (draft) => appends.add(transport.isOrdered ? draft : withRef(draft)),
     async markRead(chat, by) {
@@ -153,11 +159,16 @@ export function redisChatHistory(options: {
       const { user, visitor } = chat;
       const keys = [messagesKey(chat), chatKey(chat)];
       const indexes = [indexKey("user", user), indexKey("visitor", visitor)];
-      return (await run(REMOVE, [...keys, ...indexes], [user, visitor])) === 1;
+      const feedKeys = [FEED_STREAM, FEED_STATE];
+      const removed = await run(REMOVE, [...keys, ...indexes, ...feedKeys], [user, visitor]);
+      feed.wake();
+      return removed === 1;
     },
     async setBlocked(chat, blocked) {
-      const keys = [chatKey(chat), blockedKey(chat.user)];
-      const outcome = await run(SET_BLOCKED, keys, [chat.visitor, blocked ? 1 : 0]);
+      const { user, visitor } = chat;
+      const keys = [chatKey(chat), blockedKey(user), FEED_STREAM, FEED_STATE];
+      const outcome = await run(SET_BLOCKED, keys, [user, visitor, blocked ? 1 : 0]);
+      feed.wake();
       return outcome as "done" | "not_found" | "too_many";
     },
     async spendRequest(key) {

@@ -153,16 +153,20 @@ export const PROBE = `
 
 /** Blocks or unblocks: in the user's set for good, and in the chat for quick access. */
 export const SET_BLOCKED = `
-  local chat, blocked = unpack(KEYS)
-  local visitor, value = unpack(ARGV)
+  ${ADD_TO_FEED}
+  local chat, blocked, feed, feedState = unpack(KEYS)
+  local user, visitor, value = unpack(ARGV)
+  local exists = redis.call('EXISTS', chat) == 1
+  if tostring(redis.call('SISMEMBER', blocked, visitor)) == value then return 'done' end
   if value ~= '1' then
     redis.call('SREM', blocked, visitor)
-  elseif redis.call('SISMEMBER', blocked, visitor) == 0 then
-    if redis.call('EXISTS', chat) == 0 then return 'not_found' end
+  else
+    if not exists then return 'not_found' end
     if redis.call('SCARD', blocked) >= ${MAX_BLOCKS} then return 'too_many' end
     redis.call('SADD', blocked, visitor)
   end
-  if redis.call('EXISTS', chat) == 1 then redis.call('HSET', chat, 'blocked', value) end
+  if exists then redis.call('HSET', chat, 'blocked', value) end
+  addToFeed(feed, feedState, 'kind', 'blocked', 'user', user, 'visitor', visitor, 'blocked', value)
   return 'done'
 `;
 
@@ -246,9 +250,15 @@ export const SPEND = `
 `;
 
 export const REMOVE = `
-  local messages, chat, ofUser, ofVisitor = unpack(KEYS)
-  redis.call('ZREM', ofUser, ARGV[2])
-  redis.call('ZREM', ofVisitor, ARGV[1])
+  ${ADD_TO_FEED}
+  local messages, chat, ofUser, ofVisitor, feed, feedState = unpack(KEYS)
+  local user, visitor = unpack(ARGV)
+  local newest = redis.call('XREVRANGE', messages, '+', '-', 'COUNT', 1)[1]
+  redis.call('ZREM', ofUser, visitor)
+  redis.call('ZREM', ofVisitor, user)
   redis.call('DEL', messages)
-  return redis.call('DEL', chat)
+  if redis.call('DEL', chat) == 0 then return 0 end
+  addToFeed(feed, feedState, 'kind', 'deleted', 'user', user, 'visitor', visitor,
+    'upTo', newest and newest[1]:match('^%d+') or '0')
+  return 1
 `;

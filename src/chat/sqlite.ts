@@ -180,8 +180,8 @@ export function sqliteChatHistory(options: {
       return results;
     } catch (error) {
       events.length = earlier;
-      known.clear();
       changed.clear();
+      // What the cache says may not be so: it is read again.
       seenVersion = undefined;
       throw error;
     }
@@ -387,6 +387,7 @@ export function sqliteChatHistory(options: {
         changed.delete(row);
         known.delete(`${chat.visitor}:${chat.user}`);
         db.query("DELETE FROM chats WHERE key = ?").run(row.key);
+        events.push({ kind: "deleted", chat, upTo: String(row.last_id) });
         return true;
       };
       for (;;) {
@@ -398,14 +399,16 @@ export function sqliteChatHistory(options: {
       write(() => {
         const { user, visitor } = chat;
         const row = chatRow(chat);
+        if (blocked === Boolean(isBlocked.get(user, visitor))) return "done";
         if (!blocked) {
           db.query("DELETE FROM blocks WHERE user = ? AND visitor = ?").run(user, visitor);
-        } else if (!isBlocked.get(user, visitor)) {
+        } else {
           if (!row) return "not_found";
           if ((countBlocks.get(user)?.count ?? 0) >= MAX_BLOCKS) return "too_many";
           db.query("INSERT INTO blocks VALUES (?, ?)").run(user, visitor);
         }
         if (row) row.blocked = blocked ? 1 : 0;
+        events.push({ kind: "blocked", chat, blocked });
         return "done";
       }),
     spendRequest: async (key) => requests.take(key),

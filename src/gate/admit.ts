@@ -4,7 +4,6 @@ import { isWithoutHost, readTicket } from "../request/url.ts";
 import type { Authenticator } from "./authenticate.ts";
 import type { Revocations } from "./revocation.ts";
 import { type Identified, isTicket, type Tickets } from "./ticket.ts";
-import { visitorCookieName } from "./visitor.ts";
 
 /** A handshake that passed every check. */
 export interface Admission<Claims = unknown> extends Identified<Claims> {
@@ -38,7 +37,11 @@ export async function admit(
   const { ticket } = credential;
 
   if (ticket !== undefined) return redeem(ticket);
-  if (incoming.origin === "none") return failed(refuse(codeWithoutOrigin(incoming)));
+  if (incoming.origin === "none") {
+    // A cookie counts only with an `Origin`: any page can make a browser send it.
+    const isNamed = authenticator.hasVisitorCookie(incoming);
+    return failed(refuse(isNamed ? "origin_refused" : "session_refused"));
+  }
   const visitor = await authenticator.visitor(incoming, { isLasting: true });
   const isBad = !visitor.ok && visitor.code === "session_refused";
   return isBad ? attempts.refuse(incoming, visitor) : visitor;
@@ -58,13 +61,6 @@ export async function admit(
     if (isBadCredential) attempts.count(incoming);
     return refusal;
   }
-}
-
-/** A cookie counts only with an `Origin`: any page can make a browser send it. */
-function codeWithoutOrigin({ request, isSecure }: Incoming): "origin_refused" | "session_refused" {
-  const cookies = request.headers.get("cookie") ?? "";
-  const isNamed = cookies.includes(`${visitorCookieName(isSecure)}=`);
-  return isNamed ? "origin_refused" : "session_refused";
 }
 
 /** What is wrong with a request as an opening handshake (RFC 6455 section 4.2.1), if anything. */

@@ -3,11 +3,13 @@ import { DEPENDENCY_DEADLINE_MS, withinDeadline } from "../lib/deadline.ts";
 import { createRateLimit } from "../lib/limit.ts";
 import { faultCode, type Log } from "../lib/log.ts";
 import type { Incoming } from "../request/incoming.ts";
+import type { Scope } from "../request/scope.ts";
 import { type Refusal, refuse, refuseFor, refuseToken } from "../request/refusal.ts";
 import type { UserCredential } from "./identity.ts";
 import type { Revocations } from "./revocation.ts";
 import { type Identified, toIdentity } from "./ticket.ts";
 import { readBearer, type TokenVerifier } from "./token.ts";
+import type { UserSessions } from "./user-session.ts";
 import type { VisitorSessions } from "./visitor.ts";
 
 /** Failed attempts (bad tokens, bad tickets) per address and minute; beyond it attempts are slowed down. */
@@ -19,9 +21,12 @@ const SLOW_ATTEMPTS_PER_SECOND = 10;
 export interface Authenticator {
   /**
    * The user that a request proves: `token_missing`, `token_invalid`, `keys_unavailable`, `too_many_requests`,
-   * and `origin_refused` for a proof that browsers attach by themselves.
+   * and `origin_refused` for a proof that browsers attach by themselves. In the scope of the inbox its cookie
+   * counts where there is no `Authorization`; `session_refused` without it.
    */
   user(incoming: Incoming): Promise<Identified | Refusal>;
+  /** The user of a bearer token, wherever it was sent: `token_invalid`, `keys_unavailable`, `too_many_requests`. */
+  bearer(incoming: Incoming, token: string): Promise<Identified | Refusal>;
   /**
    * The visitor of the request's cookie, from an allowed page, and not revoked. `isLasting`: for a connection,
    * so that later revocations have to arrive, too.
@@ -30,6 +35,8 @@ export interface Authenticator {
     incoming: Incoming,
     options?: { readonly isLasting?: boolean },
   ): Promise<Identified | Refusal>;
+  /** Whether a request has the visitor's cookie of its scope, whatever its value. */
+  hasVisitorCookie(incoming: Incoming): boolean;
   /** The user, or a visitor where the request has no proof of a user; not revoked. */
   anyone(incoming: Incoming): Promise<Identified | Refusal>;
   /** How many attempts an address may make. */
@@ -54,19 +61,20 @@ export type ProveUser<Claims = unknown> = (
 export function createAuthenticator(options: {
   /** A bearer JWT, or a proof of the caller's own. */
   users: TokenVerifier | { prove: ProveUser };
-  /** Left out: there are no visitors. */
-  visitors: VisitorSessions | undefined;
+  /** Left out: there are no visitors in this scope. */
+  visitors: { readonly [scope in Scope]?: VisitorSessions | undefined };
+  /** Left out: users have no cookie. */
+  userSessions: UserSessions | undefined;
   revocations: Pick<Revocations, "areFollowed" | "isRevoked">;
   clock: Clock;
   log: Log;
 }): Authenticator {
-  const { users, visitors, revocations, clock, log } = options;
+  const { users, visitors, userSessions, revocations, clock, log } = options;
   const attempts = createAttempts(clock);
 
-  async function bearer(incoming: Incoming, verify: TokenVerifier): Promise<Identified | Refusal> {
-    const read = readBearer(incoming.request.headers.get("authorization"));
-    if (!read.ok) return read;
-    const verified = await verify(read.token);
+  async function bearer(incoming: Incoming, token: string): Promise<Identified | Refusal> {
+    if (typeof users !== "function") return refuseToken("not_a_jwt");
+    const verified = await users(token);
     const isBad = !verified.ok && verified.code === "token_invalid";
     return isBad ? attempts.refuse(incoming, verified) : verified;
   }
@@ -92,8 +100,23 @@ export function createAuthenticator(options: {
     return identity.expiresAtMs > clock.nowMs() ? { ok: true, identity } : refuseToken("expired");
   }
 
-  function user(incoming: Incoming): Promise<Identified | Refusal> {
-    return typeof users === "function" ? bearer(incoming, users) : own(incoming, users.prove);
+  async function session(
+    incoming: Incoming,
+    sessions: UserSessions,
+  ): Promise<Identified | Refusal> {
+    const { request, isSecure: secure } = incoming;
+    const identity = await sessions.read(request.headers.get("cookie"), { secure });
+    if (!identity) return refuse("session_refused");
+    return incoming.isOwnPage ? { ok: true, identity } : refuse("origin_refused");
+  }
+
+  async function user(incoming: Incoming): Promise<Identified | Refusal> {
+    if (incoming.scope === "inbox" && userSessions && !hasAuthorization(incoming)) {
+      return session(incoming, userSessions);
+    }
+    if (typeof users !== "function") return own(incoming, users.prove);
+    const read = readBearer(incoming.request.headers.get("authorization"));
+    return read.ok ? bearer(incoming, read.token) : read;
   }
 
   async function unlessRevoked(
@@ -112,10 +135,8 @@ export function createAuthenticator(options: {
     incoming: Incoming,
     options?: { readonly isLasting?: boolean },
   ): Promise<Identified | Refusal> {
-    if (!visitors) return refuse("session_refused");
-    const { request, isSecure } = incoming;
-    const cookies = request.headers.get("cookie");
-    const identity = await visitors.read(cookies, { secure: isSecure });
+    const { request, isSecure: secure, scope } = incoming;
+    const identity = await visitors[scope]?.read(request.headers.get("cookie"), { secure });
     if (!identity) return refuse("session_refused");
     if (!mayUseCookie(incoming)) return refuse("origin_refused");
     return unlessRevoked({ ok: true, identity }, options);
@@ -124,7 +145,13 @@ export function createAuthenticator(options: {
   return {
     attempts,
     user,
+    bearer,
     visitor,
+    hasVisitorCookie({ request, isSecure, scope }) {
+      const name = visitors[scope]?.name(isSecure);
+      const cookies = request.headers.get("cookie") ?? "";
+      return name !== undefined && cookies.includes(`${name}=`);
+    },
     async anyone(incoming) {
       const identified = await user(incoming);
       if (identified.ok) return unlessRevoked(identified);
@@ -142,7 +169,9 @@ function hasAuthorization({ request }: Incoming): boolean {
  * Whether a request may use the visitor's cookie: it comes from an allowed page. Browsers leave `Origin` out
  * when a page of the server's own reads something.
  */
-function mayUseCookie({ request, origin }: Incoming): boolean {
+function mayUseCookie(incoming: Incoming): boolean {
+  const { request, origin, scope } = incoming;
+  if (scope !== "site") return incoming.isOwnPage;
   if (origin !== "none") return origin === "allowed";
   const { method, headers } = request;
   const isReading = method === "GET" || method === "HEAD";

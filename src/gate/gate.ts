@@ -14,6 +14,7 @@ import {
 import { isStrictTransport, secureHeaders } from "../request/headers.ts";
 import { isExactOrigin } from "../request/origin.ts";
 import { type Refusal, refusalResponse, refuse } from "../request/refusal.ts";
+import type { Scope } from "../request/scope.ts";
 import type { Close } from "../wire/close.ts";
 import { isUserId, isVisitorId } from "../wire/ids.ts";
 import { BASE_PATH } from "../wire/paths.ts";
@@ -39,7 +40,8 @@ import {
   type Tickets,
 } from "./ticket.ts";
 import { createTokenVerifier } from "./token.ts";
-import { createVisitorSessions } from "./visitor.ts";
+import { createUserSessions, type UserSessions } from "./user-session.ts";
+import { createVisitorSessions, type VisitorSessions } from "./visitor.ts";
 
 /** How users' bearer JWTs are verified, whatever the key. */
 export interface TokenOptions {
@@ -57,6 +59,17 @@ export type UserOptions<Claims = unknown> =
   | (TokenOptions & { readonly jwksUrl: string | URL; readonly secret?: never })
   | ProveUser<Claims>;
 
+/** How visitors are known. */
+export interface VisitorOptions {
+  /** Their cookies are signed with keys derived from it, at least 32 bytes. */
+  readonly secret: string | Uint8Array;
+  /**
+   * Whether they may also write in frames on other sites, below `/embed`: with a cookie of its own, which browsers
+   * keep for each site. Default `false`.
+   */
+  readonly embedded?: boolean | undefined;
+}
+
 /** What a gate is made of. Only `users` is required. */
 export interface GateOptions<Claims = unknown> {
   /**
@@ -65,7 +78,12 @@ export interface GateOptions<Claims = unknown> {
    */
   readonly users: UserOptions<Claims>;
   /** Visitors' cookies are signed with a key derived from `secret`, at least 32 bytes. Left out: no visitors. */
-  readonly visitors?: { readonly secret: string | Uint8Array } | undefined;
+  readonly visitors?: VisitorOptions | undefined;
+  /**
+   * Users' sessions on pages of your own below `/inbox`: a cookie, signed with a key derived from `secret`, that
+   * stands for a bearer token. Needs `users` to have a `secret` or a `jwksUrl`. Left out: none.
+   */
+  readonly userSessions?: { readonly secret: string | Uint8Array } | undefined;
   /** Default: in this process. The gate closes it. */
   readonly store?: TicketStore | undefined;
   /** Where its routes are. Default `/api/auth`. */
@@ -163,6 +181,8 @@ export interface Gate<Claims = unknown> extends AsyncDisposable {
 /** What the other rooms of the house use of a gate. */
 export interface GateParts {
   readonly authenticator: Authenticator;
+  /** Left out: users have no cookie. */
+  readonly userSessions: UserSessions | undefined;
   readonly tickets: Tickets;
   readonly revocations: Revocations;
   readonly live: Live;
@@ -216,18 +236,28 @@ export function createGate<Claims = unknown>(options: GateOptions<Claims>): Gate
     "close",
   ]);
   const basePath = requireBasePath(options.basePath ?? BASE_PATH);
-  const policy = { ...readPolicy(options), onSuspicion: createSuspicionLog(log) };
+  const policy = { ...readPolicy(options, basePath), onSuspicion: createSuspicionLog(log) };
   const live = createLive({ clock });
   const revocations = createRevocations({ store, live, clock, log });
-  const visitors = options.visitors && {
-    ...createVisitorSessions({
-      secret: requireSecret(options.visitors.secret, "visitors.secret"),
-      clock,
-      randomBytes,
-    }),
-  };
+  const visitors = readVisitors(options, { clock, randomBytes });
   const users = readUsers(options.users, { clock, log });
-  const authenticator = createAuthenticator({ users, visitors, revocations, clock, log });
+  if (options.userSessions && typeof users !== "function") {
+    throw new TypeError("Option userSessions needs users with a secret or a jwksUrl");
+  }
+  const userSessions =
+    options.userSessions &&
+    createUserSessions({
+      secret: requireSecret(options.userSessions.secret, "userSessions.secret"),
+      clock,
+    });
+  const authenticator = createAuthenticator({
+    users,
+    visitors,
+    userSessions,
+    revocations,
+    clock,
+    log,
+  });
   const tickets = createTickets({
     store,
     ttlMs: requireWhole(options.ticketTtlMs ?? 30_000, "ticketTtlMs", {
@@ -251,6 +281,7 @@ export function createGate<Claims = unknown>(options: GateOptions<Claims>): Gate
     authenticator,
     tickets,
     visitors,
+    userSessions,
     revocations,
     clock,
     log,
@@ -325,6 +356,7 @@ export function createGate<Claims = unknown>(options: GateOptions<Claims>): Gate
   };
   parts.set(gate, {
     authenticator,
+    userSessions,
     tickets,
     revocations,
     live,
@@ -386,7 +418,20 @@ function isAudience(value: unknown): boolean {
   return Array.isArray(value) ? value.length > 0 && value.every(isNonEmpty) : isNonEmpty(value);
 }
 
-function readPolicy(options: GateOptions): RequestPolicy {
+function readVisitors(
+  { visitors }: Pick<GateOptions, "visitors">,
+  parts: { clock: Clock; randomBytes: (length: number) => Uint8Array },
+): { readonly [scope in Scope]?: VisitorSessions } {
+  if (!visitors) return {};
+  const secret = requireSecret(visitors.secret, "visitors.secret");
+  return {
+    site: createVisitorSessions({ secret, ...parts }),
+    ...(visitors.embedded && { embed: createVisitorSessions({ secret, kind: "embed", ...parts }) }),
+  };
+}
+
+function readPolicy(options: GateOptions, basePath: string): RequestPolicy {
+  const { visitors, userSessions } = options;
   const { origins, publicUrl, trustProxy = 0, strictTransport } = options;
   if (origins !== undefined && !(Array.isArray(origins) && origins.every(isOrigin))) {
     throw new TypeError("Option origins must be exact origins such as https://example.com");
@@ -396,6 +441,12 @@ function readPolicy(options: GateOptions): RequestPolicy {
     throw new TypeError("Option strictTransport must be like max-age=31536000, or false");
   }
   return {
+    scopes: new Set<Scope>([
+      "site",
+      ...(visitors?.embedded ? (["embed"] as const) : []),
+      ...(userSessions ? (["inbox"] as const) : []),
+    ]),
+    basePath,
     allowed: origins && new Set(origins),
     publicUrl: publicUrl === undefined ? undefined : requirePublicUrl(publicUrl),
     trustProxy: requireWhole(trustProxy, "trustProxy", { least: 0, most: 10 }),

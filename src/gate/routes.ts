@@ -3,35 +3,43 @@ import { createRateLimit } from "../lib/limit.ts";
 import type { Log } from "../lib/log.ts";
 import { emptyResponse, headersFor, type Incoming, jsonResponse } from "../request/incoming.ts";
 import { type Refusal, refuse, refuseFor, refuseToken } from "../request/refusal.ts";
-import { createRoutes, declined, type RouteContext } from "../request/routes.ts";
+import type { Scope } from "../request/scope.ts";
+import { createRoutes, declined, refused, type RouteContext } from "../request/routes.ts";
 import { SIGN_OUT_PATH, TICKET_PATH, VISITOR_PATH } from "../wire/paths.ts";
 import type { Authenticator } from "./authenticate.ts";
 import type { Identity } from "./identity.ts";
 import { type Revocations, SIGN_OUTS_PER_MINUTE } from "./revocation.ts";
 import type { Tickets } from "./ticket.ts";
+import type { UserSessions } from "./user-session.ts";
 import type { VisitorSessions } from "./visitor.ts";
 
 /** Visitors' sessions issued or renewed per address and minute. */
 const SESSIONS_PER_MINUTE = 60;
+/** Looks at whether a visitor has one, per address and minute. */
+const LOOKS_PER_MINUTE = 600;
 
 /** The gate's own routes: the ticket, the visitor's session, sign-out. Web standards only. */
 export function createGateRoutes(options: {
   basePath: string;
   authenticator: Authenticator;
   tickets: Tickets;
-  visitors: VisitorSessions | undefined;
+  visitors: { readonly [scope in Scope]?: VisitorSessions };
+  /** Left out: users have no cookie. */
+  userSessions: UserSessions | undefined;
   revocations: Revocations;
   /** Whether users are known by something that browsers attach by themselves, such as a cookie. */
   usersHaveCookies: boolean;
   clock: Clock;
   log: Log;
 }): (incoming: Incoming) => Response | Promise<Response> {
-  const { basePath, authenticator, tickets, visitors, revocations, log, clock } = options;
+  const { basePath, authenticator, tickets, visitors, userSessions } = options;
+  const { revocations, log, clock } = options;
   const sessions = perMinute(SESSIONS_PER_MINUTE);
+  const looks = perMinute(LOOKS_PER_MINUTE);
   /** Sign-outs by session. */
   const attempts = perMinute(SIGN_OUTS_PER_MINUTE);
   const forUsers = { methods: "POST", credentials: options.usersHaveCookies };
-  const forVisitors = { methods: "POST", credentials: true };
+  const forVisitors = { methods: "GET,POST", credentials: true };
 
   function perMinute(allowed: number) {
     return createRateLimit<string>({ allowed, windowMs: 60_000, clock });
@@ -41,6 +49,7 @@ export function createGateRoutes(options: {
 
   async function issueTicket(c: RouteContext): Promise<Response> {
     const { incoming } = c.env;
+    if (incoming.scope === "embed") return refused(c, refuse("not_found"));
     const user = await authenticator.user(incoming);
     const issued = user.ok ? await tickets.issue(user.identity) : user;
     if (!issued.ok) return declined(c, issued, log, forUsers);
@@ -49,12 +58,27 @@ export function createGateRoutes(options: {
   }
   routes.add(`${basePath}${TICKET_PATH}`, { POST: issueTicket }, forUsers);
 
-  async function issueSession(c: RouteContext, sessionsOf: VisitorSessions): Promise<Response> {
+  /** Whether a page has a visitor's cookie. Sets none: whoever has only opened a page isn't remembered. */
+  async function lookAtSession(c: RouteContext): Promise<Response> {
     const { incoming } = c.env;
-    if (incoming.origin === "foreign") {
+    if (!visitors[incoming.scope]) return refused(c, refuse("not_found"), forVisitors);
+    const { limitKey } = incoming;
+    const waitMs = limitKey === undefined ? 0 : looks.take(limitKey);
+    if (waitMs > 0) return declined(c, refuseFor(waitMs), log, forVisitors);
+    const visitor = await authenticator.visitor(incoming);
+    const isUnknown = !visitor.ok && visitor.code === "session_refused";
+    if (!visitor.ok && !isUnknown) return declined(c, visitor, log, forVisitors);
+    return jsonResponse({ known: visitor.ok }, headersFor(incoming, forVisitors));
+  }
+
+  async function issueSession(c: RouteContext): Promise<Response> {
+    const { incoming } = c.env;
+    const { limitKey, isSecure: secure, scope } = incoming;
+    const sessionsOf = visitors[scope];
+    if (!sessionsOf) return refused(c, refuse("not_found"), forVisitors);
+    if (incoming.origin === "foreign" || (scope !== "site" && !incoming.isOwnPage)) {
       return declined(c, refuse("origin_refused"), log, forVisitors);
     }
-    const { limitKey, isSecure: secure } = incoming;
     const waitMs = limitKey === undefined ? 0 : sessions.take(limitKey);
     if (waitMs > 0) return declined(c, refuseFor(waitMs), log, forVisitors);
     const known = await sessionsOf.read(incoming.request.headers.get("cookie"), { secure });
@@ -63,20 +87,23 @@ export function createGateRoutes(options: {
     const cookie = await sessionsOf.issue({ id: revoked ? undefined : known?.id, secure });
     return emptyResponse({ ...headersFor(incoming, forVisitors), "Set-Cookie": cookie });
   }
-  if (visitors) {
-    const POST = (c: RouteContext) => issueSession(c, visitors);
-    routes.add(`${basePath}${VISITOR_PATH}`, { POST }, forVisitors);
+  if (visitors.site) {
+    const handlers = { GET: lookAtSession, POST: issueSession };
+    routes.add(`${basePath}${VISITOR_PATH}`, handlers, forVisitors);
   }
 
   async function endSession(c: RouteContext): Promise<Response> {
+    const { scope, isSecure: secure } = c.env.incoming;
+    if (scope === "embed") return refused(c, refuse("not_found"));
     const user = await authenticator.user(c.env.incoming);
     if (!user.ok) return declined(c, user, log, forUsers);
     const body = await readSignOut(c.req.raw);
     if (!body) return declined(c, refuse("malformed_request"), log, forUsers);
     const done = await signOut(user.identity, body);
-    return done.ok
-      ? emptyResponse(headersFor(c.env.incoming, forUsers))
-      : declined(c, done, log, forUsers);
+    if (!done.ok) return declined(c, done, log, forUsers);
+    const cleared = scope === "inbox" ? userSessions?.clear({ secure }) : undefined;
+    const headers = headersFor(c.env.incoming, forUsers);
+    return emptyResponse({ ...headers, ...(cleared && { "Set-Cookie": cleared }) });
   }
   routes.add(`${basePath}${SIGN_OUT_PATH}`, { POST: endSession }, forUsers);
 

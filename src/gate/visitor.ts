@@ -1,14 +1,12 @@
 import type { Clock } from "../lib/clock.ts";
-import { fromBase64url, toBase64url, utf8 } from "../lib/encoding.ts";
+import { toBase64url } from "../lib/encoding.ts";
 import { isVisitorId } from "../wire/ids.ts";
-import type { Identity } from "./identity.ts";
 import { CLOCK_TOLERANCE_SECONDS } from "./claims.ts";
+import { cookieName, cookieValue, createCookieSigner } from "./cookie.ts";
+import type { Identity } from "./identity.ts";
 
 /** How long a visitor is remembered, in seconds: 30 days from the last renewal. */
 export const VISITOR_MAX_AGE_SECONDS = 30 * 86_400;
-
-/** The key is derived for it and every MAC covers it, so that no other signature is valid here. */
-const PURPOSE = "ws-ticket visitor session";
 
 /** Issues and reads the one cookie that identifies a visitor. Keeps no state. The id is public; the MAC is the secret. */
 export interface VisitorSessions {
@@ -16,91 +14,65 @@ export interface VisitorSessions {
   issue(options: { id?: string | undefined; secure: boolean }): Promise<string>;
   /** The visitor of a `Cookie` header; `undefined` unless it has exactly one cookie of that name, signed with this secret. */
   read(cookieHeader: string | null, options: { secure: boolean }): Promise<Identity | undefined>;
+  /** The cookie's name. */
+  name(secure: boolean): string;
 }
 
-/** Name of the cookie; over https with the prefix that ties it to exactly this host. */
-export function visitorCookieName(secure: boolean): string {
-  return secure ? "__Host-anonSessionId" : "anonSessionId";
-}
+/** Where a visitor writes: on the server's own pages, or in a frame on another site. */
+const KINDS = {
+  site: { name: "anonSessionId", purpose: "ws-ticket visitor session", sameSite: "SameSite=Lax" },
+  // Sent to a frame on another site, and to no other frame: browsers keep one for each site (CHIPS).
+  embed: {
+    name: "embedSessionId",
+    purpose: "ws-ticket embedded visitor session",
+    sameSite: "SameSite=None",
+  },
+} as const;
 
+/** `kind`: each has a cookie and a purpose of its own, so that neither is good for the other. */
 export function createVisitorSessions(options: {
   secret: Uint8Array;
+  kind?: keyof typeof KINDS;
   clock: Clock;
   randomBytes: (length: number) => Uint8Array;
 }): VisitorSessions {
-  const { secret, clock, randomBytes } = options;
-  const keyPromise = deriveKey(secret);
+  const { secret, kind = "site", clock, randomBytes } = options;
+  const { name, purpose, sameSite } = KINDS[kind];
+  const signer = createCookieSigner(secret, purpose);
+
+  function attributes(secure: boolean): string {
+    const always = `Path=/; Max-Age=${VISITOR_MAX_AGE_SECONDS}; HttpOnly`;
+    // Without https there are no cookies for frames on other sites; on the same site this one works.
+    if (!secure) return `${always}; SameSite=Lax`;
+    return `${always}; ${sameSite}; Secure${kind === "embed" ? "; Partitioned" : ""}`;
+  }
 
   return {
+    name: (secure) => cookieName(name, secure),
+
     async issue({ id = toBase64url(randomBytes(16)), secure }) {
       const issuedAtSeconds = Math.floor(clock.nowMs() / 1000);
-      const mac = await crypto.subtle.sign("HMAC", await keyPromise, signed(id, issuedAtSeconds));
-      const value = `v1.${id}.${issuedAtSeconds}.${toBase64url(new Uint8Array(mac))}`;
-      const attributes = `Path=/; Max-Age=${VISITOR_MAX_AGE_SECONDS}; HttpOnly; SameSite=Lax`;
-      return `${visitorCookieName(secure)}=${value}; ${attributes}${secure ? "; Secure" : ""}`;
+      const mac = await signer.mac(`v1|${id}|${issuedAtSeconds}`);
+      const value = `v1.${id}.${issuedAtSeconds}.${mac}`;
+      return `${cookieName(name, secure)}=${value}; ${attributes(secure)}`;
     },
 
     async read(cookieHeader, { secure }) {
-      const values = cookieValues(cookieHeader, visitorCookieName(secure));
-      // With two of them there is no way to tell which one an attacker has set (RFC 6265bis section 4.2.2).
-      if (values.length !== 1) return undefined;
-      const [version, id, issuedAt = "", mac = "", ...rest] = (values[0] as string).split(".");
-      const macBytes = fromBase64url(mac);
+      const value = cookieValue(cookieHeader, cookieName(name, secure));
+      if (value === undefined) return undefined;
+      const [version, id, issuedAt = "", mac = "", ...rest] = value.split(".");
       if (version !== "v1" || !isVisitorId(id) || rest.length > 0) return undefined;
-      if (!/^[1-9]\d{0,11}$/.test(issuedAt) || macBytes?.length !== 32) return undefined;
+      if (!/^[1-9]\d{0,11}$/.test(issuedAt)) return undefined;
       const issuedAtSeconds = Number(issuedAt);
       const ageSeconds = clock.nowMs() / 1000 - issuedAtSeconds;
       if (ageSeconds < -CLOCK_TOLERANCE_SECONDS || ageSeconds >= VISITOR_MAX_AGE_SECONDS) {
         return undefined;
       }
-      const key = await keyPromise;
-      const genuine = await crypto.subtle.verify(
-        "HMAC",
-        key,
-        macBytes,
-        signed(id, issuedAtSeconds),
-      );
-      if (!genuine) return undefined;
+      if (!(await signer.isGenuine(`v1|${id}|${issuedAt}`, mac))) return undefined;
       const issuedAtMs = issuedAtSeconds * 1000;
       const expiresAtMs = issuedAtMs + VISITOR_MAX_AGE_SECONDS * 1000;
       const toleranceMs = CLOCK_TOLERANCE_SECONDS * 1000;
       return { kind: "visitor", id, issuedAtMs, toleranceMs, expiresAtMs };
     },
   };
-}
-
-function signed(id: string, issuedAtSeconds: number): Uint8Array<ArrayBuffer> {
-  return utf8(`${PURPOSE}|v1|${id}|${issuedAtSeconds}`);
-}
-
-/** HKDF (RFC 5869): a key for this purpose alone, whatever else the secret is used for. */
-async function deriveKey(secret: Uint8Array): Promise<CryptoKey> {
-  const root = await crypto.subtle.importKey("raw", new Uint8Array(secret), "HKDF", false, [
-    "deriveKey",
-  ]);
-  return crypto.subtle.deriveKey(
-    { name: "HKDF", hash: "SHA-256", salt: new Uint8Array(), info: utf8(PURPOSE) },
-    root,
-    { name: "HMAC", hash: "SHA-256", length: 256 },
-    false,
-    ["sign", "verify"],
-  );
-}
-
-/** All values of the cookies with exactly this name. Only space and tab are trimmed; other white space is part of a name. */
-function cookieValues(header: string | null, name: string): string[] {
-  return (header ?? "").split(";").flatMap((pair) => {
-    const trimmed = trimBlanks(pair);
-    return trimmed.startsWith(`${name}=`) ? [trimmed.slice(name.length + 1)] : [];
-  });
-}
-
-/** Not a regular expression: on long runs of blanks those take quadratic time. */
-function trimBlanks(text: string): string {
-  const isBlank = (index: number) => text[index] === " " || text[index] === "\t";
-  let start = 0;
-  let end = text.length;
-  while (start < end && isBlank(start)) start++;
-  while (end > start && isBlank(end - 1)) end--;
-  return text.slice(start, end);
 }

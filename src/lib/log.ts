@@ -24,6 +24,7 @@ export type LogEvent =
   | "refused"
   | "request_failed"
   | "revoked"
+  | "session_issued"
   | "ticket_issued"
   | "ticket_refused"
   // Sockets

@@ -1,8 +1,9 @@
 import { Hono } from "hono";
-import { headersFor, type Incoming } from "../request/incoming.ts";
+import { headersFor, type Incoming, type Sharing } from "../request/incoming.ts";
 import { refuse } from "../request/refusal.ts";
 import { refused, type RouteContext, type RouteEnv } from "../request/routes.ts";
 import { isUserId } from "../wire/ids.ts";
+import type { SiteFile } from "./files.ts";
 import type { PageOptions } from "./views.tsx";
 
 const PAGE_HEADERS = {
@@ -24,63 +25,111 @@ const PAGE_HEADERS = {
   "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 };
 
-/** The pages: what this is, a visitor's chat, a user's inbox; their files, and the client as one of them. */
-export function createPages(options: PageOptions): Hono<RouteEnv> {
-  const pages = new Hono<RouteEnv>();
-  // Loaded with the first request for a page, so that a server that only serves sockets starts without.
-  const site = () => import("./site.ts");
+/** A year, in seconds: what has its hash in its name never changes. */
+const IMMUTABLE = "public, max-age=31536000, immutable";
+/** Asks whether there is a newer one, every time; may be shown again by Back. */
+const REVALIDATED = "no-cache";
+/** Modules may be imported by the pages of allowed origins. */
+const MODULE_SHARING: Sharing = { methods: "GET", credentials: false };
 
-  pages
+/** The pages: what this is, a visitor's chat, a user's inbox; their files, and the client as one of them. */
+export interface Pages {
+  readonly routes: Hono<RouteEnv>;
+  /** The page in place of the refusal `not_found`; `undefined` for whoever isn't a browser that shows it. */
+  notFound(incoming: Incoming): Promise<Response> | undefined;
+}
+
+export function createPages(options: PageOptions): Pages {
+  const routes = new Hono<RouteEnv>();
+  // Loaded with the first request for a page, so that a server that only serves sockets starts without.
+  const site = async () => {
+    const { files, ...views } = await import("./site.ts");
+    return { ...views, ...(await files()) };
+  };
+
+  routes
     .get("/", async (c) => {
-      const origin = originOf(options.publicUrl ?? c.env.incoming.url);
-      const { home } = await site();
-      return c.html(home({ ...options, origin }), 200, headersOf(c.env.incoming));
+      const { home, pathOf } = await site();
+      return page(c.env.incoming, home({ ...options, pathOf }), { caching: REVALIDATED });
     })
     .all(refuseMethod);
 
-  pages
+  routes
     .get("/chat/:user", async (c) => {
       const user = c.req.param("user");
       if (!isUserId(user)) return refused(c, refuse("not_found"));
-      const { chat } = await site();
-      return c.html(chat({ user }), 200, headersOf(c.env.incoming));
+      const { chat, pathOf } = await site();
+      return page(c.env.incoming, chat({ user, pathOf }), { caching: REVALIDATED });
     })
     .all(refuseMethod);
 
-  pages
-    .get("/inbox", async (c) => {
-      const { inbox } = await site();
-      return c.html(inbox(options), 200, headersOf(c.env.incoming));
-    })
-    .all(refuseMethod);
-
-  for (const path of ["/client.js", "/assets/:name"]) {
-    pages
+  // What has been read in the inbox isn't shown again by Back once the user has signed out: it isn't kept.
+  for (const path of ["/inbox", "/inbox/:visitor"]) {
+    routes
       .get(path, async (c) => {
-        const { files } = await site();
-        const file = (await files()).get(c.req.path);
-        if (!file) return refused(c, refuse("not_found"));
-        const headers = {
-          ...headersOf(c.env.incoming),
-          "Cache-Control": "no-cache",
-          "Content-Type": file.type,
-          ETag: file.etag,
-        };
-        if (c.req.header("if-none-match") === file.etag) return c.body(null, 304, headers);
-        return c.body(file.text, 200, headers);
+        const { inbox, pathOf } = await site();
+        return page(c.env.incoming, inbox({ ...options, pathOf }));
       })
       .all(refuseMethod);
   }
-  return pages;
+
+  for (const path of ["/client.js", "/assets/:name"]) {
+    routes
+      .get(path, async (c) => {
+        const { served, encodingOf } = await site();
+        const file = served.get(c.req.path);
+        if (!file) return refused(c, refuse("not_found"));
+        return send(c, file, encodingOf(c.req.header("accept-encoding")));
+      })
+      .all(refuseMethod);
+  }
+
+  return {
+    routes,
+    notFound(incoming) {
+      const { method, headers } = incoming.request;
+      const isReading = method === "GET" || method === "HEAD";
+      if (!isReading || !headers.get("accept")?.includes("text/html")) return undefined;
+      if (incoming.url.pathname.startsWith("/api/")) return undefined;
+      return site().then(({ notFound, pathOf }) =>
+        page(incoming, notFound({ pathOf }), { status: 404 }),
+      );
+    },
+  };
 }
 
-function headersOf(incoming: Incoming): Record<string, string> {
-  return { ...headersFor(incoming), ...PAGE_HEADERS };
+/** A page. Without `caching` it is not kept at all. */
+async function page(
+  incoming: Incoming,
+  html: string | Promise<string>,
+  { status = 200, caching }: { status?: number; caching?: string } = {},
+): Promise<Response> {
+  const headers = {
+    ...headersFor(incoming),
+    ...PAGE_HEADERS,
+    ...(caching && { "Cache-Control": caching }),
+    "Content-Type": "text/html; charset=UTF-8",
+  };
+  return new Response(incoming.request.method === "HEAD" ? null : String(await html), {
+    status,
+    headers,
+  });
 }
 
-/** The server's origin, to be pasted into a shell; a Host that no server has isn't repeated there. */
-function originOf({ origin }: URL): string {
-  return /^https?:\/\/[\w.:[\]-]+$/.test(origin) ? origin : "http://127.0.0.1:3000";
+function send(c: RouteContext, file: SiteFile, encoding: keyof SiteFile["bodies"]): Response {
+  const shared = headersFor(c.env.incoming, file.isImmutable ? undefined : MODULE_SHARING);
+  const etag = `"${file.hash}-${encoding}"`;
+  const headers = {
+    ...shared,
+    ...PAGE_HEADERS,
+    "Cache-Control": file.isImmutable ? IMMUTABLE : REVALIDATED,
+    "Content-Type": file.type,
+    ETag: etag,
+    Vary: shared.Vary ? `${shared.Vary}, Accept-Encoding` : "Accept-Encoding",
+    ...(encoding !== "identity" && { "Content-Encoding": encoding }),
+  };
+  if (c.req.header("if-none-match") === etag) return c.body(null, 304, headers);
+  return c.body(file.bodies[encoding], 200, headers);
 }
 
 function refuseMethod(c: RouteContext): Response {

@@ -1,2 +1,2 @@
-export { chat, home, inbox } from "./views.tsx";
-export { files } from "./files.ts";
+export { chat, home, inbox, notFound } from "./views.tsx";
+export { encodingOf, files } from "./files.ts";

@@ -2,63 +2,25 @@
 import { raw } from "hono/html";
 import type { Child } from "hono/jsx";
 import type { Config } from "../config.ts";
+import { EN } from "./browser/words.ts";
+import type { SiteFiles } from "./files.ts";
 
 /** What the pages show of the configuration. */
-export type PageOptions = Pick<Config, "demo"> &
-  Partial<Pick<Config, "publicUrl" | "allowedOrigins" | "userClaim">>;
+export type PageOptions = Pick<Config, "demo"> & Partial<Pick<Config, "loginUrl" | "userClaim">>;
+
+/** Where the assets are. */
+type Assets = Pick<SiteFiles, "pathOf">;
 
 type Html = ReturnType<typeof Page>;
 
-/** `/`: what this is, and how to call it. */
-export function home({ demo, origin, allowedOrigins }: PageOptions & { origin: string }): Html {
-  const base = `BASE='${origin}'`;
-  const upgrade = [
-    "curl -i --http1.1 --max-time 1",
-    "-H 'Connection: Upgrade'",
-    "-H 'Upgrade: websocket'",
-    "-H 'Sec-WebSocket-Version: 13'",
-    "-H 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=='",
-  ];
-  const user = [
-    base,
-    demo
-      ? `TOKEN=$(curl -s "$BASE/api/demo/token" -H 'Content-Type: application/json' -d '{"name":"alice"}' | cut -d'"' -f4)`
-      : "# TOKEN is a JWT of your issuer",
-    `TICKET=$(curl -s -X POST "$BASE/api/auth/ws-ticket" -H "Authorization: Bearer $TOKEN" | cut -d'"' -f4)`,
-    command(...upgrade, '"$BASE/ws/chat?ticket=$TICKET"'),
-  ].join("\n");
-  const visitor = [
-    base,
-    `COOKIE=$(curl -s -D - -X POST "$BASE/api/auth/anonymous-session" | grep -i '^set-cookie:' | cut -d' ' -f2 | tr -d ';')`,
-    command(
-      ...upgrade,
-      ...[
-        '-H "Cookie: $COOKIE"',
-        `-H 'Origin: ${allowedOrigins?.[0] ?? origin}'`,
-        '"$BASE/ws/chat"',
-      ],
-    ),
-  ].join("\n");
-  const browser = [
-    'import { createChatClient } from "/client.js";',
-    "",
-    "const chat = createChatClient({ getToken: () => session.jwt });",
-    'chat.on("state", ({ status }) => console.log(status));',
-    'chat.conversation(visitorId).send("Hello");',
-  ].join("\n");
-
+/** `/`: for people who come here without a link to somebody. */
+export function home({ demo, pathOf }: PageOptions & Assets): Html {
   return (
-    <Page title="ws-ticket" script="home" className="home">
+    <Page title="Chat" pathOf={pathOf} className="home">
       <main>
-        <header>
-          <h1>
-            <img src="/assets/icon.svg" alt="" width={44} height={44} /> ws-ticket
-          </h1>
-          <p class="lead">
-            Authenticated WebSockets without a JWT in the URL. A signed-in user swaps the JWT for a
-            ticket that works once, for 30 seconds. A visitor is known by one signed cookie.
-          </p>
-        </header>
+        <h1>
+          <img src={pathOf("icon.svg")} alt="" width={44} height={44} /> Chat
+        </h1>
         {demo ? (
           <section class="card" aria-labelledby="try">
             <h2 id="try">Be both sides of a chat</h2>
@@ -80,12 +42,9 @@ export function home({ demo, origin, allowedOrigins }: PageOptions & { origin: s
             </ul>
           </section>
         ) : (
-          <section class="card" aria-labelledby="try">
-            <h2 id="try">The chat</h2>
-            <p>
-              Visitors write to a user at <code>/chat/</code> and the user’s id. The user answers in
-              the inbox.
-            </p>
+          <section class="card">
+            <p>To write to somebody, open the link that you got from them.</p>
+            <p>If people write to you here, you answer in your inbox.</p>
             <ul class="actions">
               <li>
                 <a class="button" href="/inbox">
@@ -95,48 +54,42 @@ export function home({ demo, origin, allowedOrigins }: PageOptions & { origin: s
             </ul>
           </section>
         )}
-        <section aria-labelledby="user">
-          <h2 id="user">A user: ticket, then socket</h2>
-          <p>
-            The JWT travels in a header, never in a URL. The socket answers <code>101</code>; the
-            last command once more answers <code>401</code>, because the ticket is spent.
-          </p>
-          <Code label="Shell, as a user" text={user} />
-        </section>
-        <section aria-labelledby="visitor">
-          <h2 id="visitor">A visitor: cookie, then socket</h2>
-          <p>The cookie counts only together with the origin of a page that may use it.</p>
-          <Code label="Shell, as a visitor" text={visitor} />
-        </section>
-        <section aria-labelledby="browser">
-          <h2 id="browser">In the browser</h2>
-          <p>
-            <a href="/client.js">client.js</a> gets a ticket for every socket, comes back when the
-            connection is lost, and neither loses nor doubles a message. Without{" "}
-            <code>getToken</code> it is a visitor’s.
-          </p>
-          <Code label="Your page’s script" text={browser} />
-        </section>
       </main>
     </Page>
   );
 }
 
-/** A command of several lines. */
-function command(...words: string[]): string {
-  return words.join(" \\\n  ");
+/** In place of a page that doesn't exist. */
+export function notFound({ pathOf }: Assets): Html {
+  return (
+    <Page title="Page not found" pathOf={pathOf} className="home">
+      <main>
+        <h1>Page not found</h1>
+        <p>There is nothing at this address. Check the link that you followed.</p>
+      </main>
+    </Page>
+  );
 }
 
 /** `/chat/:user`: a visitor writes to that user. */
-export function chat({ user }: { user: string }): Html {
+export function chat({ user, pathOf }: { user: string } & Assets): Html {
+  const [before, after] = EN.chatWith.split("{name}");
   return (
-    <Page title={`Chat with ${user}`} script="chat" className="app" data={{ user }}>
-      <header class="bar">
-        <h1>
-          Chat with <bdi>{user}</bdi>
+    <Page
+      title={`Chat with ${user}`}
+      script="chat.js"
+      pathOf={pathOf}
+      className="app"
+      data={{ user }}
+    >
+      <header class="bar" id="bar">
+        <h1 id="title">
+          {before}
+          <bdi>{user}</bdi>
+          {after}
         </h1>
-        <State />
       </header>
+      <State />
       <main class="thread-place" id="thread">
         <NoScript />
       </main>
@@ -144,61 +97,23 @@ export function chat({ user }: { user: string }): Html {
   );
 }
 
-/** `/inbox`: a user's chats. */
-export function inbox({ demo, userClaim = "sub" }: PageOptions): Html {
+/** `/inbox` and `/inbox/:visitor`: a user's chats. */
+export function inbox({ demo, loginUrl, userClaim = "sub", pathOf }: PageOptions & Assets): Html {
+  const mode = demo ? "demo" : loginUrl ? "login" : "token";
   return (
     <Page
       title="Inbox"
-      script="inbox"
+      script="inbox.js"
+      pathOf={pathOf}
       className="app"
-      data={{ mode: demo ? "demo" : "token", claim: userClaim }}
+      data={{ mode, claim: userClaim, ...(loginUrl && { login: loginUrl.href }) }}
     >
-      <header class="bar">
-        <h1>Inbox</h1>
-        <span class="who" id="who" hidden />
-        <State hidden />
-        <button type="button" class="quiet small" id="sign-out" hidden>
-          Sign out
-        </button>
+      <header class="bar" id="bar">
+        <h1 data-word="inbox">{EN.inbox}</h1>
       </header>
-      <main id="inbox">
+      <State />
+      <main id="main">
         <NoScript />
-        <form class="card sign-in" id="sign-in" autocomplete="off" method="post" hidden>
-          {demo ? (
-            <>
-              <label for="credential">Name</label>
-              <input id="credential" autocomplete="off" spellcheck={false} maxlength={255} />
-              <p class="hint">This is the demo: any name signs in, without a password.</p>
-            </>
-          ) : (
-            <>
-              <label for="credential">JWT</label>
-              <textarea id="credential" rows={5} autocomplete="off" spellcheck={false} />
-              <p class="hint">
-                From your issuer. It stays in this tab’s memory and is gone when you reload.
-              </p>
-            </>
-          )}
-          <p class="problem" id="problem" role="alert" />
-          <button type="submit">Sign in</button>
-        </form>
-        <div class="panes" id="panes" data-view="list" hidden>
-          <nav aria-label="Chats">
-            <p class="problem" id="list-problem" role="alert" />
-            <ul id="chats" />
-            <div class="empty" id="no-chats" hidden>
-              <p>No messages yet.</p>
-              <p id="share" hidden>
-                Visitors write to you here: <a id="share-link" />
-              </p>
-            </div>
-          </nav>
-          <section class="thread-place" id="thread" aria-label="Chat">
-            <p class="empty" id="no-thread" hidden>
-              Choose a chat to read it.
-            </p>
-          </section>
-        </div>
       </main>
     </Page>
   );
@@ -206,12 +121,13 @@ export function inbox({ demo, userClaim = "sub" }: PageOptions): Html {
 
 function Page(props: {
   title: string;
-  script: string;
+  script?: string;
+  pathOf: Assets["pathOf"];
   className: string;
   data?: Record<string, string>;
   children: Child;
 }) {
-  const { title, script, className, data = {}, children } = props;
+  const { title, script, pathOf, className, data = {}, children } = props;
   const dataset = Object.fromEntries(
     Object.entries(data).map(([name, value]) => [`data-${name}`, value]),
   );
@@ -224,9 +140,9 @@ function Page(props: {
           <meta name="viewport" content="width=device-width, initial-scale=1" />
           <meta name="color-scheme" content="light dark" />
           <title>{title}</title>
-          <link rel="icon" type="image/svg+xml" href="/assets/icon.svg" />
-          <link rel="stylesheet" href="/assets/style.css" />
-          <script type="module" src={`/assets/${script}.js`} />
+          <link rel="icon" type="image/svg+xml" href={pathOf("icon.svg")} />
+          <link rel="stylesheet" href={pathOf("style.css")} />
+          {script && <script type="module" src={pathOf(script)} />}
         </head>
         <body class={className}>{children}</body>
       </html>
@@ -234,17 +150,15 @@ function Page(props: {
   );
 }
 
-/** The connection's state: text for everybody, and a way to hurry it up. */
-function State({ hidden = false }: { hidden?: boolean }) {
+/** What is wrong with the connection, and a way to hurry it up. Its texts are the browser's. */
+function State() {
   return (
-    <div class="state" id="state" data-status="connecting" hidden={hidden}>
-      <p role="status">
-        <span id="state-text">Connecting…</span>
+    <div class="state unseen" id="state">
+      <p>
+        <span role="status" id="state-text" />
         <span id="state-countdown" aria-hidden="true" />
       </p>
-      <button type="button" class="quiet small" id="state-retry" hidden>
-        Try now
-      </button>
+      <button type="button" class="quiet small" id="state-retry" hidden />
     </div>
   );
 }
@@ -252,18 +166,9 @@ function State({ hidden = false }: { hidden?: boolean }) {
 function NoScript() {
   return (
     <noscript>
-      <p class="empty">This page needs JavaScript: the chat runs over a WebSocket.</p>
+      <p class="empty" data-word="noScript">
+        {EN.noScript}
+      </p>
     </noscript>
-  );
-}
-
-function Code({ label, text }: { label: string; text: string }) {
-  return (
-    <div class="code">
-      <p class="code-head">{label}</p>
-      <pre tabindex={0} role="region" aria-label={label}>
-        <code>{text}</code>
-      </pre>
-    </div>
   );
 }

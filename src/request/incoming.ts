@@ -1,11 +1,12 @@
 import { clientAddress, isLoopbackAddress, limitKey } from "./address.ts";
 import { RESPONSE_HEADERS } from "./headers.ts";
-import { isAllowedOrigin, isOwnHost, isSecure, type OriginPolicy } from "./origin.ts";
+import { isAllowedOrigin, isOwnHost, isSecure, type OriginPolicy, ownOrigin } from "./origin.ts";
 import type { Refusal } from "./refusal.ts";
+import { readScope, type Scope, type ScopePolicy } from "./scope.ts";
 import { parseUrl } from "./url.ts";
 
 /** How requests are read. */
-export interface RequestPolicy extends OriginPolicy {
+export interface RequestPolicy extends OriginPolicy, ScopePolicy {
   /** Proxies whose `X-Forwarded-For` counts. */
   readonly trustProxy: number;
   /** Headers of every response over https. */
@@ -30,15 +31,20 @@ export interface ConnectionInfo {
 /** A request, read once. */
 export class Incoming {
   readonly request: Request;
+  /** Its path without the prefix of its scope, where the route is the same in every scope. */
   readonly url: URL;
+  readonly scope: Scope;
   readonly policy: RequestPolicy;
   /** Whether the browser's connection is encrypted. */
   readonly isSecure: boolean;
   readonly #connection: ConnectionInfo;
 
   constructor(request: Request, url: URL, policy: RequestPolicy, connection: ConnectionInfo) {
+    const { scope, path } = readScope(url.pathname, policy);
+    if (path !== url.pathname) url.pathname = path;
     this.request = request;
     this.url = url;
+    this.scope = scope;
     this.policy = policy;
     this.isSecure = isSecure(url, policy);
     this.#connection = connection;
@@ -51,6 +57,18 @@ export class Incoming {
     if (isAllowedOrigin(this.request, this.url, this.policy)) return "allowed";
     if (isOwnHost(origin, this.url, this.policy)) this.policy.onSuspicion?.("public_url");
     return "foreign";
+  }
+
+  /**
+   * Whether the request is from a page of the server's own. A cookie that browsers would send to others, too, or
+   * that stands for a user, counts only then. Browsers leave `Origin` out when a page reads from its own server.
+   */
+  get isOwnPage(): boolean {
+    const { headers } = this.request;
+    const origin = headers.get("origin");
+    const site = headers.get("sec-fetch-site");
+    if (origin === null) return site === "same-origin";
+    return site !== "cross-site" && origin === ownOrigin(this.url, this.policy);
   }
 
   /** The client's network address, where it is known. */

@@ -11,7 +11,7 @@ export const REFUSALS = {
   token_missing: [401, "A bearer token is required"],
   token_invalid: [401, "The bearer token is not valid"],
   ticket_refused: [401, "The ticket is not valid"],
-  session_refused: [401, "A ticket or a visitor's session is required"],
+  session_refused: [401, "A ticket or a session is required"],
   origin_refused: [403, "This origin is not allowed"],
   not_found: [404, "There is nothing here"],
   method_not_allowed: [405, "This method is not allowed here"],

@@ -31,6 +31,11 @@ export interface SocketHandlers<Claims = unknown> {
   open?(socket: Socket<Claims>, identity: Identity<Claims>): void | Promise<void>;
   /** One text message. The socket's next one waits until a returned promise is settled. */
   message(socket: Socket<Claims>, identity: Identity<Claims>, text: string): unknown;
+  /**
+   * Every 25 seconds: time to send something, for clients that give up on a silent connection. A browser doesn't
+   * see the pings that the server sends anyway.
+   */
+  heartbeat?(socket: Socket<Claims>, identity: Identity<Claims>): void;
   /** The credential ends in `inSeconds`: time for the client to open its next socket with a new ticket. */
   expiring?(socket: Socket<Claims>, identity: Identity<Claims>, inSeconds: number): void;
   /** After the end of a socket that was passed to `open`. */

@@ -205,6 +205,7 @@ export function openSocketRoom(
       state.missedBeats++;
       state.nextBeatMs = nowMs + BEAT_MS;
       socket.ping();
+      handlers.heartbeat?.(socket, state.identity);
     }
     const { identity } = state;
     if (wallMs >= state.noticeAtMs && identity.expiresAtMs > wallMs) {

@@ -108,7 +108,7 @@ export function contract(start: () => Promise<Subject>): void {
       frame = JSON.stringify(message),
       isForeign = false,
       ...rest
-    } = event as ChatEvent & { frame?: string };
+    } = event as ChatEvent & { kind: "message" };
     expect(rest as unknown).toEqual({ kind: "message", chat: where, message });
     expect(isForeign).toBe(false);
     expect(JSON.parse(frame)).toEqual(message);
@@ -398,8 +398,22 @@ export function contract(start: () => Promise<Subject>): void {
       await chat.history.setBlocked(where, false);
       await write(chat.history, where, "after", { ref: "r" });
       expect(await contents(chat.history, where)).toEqual(["before", "from the user", "after"]);
-      await chat.delivered.has(where, 3);
-      expect(chat.delivered.of(where)).toEqual(["before", "from the user", "after"]);
+      await chat.delivered.has(where, 5);
+      expect(chat.delivered.of(where)).toEqual([
+        ...["before", "blocked", "from the user", "not blocked", "after"],
+      ]);
+    });
+
+    test("a deletion is delivered once, with the last message's id, between what was and what follows", async () => {
+      await using chat = await subject.open();
+      const where = newChat();
+      await write(chat.history, where, "one");
+      const last = await write(chat.history, where, "two");
+      const removed = await Promise.all([1, 2, 3].map(() => chat.history.remove(where)));
+      expect(removed.filter(Boolean)).toHaveLength(1);
+      await write(chat.history, where, "new");
+      await chat.delivered.has(where, 4);
+      expect(chat.delivered.of(where)).toEqual(["one", "two", `deleted to ${last}`, "new"]);
     });
 
     test("a block is for one visitor and one user, and outlives the chat", async () => {

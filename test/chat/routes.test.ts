@@ -323,7 +323,7 @@ describe("a chat", () => {
     await using mine = await server.openUser(user);
     const answer = await server.ask(`${path.user}/read`, { method: "POST", user });
     expect([answer.status, answer.body]).toEqual([200, { upTo: ids[2] }]);
-    const read = { type: "READ", chatId: visitor, by: user, upTo: ids[2] };
+    const read = { type: "READ", chatId: visitor, user, by: user, upTo: ids[2] };
     expect([await theirs.next(), await mine.next()]).toEqual([read, read]);
     const { body } = await server.ask("/api/chats", { user });
     expect(body.chats).toMatchObject([{ unread: 0 }]);

@@ -27,27 +27,28 @@ const brokenStore: TicketStore = {
 
 describe("methods", () => {
   const methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
-  test.each([TICKETS, SESSIONS, SIGN_OUT])(
-    "%s takes POST, and refuses every other",
-    async (path) => {
-      await using server = startServer();
-      for (const method of [...methods, "TRACE", "QUERY", "LOCK"]) {
-        const answer = await sendRaw(
-          server.port,
-          `${method} ${path} HTTP/1.1\r\nHost: 127.0.0.1:${server.port}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n`,
-        );
-        if (method === "POST") {
-          expect(answer.status).not.toBe(405);
-          expect(answer.headers.get("allow")).toBeNull();
-        } else {
-          expect([method, answer.status]).toEqual([method, 405]);
-          expect(answer.headers.get("allow")).toBe("POST");
-          if (method !== "HEAD") expect(JSON.parse(answer.body).code).toBe("method_not_allowed");
-        }
-        expectHeaders(answer.headers);
+  test.each([
+    [TICKETS, "POST"],
+    [SESSIONS, "GET, HEAD, POST"],
+    [SIGN_OUT, "POST"],
+  ])("%s takes %s, and refuses every other", async (path, allowed) => {
+    await using server = startServer();
+    for (const method of [...methods, "TRACE", "QUERY", "LOCK"]) {
+      const answer = await sendRaw(
+        server.port,
+        `${method} ${path} HTTP/1.1\r\nHost: 127.0.0.1:${server.port}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n`,
+      );
+      if (allowed.split(", ").includes(method)) {
+        expect(answer.status).not.toBe(405);
+        expect(answer.headers.get("allow")).toBeNull();
+      } else {
+        expect([method, answer.status]).toEqual([method, 405]);
+        expect(answer.headers.get("allow")).toBe(allowed);
+        if (method !== "HEAD") expect(JSON.parse(answer.body).code).toBe("method_not_allowed");
       }
-    },
-  );
+      expectHeaders(answer.headers);
+    }
+  });
 });
 
 test("dot segments are resolved first, whichever way they are spelled", async () => {
@@ -360,18 +361,19 @@ describe("who may read the answers from a page (CORS)", () => {
 
   test.each(origins)("%s, by name and nothing wider", async (origin) => {
     const { send, bearer } = bareGate({ origins });
-    for (const [path, credentials] of [
-      [TICKETS, null],
-      [SIGN_OUT, null],
-      [SESSIONS, "true"],
+    for (const [path, credentials, methods] of [
+      [TICKETS, null, "POST"],
+      [SIGN_OUT, null, "POST"],
+      [SESSIONS, "true", "GET,POST"],
     ] as const) {
       const before = await send(path, {
         method: "OPTIONS",
         headers: { Origin: origin, ...preflight },
       });
       expect(before.status).toBe(204);
-      expect(before.headers.get("access-control-allow-methods")).toBe("POST");
+      expect(before.headers.get("access-control-allow-methods")).toBe(methods);
       expect(before.headers.get("access-control-allow-headers")).toBe("Authorization,Content-Type");
+      expect(before.headers.get("access-control-max-age")).toBe("600");
       const answers = [
         before,
         await send(path, { method: "POST", headers: { Origin: origin, ...(await bearer()) } }),
@@ -384,6 +386,7 @@ describe("who may read the answers from a page (CORS)", () => {
       for (const answer of answers) {
         expect(answer.headers.get("access-control-allow-origin")).toBe(origin);
         expect(answer.headers.get("access-control-allow-credentials")).toBe(credentials);
+        expect(answer.headers.get("access-control-expose-headers")).toBe("Retry-After");
         expect(answer.headers.get("vary")).toMatch(/\borigin\b/i);
         expectHeaders(answer.headers);
       }
@@ -453,6 +456,8 @@ describe("signing out", () => {
     ["everywhere as a string", '{"everywhere":"true"}', 400],
     ["everywhere as a number", '{"everywhere":1}', 400],
     ["null", "null", 400],
+    ["a list", "[]", 400],
+    ["a string", '"everywhere"', 400],
     ["no JSON", "everywhere", 400],
   ])("with a body that is %s", async (_, body, status) => {
     const { send, bearer, clock } = bareGate();

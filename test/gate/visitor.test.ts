@@ -1,11 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { createHmac, hkdfSync } from "node:crypto";
 import fc from "fast-check";
-import {
-  createVisitorSessions,
-  VISITOR_MAX_AGE_SECONDS,
-  visitorCookieName,
-} from "../../src/gate/visitor.ts";
+import { createVisitorSessions, VISITOR_MAX_AGE_SECONDS } from "../../src/gate/visitor.ts";
 import { isVisitorId } from "../../src/wire/ids.ts";
 import { fakeClock } from "../support/clock.ts";
 import { handshake, type RawAnswer, sendRaw } from "../support/raw.ts";
@@ -462,7 +458,7 @@ test("a cookie is read back as the visitor it was issued to, only under its own 
       expect(visitor?.id).toBe(Buffer.from(id).toString("base64url"));
       expect(isVisitorId(visitor?.id)).toBe(true);
       expect(visitor?.expiresAtMs).toBe(clock.nowMs() + VISITOR_MAX_AGE_SECONDS * 1000);
-      expect(cookie.startsWith(`${visitorCookieName(secure)}=`)).toBe(true);
+      expect(cookie.startsWith(`${maker.name(secure)}=`)).toBe(true);
       expect(await maker.read(cookie, { secure: !secure })).toBeUndefined();
       const stranger = sessions({ secret: TOKEN_SECRET });
       expect(await stranger.read(cookie, { secure })).toBeUndefined();

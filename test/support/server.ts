@@ -1,4 +1,3 @@
-import type { Hono } from "hono";
 import { createChat } from "../../src/chat/chat.ts";
 import type { ChatHistory } from "../../src/chat/history.ts";
 import { sqliteChatHistory } from "../../src/chat/sqlite.ts";
@@ -11,7 +10,7 @@ import {
 } from "../../src/gate/gate.ts";
 import type { TokenKeys } from "../../src/gate/token.ts";
 import { createLog } from "../../src/lib/log.ts";
-import type { RouteEnv } from "../../src/request/routes.ts";
+import type { Pages } from "../../src/page/pages.ts";
 import { createServerRoutes } from "../../src/routes.ts";
 import type { SocketLimits } from "../../src/sockets/limits.ts";
 import { type RunningServer, serve } from "../../src/sockets/serve.ts";
@@ -41,6 +40,8 @@ export interface TestServerOptions extends Partial<Omit<GateOptions, "clock" | "
   audience?: string;
   userClaim?: string;
   sessionSecret?: Uint8Array;
+  /** Whether visitors may write in frames on other sites. */
+  embedded?: boolean;
   clock?: FakeClock;
   history?: ChatHistory;
   /** 0 for a test that floods on purpose. */
@@ -48,7 +49,7 @@ export interface TestServerOptions extends Partial<Omit<GateOptions, "clock" | "
   /** In place of the chat's. */
   handlers?: SocketHandlers;
   limits?: Partial<SocketLimits>;
-  pages?: Hono<RouteEnv>;
+  pages?: Pages;
   port?: number;
   adminToken?: string;
   signDemoToken?: (user: string) => Promise<string>;
@@ -61,7 +62,9 @@ export function startServer(options: TestServerOptions = {}): TestServer {
   const log = createLog({ level: "debug", clock, write: (line) => void logLines.push(line) });
   const gate = createGate({
     users: { ...keys, issuer, audience, userClaim },
-    visitors: { secret: sessionSecret ?? SESSION_SECRET },
+    visitors: { secret: sessionSecret ?? SESSION_SECRET, embedded: options.embedded },
+    userSessions:
+      typeof options.users === "function" ? undefined : { secret: sessionSecret ?? SESSION_SECRET },
     log,
     ticketsPerMinute: 0,
     ...options,

@@ -1,0 +1,73 @@
+import { fromBase64url, toBase64url, utf8 } from "../lib/encoding.ts";
+
+/** Signs the values of one kind of cookie. */
+export interface CookieSigner {
+  /** The MAC of a text, in base64url. */
+  mac(text: string): Promise<string>;
+  /** Whether this secret has signed the text for this purpose. */
+  isGenuine(text: string, mac: string): Promise<boolean>;
+}
+
+/**
+ * The key is derived for `purpose` and every MAC covers it, so that no other signature is valid here, and none
+ * of these elsewhere.
+ */
+export function createCookieSigner(secret: Uint8Array, purpose: string): CookieSigner {
+  const keyPromise = deriveKey(secret, purpose);
+  const signed = (text: string) => utf8(`${purpose}|${text}`);
+  return {
+    async mac(text) {
+      const mac = await crypto.subtle.sign("HMAC", await keyPromise, signed(text));
+      return toBase64url(new Uint8Array(mac));
+    },
+    async isGenuine(text, mac) {
+      const bytes = fromBase64url(mac);
+      if (bytes?.length !== 32) return false;
+      return crypto.subtle.verify("HMAC", await keyPromise, bytes, signed(text));
+    },
+  };
+}
+
+/** HKDF (RFC 5869): a key for this purpose alone, whatever else the secret is used for. */
+async function deriveKey(secret: Uint8Array, purpose: string): Promise<CryptoKey> {
+  const root = await crypto.subtle.importKey("raw", new Uint8Array(secret), "HKDF", false, [
+    "deriveKey",
+  ]);
+  return crypto.subtle.deriveKey(
+    { name: "HKDF", hash: "SHA-256", salt: new Uint8Array(), info: utf8(purpose) },
+    root,
+    { name: "HMAC", hash: "SHA-256", length: 256 },
+    false,
+    ["sign", "verify"],
+  );
+}
+
+/** A cookie's name; over https with the prefix that ties it to exactly this host (RFC 6265bis section 4.1.3.2). */
+export function cookieName(name: string, secure: boolean): string {
+  return secure ? `__Host-${name}` : name;
+}
+
+/**
+ * The value of the one cookie with exactly this name; `undefined` without it, and with two: there is no way to
+ * tell which one an attacker has set (RFC 6265bis section 4.2.2).
+ */
+export function cookieValue(header: string | null, name: string): string | undefined {
+  const values = (header ?? "").split(";").flatMap((pair) => {
+    const trimmed = trimBlanks(pair);
+    return trimmed.startsWith(`${name}=`) ? [trimmed.slice(name.length + 1)] : [];
+  });
+  return values.length === 1 ? values[0] : undefined;
+}
+
+/**
+ * Only space and tab; other white space is part of a name. Not a regular expression: on long runs of blanks
+ * those take quadratic time.
+ */
+function trimBlanks(text: string): string {
+  const isBlank = (index: number) => text[index] === " " || text[index] === "\t";
+  let start = 0;
+  let end = text.length;
+  while (start < end && isBlank(start)) start++;
+  while (end > start && isBlank(end - 1)) end--;
+  return text.slice(start, end);
+}
