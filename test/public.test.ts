@@ -64,11 +64,16 @@ const SURFACE: Record<string, { values: string[]; types: string[] }> = {
     ],
   },
   "client/mod.ts": {
-    values: ["Failure", "connect", "createChatClient"],
+    values: [
+      ...["Failure", "connect", "createChatClient", "createChatList", "createDrafts"],
+      "createOutbox",
+    ],
     types: [
-      ...["ChatClient", "ChatClientEvents", "ChatClientOptions", "ChatPage", "ChatSummary"],
+      ...["ChatClient", "ChatClientEvents", "ChatClientOptions", "ChatList", "ChatListEvents"],
+      ...["ChatPage", "ChatSummary"],
       ...["ClientSocket", "ConnectOptions", "Connection", "ConnectionEvents", "ConnectionState"],
-      ...["Conversation", "ConversationMessage", "Paths"],
+      ...["Conversation", "ConversationMessage", "Drafts", "Outbox", "Paths", "StorageOptions"],
+      ...["TextStorage", "Unsent"],
       ...["FrameErrorCode", "Hint", "Message", "MessagePage", "MessageType", "Runtime"],
       ...["ServerFrame", "Side", "TokenSource"],
     ],

@@ -41,7 +41,7 @@ export type Appended =
 /** Why a message was refused. */
 export type AppendError = "blocked" | "not_found" | "too_many_messages" | "too_many_recipients";
 
-/** What both sides of a chat receive, in the order in which it was stored. */
+/** What both sides of a chat receive (`blocked`: the user alone), in the order in which it was stored. */
 export type ChatEvent =
   | {
       readonly kind: "message";
@@ -59,7 +59,10 @@ export type ChatEvent =
       readonly upTo: string;
       /** Another process has stored it. */
       readonly isForeign?: boolean;
-    };
+    }
+  /** The chat is gone, with its messages up to this id. */
+  | { readonly kind: "deleted"; readonly chat: Chat; readonly upTo: string }
+  | { readonly kind: "blocked"; readonly chat: Chat; readonly blocked: boolean };
 
 /** How much is kept. Oldest messages go first. */
 export interface Retention {
@@ -79,9 +82,9 @@ export const MAX_UNANSWERED_MESSAGES = 20;
 /** Visitors that a user may have blocked at once. */
 export const MAX_BLOCKS = 10_000;
 /** Longest page of messages, in UTF-16 code units of their contents, about. */
-export const MAX_PAGE_LENGTH = 256_000;
+export const MAX_PAGE_LENGTH = 64_000;
 /** Longest last message in a list of chats, in UTF-16 code units. */
-const MAX_PREVIEW_LENGTH = 200;
+export const MAX_PREVIEW_LENGTH = 200;
 /** A sender's later messages fail for this long after one has failed, in milliseconds, so that none overtakes it. */
 export const FAILING_MS = 1_000;
 
@@ -126,10 +129,10 @@ export interface ChatHistory {
    */
   setBlocked(chat: Chat, blocked: boolean): Promise<"done" | "not_found" | "too_many">;
   /**
-   * Spends one of the requests that somebody may make per minute, over all processes; returns the milliseconds
-   * to wait when there is none left.
+   * Spends so many of the requests that somebody may make per minute, over all processes; returns the milliseconds
+   * to wait when there aren't as many left. Less than 0 gives back what was spent.
    */
-  spendRequest(identityKey: string): Promise<number>;
+  spendRequests(identityKey: string, count: number): Promise<number>;
   /** Rejects while nothing can be stored. Left out: that can't be said. */
   probe?(): Promise<void>;
   /** Closes the database or connection. */

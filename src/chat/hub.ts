@@ -13,6 +13,8 @@ import { type ChatLimits, costOf } from "./limits.ts";
 /** Bad frames in a row after which a socket is closed. */
 const MAX_BAD_FRAMES = 10;
 
+const HEARTBEAT = toText({ type: "HEARTBEAT" });
+
 type Mark = Extract<CheckedFrame, { type: "MARK_AS_READ" }>;
 
 /**
@@ -36,11 +38,16 @@ export function createHub(
   ): Promise<void> {
     const { chat, content, nickname, ref } = frame;
     const from = identity.kind;
-    if (limits.writing[from].take(identityKey(identity), costOf(content)) > 0) {
+    const { key, limitKey } = stateOf(socket);
+    const isVisitor = from === "visitor" && limitKey !== undefined;
+    const cost = costOf(content);
+    const isTooMuch =
+      (isVisitor && limits.visitors.waitMs(limitKey, cost) > 0) ||
+      limits.writing[from].take(key, cost) > 0;
+    if (isTooMuch) {
       return respond(socket, errorFrame({ error: "too_many_messages", ...refOf(frame) }));
     }
-    const { limitKey } = stateOf(socket);
-    const isVisitor = from === "visitor" && limitKey !== undefined;
+    if (isVisitor) limits.visitors.count(limitKey, cost);
     const onlyAnswered = isVisitor && limits.unanswered.waitMs(limitKey) > 0;
     const atMs = clock.nowMs();
     const draft = { chat, from, content, nickname, ref, atMs, onlyAnswered };
@@ -83,6 +90,7 @@ export function createHub(
 
   /** What somebody did through another process counts here, too. */
   function countForeign(event: ChatEvent): void {
+    if (!("isForeign" in event) || !event.isForeign) return;
     if (event.kind === "read") {
       const { by, chat } = event;
       return limits.marks.count(identityKey({ kind: by, id: chat[by] }));
@@ -95,13 +103,16 @@ export function createHub(
   async function markRead(socket: Socket, { kind, id }: Identity, mark: Mark): Promise<void> {
     const { user, visitor } = mark.chat;
     const of = { side: kind, id };
+    const key = identityKey({ kind, id });
+    const refuse = () =>
+      void socket.send(errorFrame({ error: "too_many_messages", ...refOf(mark) }));
+    // Before the chats are listed, which takes longer.
+    if (limits.marks.waitMs(key) > 0) return refuse();
     const users =
       user === undefined
         ? (await history.chats(of, { limit: MAX_PAGE })).map(({ peer }) => peer)
         : [user];
-    if (limits.marks.take(identityKey({ kind, id }), users.length) > 0) {
-      return void socket.send(errorFrame({ error: "too_many_messages", ...refOf(mark) }));
-    }
+    if (limits.marks.take(key, users.length) > 0) return refuse();
     const marked = await Promise.all(
       users.map((one) => history.markRead({ user: one, visitor }, kind)),
     );
@@ -112,16 +123,18 @@ export function createHub(
   return {
     start(publish) {
       history.start((event) => {
-        if (event.isForeign) countForeign(event);
+        countForeign(event);
         // The sender gets its ACK before anybody gets the message.
         sendResponses();
         const text = frameOf(event);
         publish(identityKey({ kind: "user", id: event.chat.user }), text);
+        // Whom a user has blocked is the user's own business.
+        if (event.kind === "blocked") return;
         publish(identityKey({ kind: "visitor", id: event.chat.visitor }), text);
       });
     },
-    open(socket, identity) {
-      socket.subscribe(identityKey(identity));
+    open(socket) {
+      socket.subscribe(stateOf(socket).key);
     },
     message(socket, identity, text) {
       const frame = readFrame(text, identity);
@@ -142,6 +155,9 @@ export function createHub(
       });
       // A message isn't waited for: the history keeps the order, and stores together what arrives together.
       return isMark ? settled : undefined;
+    },
+    heartbeat(socket) {
+      socket.send(HEARTBEAT);
     },
     expiring(socket, _, inSeconds) {
       socket.send(toText({ type: "EXPIRING", inSeconds }));
@@ -169,6 +185,9 @@ function errorFrame({ error, ref }: FrameError): string {
 
 function frameOf(event: ChatEvent): string {
   if (event.kind === "message") return event.frame ?? toText(event.message);
-  const { chat, by, upTo } = event;
-  return toText({ type: "READ", chatId: chat.visitor, by: chat[by], upTo });
+  const { kind, chat } = event;
+  const of = { chatId: chat.visitor, user: chat.user };
+  if (kind === "read") return toText({ type: "READ", ...of, by: chat[event.by], upTo: event.upTo });
+  if (kind === "deleted") return toText({ type: "DELETED", ...of, upTo: event.upTo });
+  return toText({ type: "BLOCKED", ...of, blocked: event.blocked });
 }

@@ -127,6 +127,12 @@ export function redisChatHistory(options: {
         const isForeign = from !== origin;
         deliver({ kind: "read", chat: { user, visitor }, by: by as Side, upTo, isForeign });
       });
+      feed.on("deleted", ({ user = "", visitor = "", upTo = "" }) => {
+        deliver({ kind: "deleted", chat: { user, visitor }, upTo });
+      });
+      feed.on("blocked", ({ user = "", visitor = "", blocked }) => {
+        deliver({ kind: "blocked", chat: { user, visitor }, blocked: blocked === "1" });
+      });
     },
     append: (draft) => appends.add(transport.isOrdered ? draft : withRef(draft)),
     async markRead(chat, by) {
@@ -145,14 +151,14 @@ export function redisChatHistory(options: {
         [indexKey(side, id), blockedKey(id)],
         [beforeId === undefined ? "+inf" : `(${beforeId}`, limit, prefix, side, id, oldestMs()],
       );
-      const rows = reply as unknown as [string, number, string, number, StreamEntry][];
-      return rows.map(([peer, unread, nickname, blocked, last]): ChatSummary => {
+      const rows = reply as unknown as [string, number, string, number, string, string][];
+      return rows.map(([peer, unread, nickname, blocked, lastId, body]): ChatSummary => {
         return {
           peer,
           unread,
           ...(nickname !== "" && { nickname }),
           ...(side === "user" && { blocked: blocked === 1 }),
-          lastMessage: previewOf(fromStream(last)),
+          lastMessage: previewOf(toStored(lastId, body)),
         };
       });
     },
@@ -182,15 +188,19 @@ export function redisChatHistory(options: {
       const { user, visitor } = chat;
       const keys = [messagesKey(chat), chatKey(chat)];
       const indexes = [indexKey("user", user), indexKey("visitor", visitor)];
-      return (await run(REMOVE, [...keys, ...indexes], [user, visitor])) === 1;
+      const removed = await run(REMOVE, [...keys, ...indexes, ...feedOf], [user, visitor]);
+      feed.wake();
+      return removed === 1;
     },
     async setBlocked(chat, blocked) {
-      const keys = [chatKey(chat), blockedKey(chat.user)];
-      const outcome = await run(SET_BLOCKED, keys, [chat.visitor, blocked ? 1 : 0]);
+      const { user, visitor } = chat;
+      const keys = [chatKey(chat), blockedKey(user), ...feedOf];
+      const outcome = await run(SET_BLOCKED, keys, [user, visitor, blocked ? 1 : 0]);
+      feed.wake();
       return outcome as "done" | "not_found" | "too_many";
     },
-    async spendRequest(key) {
-      const args = [60_000 / REQUESTS_PER_MINUTE, 60_000];
+    async spendRequests(key, count) {
+      const args = [(count * 60_000) / REQUESTS_PER_MINUTE, 60_000];
       return Number(await run(SPEND, [`${prefix}requests:${key}`], args));
     },
     async probe() {
@@ -209,6 +219,8 @@ function argumentsOf(draft: Draft): (string | number)[] {
   const { id: _, ...message } = toMessage(chat, { ...draft, id: "" });
   // Without the brace before the id, which Redis makes.
   const body = JSON.stringify(message).slice(1);
+  const preview = previewOf(message as Message);
+  const isCut = preview.content !== message.content;
   return [
     from,
     chat.user,
@@ -218,6 +230,7 @@ function argumentsOf(draft: Draft): (string | number)[] {
     ref === undefined ? 0 : 1,
     onlyAnswered ? 1 : 0,
     body,
+    isCut ? JSON.stringify(preview).slice(1) : "",
   ];
 }
 
@@ -231,7 +244,12 @@ function toAppended(outcome: string): Appended {
 type StreamEntry = readonly [id: string, fields: readonly [at: "at", string, body: "body", string]];
 
 function fromStream([id, [, , , body]]: StreamEntry): Message {
-  return JSON.parse(`{"id":"${id.split("-")[0]}",${body}`);
+  return toStored(id.split("-")[0] ?? "", body);
+}
+
+/** A message as it is in Redis. */
+function toStored(id: string, body: string): Message {
+  return JSON.parse(`{"id":"${id}",${body}`);
 }
 
 function chatOf({ type, from, to, chatId }: Message): Chat {

@@ -15,6 +15,7 @@ import {
   FAILING_MS,
   MAX_BLOCKS,
   MAX_PAGE_LENGTH,
+  MAX_PREVIEW_LENGTH,
   MAX_UNANSWERED,
   MAX_UNANSWERED_MESSAGES,
   previewOf,
@@ -180,8 +181,8 @@ export function sqliteChatHistory(options: {
       return results;
     } catch (error) {
       events.length = earlier;
-      known.clear();
       changed.clear();
+      // What the cache says may not be so: it is read again.
       seenVersion = undefined;
       throw error;
     }
@@ -331,7 +332,8 @@ export function sqliteChatHistory(options: {
       const before = beforeId === undefined ? Number.MAX_SAFE_INTEGER : Number(beforeId);
       const rows = db
         .query<ChatRow & Omit<MessageRow, "nickname">, [string, number, number, number]>(
-          `SELECT chats.*, last.id, last.side, last.content, last.at_ms, blocks.user IS NOT NULL AS blocked
+          `SELECT chats.*, last.id, last.side, last.at_ms,
+             substr(last.content, 1, ${MAX_PREVIEW_LENGTH + 1}) AS content, blocks.user IS NOT NULL AS blocked
            FROM chats
            JOIN messages AS last ON last.id = chats.last_id
            LEFT JOIN blocks ON blocks.user = chats.user AND blocks.visitor = chats.visitor
@@ -387,6 +389,7 @@ export function sqliteChatHistory(options: {
         changed.delete(row);
         known.delete(`${chat.visitor}:${chat.user}`);
         db.query("DELETE FROM chats WHERE key = ?").run(row.key);
+        events.push({ kind: "deleted", chat, upTo: String(row.last_id) });
         return true;
       };
       for (;;) {
@@ -398,17 +401,19 @@ export function sqliteChatHistory(options: {
       write(() => {
         const { user, visitor } = chat;
         const row = chatRow(chat);
+        if (blocked === Boolean(isBlocked.get(user, visitor))) return "done";
         if (!blocked) {
           db.query("DELETE FROM blocks WHERE user = ? AND visitor = ?").run(user, visitor);
-        } else if (!isBlocked.get(user, visitor)) {
+        } else {
           if (!row) return "not_found";
           if ((countBlocks.get(user)?.count ?? 0) >= MAX_BLOCKS) return "too_many";
           db.query("INSERT INTO blocks VALUES (?, ?)").run(user, visitor);
         }
         if (row) row.blocked = blocked ? 1 : 0;
+        events.push({ kind: "blocked", chat, blocked });
         return "done";
       }),
-    spendRequest: async (key) => requests.take(key),
+    spendRequests: async (key, count) => requests.take(key, count),
     probe: () => write(() => writeVersion(db)),
     async close() {
       isClosing = true;

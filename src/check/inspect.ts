@@ -6,6 +6,7 @@ import { inspectKeys, inspectPublicKeys } from "./keys.ts";
 import { inspectRedis } from "./redis.ts";
 import type { Report } from "./report.ts";
 import { inspectSettings } from "./settings.ts";
+import { inspectUnixSocket } from "./unix.ts";
 
 /**
  * Looks at everything that a configuration names. `isRunning`: by the server itself, which needs no more than what
@@ -16,7 +17,7 @@ export async function inspect(
   environment: Environment,
   { clock, isRunning }: { clock: Clock; isRunning: boolean },
 ): Promise<Report[]> {
-  const { demo, redis, keys, publicUrl, chatDatabase } = config;
+  const { demo, redis, keys, publicUrl, chatDatabase, unixSocket } = config;
   const isInMemory = demo && chatDatabase === ":memory:";
   const reports = await Promise.all([
     inspectSettings(config, environment),
@@ -24,6 +25,7 @@ export async function inspect(
     !redis && !isInMemory && inspectFile(chatDatabase, { isOwn: isRunning }),
     keys && "jwksUrl" in keys && inspectKeys(keys.jwksUrl, { clock }),
     keys && "publicKeys" in keys && inspectPublicKeys(keys.publicKeys),
+    unixSocket !== undefined && !isRunning && inspectUnixSocket(unixSocket),
     publicUrl && !isRunning && inspectAddress(publicUrl, { clock }),
   ]);
   return reports.flatMap((some) => some || []);

@@ -19,6 +19,7 @@ export function createApi(options: {
 }): Api {
   const { at, getToken, runtime } = options;
   const calls = new Set<AbortController>();
+  let isDisposed = false;
   return {
     async call<Body>(method: string, path: string) {
       const abort = new AbortController();
@@ -27,6 +28,7 @@ export function createApi(options: {
       calls.add(abort);
       try {
         const token = await getToken();
+        if (isDisposed) throw new Failure(0, "disposed");
         const response = await request(runtime, { method, url: at(path), signal, token });
         return (response.status === 204 ? undefined : await response.json()) as Body;
       } catch (error) {
@@ -37,6 +39,7 @@ export function createApi(options: {
       }
     },
     dispose() {
+      isDisposed = true;
       for (const call of calls) call.abort();
     },
   };

@@ -10,8 +10,11 @@ import {
   chatPath,
   CHATS,
   type Conversation,
+  type ConversationMessage,
   createConversation,
   type Draft,
+  type Outbox,
+  peerOf,
   type TrackedConversation,
 } from "./conversation.ts";
 import { createEmitter } from "./events.ts";
@@ -20,23 +23,30 @@ import { completeRuntime } from "./runtime.ts";
 
 /** Messages sent in one second: half of what the server's own limit is where nobody has set it. */
 const MESSAGES_PER_SECOND = 10;
+/** Two of the server's heartbeats and a little: longer silence means that the connection is dead. */
+const SILENCE_MS = 55_000;
 /** Without an ACK for so long, the socket may be dead. */
 const ACK_TIMEOUT_MS = 10_000;
 /** What the server couldn't keep is sent again after so long, and nothing before it. */
 const UNAVAILABLE_RETRY_MS = 2_000;
 
-/** How to reach the server, and as whom: a user with `getToken`, a visitor without. */
-export type ChatClientOptions = Omit<ConnectOptions, "getTicket" | "protocols">;
+/** How to reach the server, and as whom: a user with `getToken`, a visitor without. `silenceMs` is 55,000 by default. */
+export interface ChatClientOptions extends Omit<ConnectOptions, "getTicket" | "protocols"> {
+  /** Keeps unsent messages over a reload, from `createOutbox`. Default: they live as long as this client. */
+  readonly outbox?: Outbox | undefined;
+}
 
 /** What `on` listens to. */
 export interface ChatClientEvents {
   /** The connection is in another state. */
   state: ConnectionState;
+  /** A new socket has replaced the last one: frames may be missing, so load again whatever you show. */
+  resumed: undefined;
   /** An attempt failed (its code is a status, or 0) or a socket was lost (its code is a close code). */
   down: Failure;
   /** Something in this conversation is different. */
   change: Conversation;
-  /** A frame as it came; where two sockets overlap, a message comes twice. What isn't the chat's is left out. */
+  /** A frame as it came; where two sockets overlap, a message comes twice. What isn't the chat's, and heartbeats, are left out. */
   frame: ServerFrame;
 }
 
@@ -44,6 +54,8 @@ export interface ChatClientEvents {
 export interface ChatClient extends Disposable {
   /** Of the connection. */
   readonly state: ConnectionState;
+  /** Whose: with `getToken` the user's, otherwise the visitor's. */
+  readonly side: Side;
   /** Listens until the returned function is called. */
   on<Name extends keyof ChatClientEvents>(
     name: Name,
@@ -51,8 +63,8 @@ export interface ChatClient extends Disposable {
   ): () => void;
   /** The chat with this user or visitor, followed from now on. */
   conversation(peer: string): Conversation;
-  /** The newest 200 chats, or those older than the message `before`. */
-  chats(options?: { before?: string }): Promise<ChatPage>;
+  /** The newest chats (200 unless `limit` says less), or those older than the message `before`. */
+  chats(options?: { before?: string | undefined; limit?: number | undefined }): Promise<ChatPage>;
   /** Deletes a chat for both sides. */
   remove(peer: string): Promise<void>;
   /** For users: whether nothing more is wanted from this visitor. */
@@ -68,18 +80,19 @@ export interface ChatClient extends Disposable {
 /**
  * Connects a user (with `getToken`) or a visitor (without) to the chat.
  *
- * ```ts
+ * @example
  * const chat = createChatClient({ getToken: () => session.jwt });
  * chat.on("state", ({ status }) => console.log(status));
- * ```
  */
 export function createChatClient(options: ChatClientOptions = {}): ChatClient {
-  const { url, getToken, paths } = options;
+  const { url, getToken, paths, silenceMs = SILENCE_MS, outbox } = options;
   const side: Side = getToken === undefined ? "visitor" : "user";
   const runtime = completeRuntime(options.runtime);
   const { on, emit, clear } = createEmitter<ChatClientEvents>(runtime);
   const conversations = new Map<string, TrackedConversation>();
-  const drafts = new Set<Draft>();
+  const drafts = new Map<string, Draft>(
+    outbox?.load().map((one) => [one.message.key, { ...one, sentOver: -1 }]),
+  );
   /** The user's latest token. */
   let token: string | undefined;
   /** Sockets so far. */
@@ -100,6 +113,7 @@ export function createChatClient(options: ChatClientOptions = {}): ChatClient {
   });
   const connection = connect({
     ...options,
+    silenceMs,
     getToken: getToken === undefined ? undefined : (newToken as () => Promise<string>),
   });
   connection.on("state", (state) => {
@@ -114,46 +128,49 @@ export function createChatClient(options: ChatClientOptions = {}): ChatClient {
     sockets++;
     for (const one of conversations.values()) void one.sync();
     flush();
+    if (sockets > 1) emit("resumed", undefined);
   });
   connection.on("message", (text) => {
     const frame = parse(text);
-    if (!frame) return;
+    if (!frame || frame.type === "HEARTBEAT") return;
     receive(frame);
     emit("frame", frame);
   });
 
   function receive(frame: ServerFrame): void {
     if (frame.type === "EXPIRING") return connection.renew();
-    if (frame.type === "READ") return receiveRead(frame);
-    if (frame.type === "ACK" || frame.type === "ERROR") {
-      const draft = [...drafts].find(({ ref }) => ref === frame.ref);
-      if (!draft) return;
-      if (frame.type === "ACK") {
-        drafts.delete(draft);
-        conversations.get(draft.peer)?.acknowledge(draft, frame);
-      } else if (frame.code === "unavailable") {
-        draft.sentOver = 0;
-        budget = 0;
-        refillAfter(UNAVAILABLE_RETRY_MS * (1 + runtime.random()));
-      } else refuse(draft, frame.code);
-      return awaitAcks();
-    }
-    const fromVisitor = frame.type === "ANON_TO_USER";
-    const peer = side === "user" ? frame.chatId : fromVisitor ? frame.to : frame.from;
-    if (fromVisitor || frame.type === "USER_TO_ANON") conversations.get(peer)?.add(frame);
+    if (frame.type === "ACK" || frame.type === "ERROR") return receiveResponse(frame);
+    if (!("chatId" in frame)) return;
+    const conversation = conversations.get(peerOf(frame, side));
+    if (!conversation) return;
+    if (frame.type === "READ") {
+      conversation.read(frame.by === frame.chatId ? "visitor" : "user", frame.upTo);
+    } else if (frame.type === "DELETED") conversation.forget(Number(frame.upTo));
+    else if ("content" in frame) conversation.add(frame);
+    conversation.changed();
   }
 
-  function receiveRead({ chatId, by, upTo }: ServerFrame & { type: "READ" }): void {
-    // A visitor's own reading doesn't say in which of his chats: it is nobody's here.
-    const peer = side === "user" ? chatId : by;
-    conversations.get(peer)?.read(by === chatId ? "visitor" : "user", upTo);
+  function receiveResponse(frame: ServerFrame & { type: "ACK" | "ERROR" }): void {
+    const draft = drafts.get(frame.ref ?? "");
+    if (!draft) return;
+    if (frame.type === "ACK") {
+      drafts.delete(draft.message.key);
+      conversations.get(draft.peer)?.acknowledge(draft, frame);
+      changed(draft);
+    } else if (frame.code === "unavailable") {
+      draft.sentOver = 0;
+      budget = 0;
+      refillAfter(UNAVAILABLE_RETRY_MS * (1 + runtime.random()));
+    } else refuse(draft, frame.code);
+    awaitAcks();
   }
 
   /** Sends what this socket hasn't carried yet: each message until its ACK, in order, no faster than the server takes them. */
   function flush(): void {
+    save();
     if (connection.state.status !== "open") return;
-    for (const draft of drafts) {
-      if (draft.error || draft.sentOver === sockets) continue;
+    for (const draft of drafts.values()) {
+      if (draft.message.error || draft.sentOver === sockets) continue;
       if (budget === 0) break;
       budget--;
       if (!cancelBudget) refillAfter(1_000);
@@ -172,14 +189,16 @@ export function createChatClient(options: ChatClientOptions = {}): ChatClient {
     });
   }
 
-  function frameOf({ peer, content, nickname, ref }: Draft): string {
+  function frameOf({ peer, message: { key, content, nickname } }: Draft): string {
     const type = side === "user" ? "USER_TO_ANON" : "ANON_TO_USER";
-    return textOf({ type, to: peer, content, nickname, ref });
+    return textOf({ type, to: peer, content, nickname, ref: key });
   }
 
   /** What this socket has carried, and no answer has come to. */
   function waiting(): Draft[] {
-    return [...drafts].filter((draft) => draft.sentOver === sockets && !draft.error);
+    return [...drafts.values()].filter(
+      ({ message, sentOver }) => sentOver === sockets && !message.error,
+    );
   }
 
   function awaitAcks(): void {
@@ -189,18 +208,22 @@ export function createChatClient(options: ChatClientOptions = {}): ChatClient {
 
   /** The server doesn't say which frame was too big for it; sent again, it would end the next socket, too. */
   function refuseBiggest(): void {
-    const [biggest] = waiting().sort((a, b) => frameOf(b).length - frameOf(a).length);
+    const [biggest] = waiting().sort((a, b) => b.message.content.length - a.message.content.length);
     if (biggest) refuse(biggest, "too_big");
   }
 
-  function refuse(draft: Draft, error: Draft["error"]): void {
-    draft.error = error;
-    changed(draft.peer);
+  function refuse(draft: Draft, error: ConversationMessage["error"]): void {
+    draft.message = { ...draft.message, status: "failed", error };
+    changed(draft);
   }
 
-  function changed(peer: string): void {
-    const conversation = conversations.get(peer);
-    if (conversation) emit("change", conversation);
+  function save(): void {
+    outbox?.save([...drafts.values()]);
+  }
+
+  function changed({ peer }: Draft): void {
+    save();
+    conversations.get(peer)?.changed();
   }
 
   function dispose(): void {
@@ -216,29 +239,31 @@ export function createChatClient(options: ChatClientOptions = {}): ChatClient {
     get state() {
       return connection.state;
     },
+    side,
     on,
     conversation(peer) {
       const known = conversations.get(peer);
-      if (known) return known;
-      const conversation = createConversation({
+      if (known) return known.conversation;
+      const made = createConversation({
         peer,
         side,
         api,
         runtime,
         drafts,
         flush,
-        onChange: () => changed(peer),
+        onChange: (conversation) => emit("change", conversation),
         onMarkRead(chatId) {
           const to = side === "visitor" ? peer : undefined;
           connection.send(textOf({ type: "MARK_AS_READ", chatId, to }));
         },
-        onClose: () => conversations.delete(peer),
+        onClose: () => conversations.get(peer) === made && conversations.delete(peer),
       });
-      conversations.set(peer, conversation);
-      if (connection.state.status === "open") void conversation.sync();
-      return conversation;
+      conversations.set(peer, made);
+      if (connection.state.status === "open") void made.sync();
+      return made.conversation;
     },
-    chats: ({ before } = {}) => api.call("GET", before ? `${CHATS}&before=${before}` : CHATS),
+    chats: ({ before, limit = 200 } = {}) =>
+      api.call("GET", CHATS + limit + (before ? `&before=${before}` : "")),
     remove: (peer) => api.call("DELETE", chatPath(peer)),
     setBlocked: (peer, isBlocked) =>
       api.call(isBlocked ? "PUT" : "DELETE", `${chatPath(peer)}/block`),

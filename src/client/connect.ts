@@ -35,6 +35,11 @@ export interface ConnectOptions {
   readonly paths?: Paths | undefined;
   /** Subprotocols to offer. The server has to choose one of them, or browsers end the handshake. */
   readonly protocols?: string | readonly string[] | undefined;
+  /**
+   * A socket over which nothing comes for so long counts as lost (4002), in milliseconds, by a clock that never
+   * jumps. For servers that send something more often, such as in `heartbeat` of their handlers. Default 0: never.
+   */
+  readonly silenceMs?: number | undefined;
   /** What to use in place of the browser's own. */
   readonly runtime?: Partial<Runtime> | undefined;
 }
@@ -49,7 +54,7 @@ export interface ConnectOptions {
  * connection.on("open", () => connection.send("hello"));
  */
 export function connect(options: ConnectOptions = {}): Connection {
-  const { getToken, getTicket, paths = {}, protocols } = options;
+  const { getToken, getTicket, paths = {}, protocols, silenceMs = 0 } = options;
   const { auth = BASE_PATH, socket = SOCKET_PATH } = paths;
   const runtime = completeRuntime(options.runtime);
   const at = addressOf(options.url);
@@ -71,6 +76,7 @@ export function connect(options: ConnectOptions = {}): Connection {
   return keepSocket({
     runtime,
     protocols,
+    silenceMs,
     async getUrl(signal, renewing) {
       const url = at(socket);
       url.protocol = url.protocol.replace("http", "ws");

@@ -1,5 +1,10 @@
 /// <reference lib="esnext.disposable" preserve="true" />
-import { CREDENTIAL_EXPIRED, reconnectsAfter, SERVICE_RESTART } from "../wire/close.ts";
+import {
+  CREDENTIAL_EXPIRED,
+  NO_HEARTBEAT,
+  reconnectsAfter,
+  SERVICE_RESTART,
+} from "../wire/close.ts";
 import { createEmitter } from "./events.ts";
 import { Failure } from "./failure.ts";
 import type { ClientSocket, Hint, Runtime } from "./runtime.ts";
@@ -66,9 +71,11 @@ export function keepSocket(options: {
    */
   getUrl(signal: AbortSignal, renewing: boolean): Promise<string>;
   protocols: string | readonly string[] | undefined;
+  /** A socket that is silent for so long is dead; 0 for never. */
+  silenceMs: number;
   runtime: Runtime;
 }): Connection {
-  const { getUrl, protocols, runtime } = options;
+  const { getUrl, protocols, silenceMs, runtime } = options;
   const { on, emit, clear } = createEmitter<ConnectionEvents>(runtime);
   let state: ConnectionState = { status: "connecting" };
   /** The socket in use; an attempt has its own until that is open. */
@@ -84,6 +91,7 @@ export function keepSocket(options: {
   let isDisposed = false;
   let lastHeardMs = 0;
   let cancelStable = (): void => {};
+  let cancelWatch = (): void => {};
   // Not at once: what is disposed of in the same breath (React's StrictMode mounts twice) never starts.
   let cancelTry = runtime.after(0, connect);
   const stopHints = runtime.onHint(onHint);
@@ -116,7 +124,7 @@ export function keepSocket(options: {
         // Node's WebSocket doesn't close when the handshake is refused.
         opening.onerror = () => opening !== current && lose(opening, new Failure(1006, ""));
         opening.onmessage = ({ data }) => {
-          lastHeardMs = runtime.nowMs();
+          lastHeardMs = runtime.monotonicMs();
           if (typeof data === "string") emit("message", data);
         };
       })
@@ -141,8 +149,9 @@ export function keepSocket(options: {
     if (previous) release(previous);
     isDoubtful = false;
     isStable = false;
-    lastHeardMs = runtime.nowMs();
-    cancelStable();
+    lastHeardMs = runtime.monotonicMs();
+    cancelTimers();
+    watch(socket);
     cancelStable = runtime.after(STABLE_AFTER_MS, () => {
       isStable = true;
       failures = 0;
@@ -151,10 +160,25 @@ export function keepSocket(options: {
     emit("open", undefined);
   }
 
+  /** One timer for any number of frames. A dead path sends no FIN: without this it would look open for ever. */
+  function watch(socket: ClientSocket): void {
+    if (!silenceMs) return;
+    cancelWatch = runtime.after(lastHeardMs + silenceMs - runtime.monotonicMs(), () => {
+      if (runtime.monotonicMs() - lastHeardMs < silenceMs) return watch(socket);
+      release(socket);
+      lose(socket, new Failure(NO_HEARTBEAT, "silent"));
+    });
+  }
+
+  function cancelTimers(): void {
+    cancelStable();
+    cancelWatch();
+  }
+
   function lose(socket: ClientSocket, failure: Failure): void {
     if (socket !== current) return fail(failure);
     current = undefined;
-    cancelStable();
+    cancelTimers();
     // Whatever failed meanwhile, such as to renew it, doesn't count against what follows.
     if (isStable) failures = 0;
     if (!stopAttempt || isFinal(failure)) return fail(failure);
@@ -169,7 +193,7 @@ export function keepSocket(options: {
     if (current && isDoubtful) {
       release(current);
       current = undefined;
-      cancelStable();
+      cancelTimers();
     }
     isDoubtful = false;
     if (isFinal(failure)) verdict = { status: "closed", failure };
@@ -208,7 +232,7 @@ export function keepSocket(options: {
 
   function onHint(hint: Hint): void {
     if (isHeldBack) return;
-    const isQuiet = runtime.nowMs() - lastHeardMs >= QUIET_AFTER_MS;
+    const isQuiet = runtime.monotonicMs() - lastHeardMs >= QUIET_AFTER_MS;
     // An attempt that began without a network may hang in it.
     const mayHang = stopAttempt !== undefined && hint === "online";
     const isDue = current
@@ -224,7 +248,7 @@ export function keepSocket(options: {
     clear();
     stopHints();
     cancelTry();
-    cancelStable();
+    cancelTimers();
     stopAttempt?.();
     if (current) release(current);
     current = undefined;

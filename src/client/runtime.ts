@@ -21,6 +21,8 @@ export interface ClientSocket {
 export interface Runtime {
   /** Wall clock, in milliseconds. */
   nowMs(): number;
+  /** A clock that never jumps, in milliseconds. */
+  monotonicMs(): number;
   /** From 0 up to, not including, 1. */
   random(): number;
   /** Runs once, later; the returned function prevents it. */
@@ -51,6 +53,7 @@ interface Page extends EventTarget {
 
 const browserRuntime: Runtime = {
   nowMs: () => Date.now(),
+  monotonicMs: () => performance.now(),
   random: () => Math.random(),
   after(delayMs, run) {
     const timer = setTimeout(run, delayMs);

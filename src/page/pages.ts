@@ -1,4 +1,4 @@
-import { Hono } from "hono";
+import { Hono } from "hono/tiny";
 import { headersFor, type Incoming, type Sharing } from "../request/incoming.ts";
 import { publicPathOf } from "../request/origin.ts";
 import { refuse } from "../request/refusal.ts";
@@ -43,19 +43,20 @@ export interface Pages {
 export function createPages(options: PageOptions): Pages {
   const routes = new Hono<RouteEnv>();
   // Loaded with the first request for a page, so that a server that only serves sockets starts without.
-  const publicPath = publicPathOf(options);
-  const site = async () => {
-    const { files, ...views } = await import("./site.ts");
-    const made = await files();
-    return { ...views, ...made, pathOf: (name: string) => publicPath + made.pathOf(name) };
+  let loaded: ReturnType<typeof load> | undefined;
+  const site = () => {
+    loaded ??= load(publicPathOf(options));
+    // The next request tries again.
+    loaded.catch(() => {
+      loaded = undefined;
+    });
+    return loaded;
   };
 
   routes
     .get("/", async (c) => {
-      const { home, pathOf } = await site();
-      return page(c.env.incoming, home({ ...options, publicPath, pathOf }), {
-        caching: REVALIDATED,
-      });
+      const { home, ...places } = await site();
+      return page(c.env.incoming, home({ ...options, ...places }), { caching: REVALIDATED });
     })
     .all(refuseMethod);
 
@@ -63,8 +64,8 @@ export function createPages(options: PageOptions): Pages {
     .get("/chat/:user", async (c) => {
       const user = c.req.param("user");
       if (!isUserId(user)) return refused(c, refuse("not_found"));
-      const { chat, pathOf } = await site();
-      return page(c.env.incoming, chat({ user, publicPath, pathOf }), { caching: REVALIDATED });
+      const { chat, ...places } = await site();
+      return page(c.env.incoming, chat({ user, ...places }), { caching: REVALIDATED });
     })
     .all(refuseMethod);
 
@@ -72,8 +73,8 @@ export function createPages(options: PageOptions): Pages {
   for (const path of ["/inbox", "/inbox/:visitor"]) {
     routes
       .get(path, async (c) => {
-        const { inbox, pathOf } = await site();
-        return page(c.env.incoming, inbox({ ...options, publicPath, pathOf }));
+        const { inbox, ...places } = await site();
+        return page(c.env.incoming, inbox({ ...options, ...places }));
       })
       .all(refuseMethod);
   }
@@ -96,11 +97,19 @@ export function createPages(options: PageOptions): Pages {
       const isReading = method === "GET" || method === "HEAD";
       if (!isReading || !headers.get("accept")?.includes("text/html")) return undefined;
       if (incoming.url.pathname.startsWith("/api/")) return undefined;
-      return site().then(({ notFound, pathOf }) =>
-        page(incoming, notFound({ publicPath, pathOf }), { status: 404 }),
+      return site().then(({ notFound, ...places }) =>
+        page(incoming, notFound(places), { status: 404 }),
       );
     },
   };
+}
+
+/** The views and the files, all of them below `publicPath`. */
+async function load(publicPath: string) {
+  const { files, ...views } = await import("./site.ts");
+  const made = await files();
+  const pathOf = (name: string) => publicPath + made.pathOf(name);
+  return { ...views, ...made, pathOf, publicPath };
 }
 
 /** A page. Without `caching` it is not kept at all. */

@@ -2,13 +2,14 @@
 import { raw } from "hono/html";
 import type { Child } from "hono/jsx";
 import type { Config } from "../config.ts";
+import { EN } from "./browser/words.ts";
 import type { SiteFiles } from "./files.ts";
 
 /** What the pages show of the configuration. */
 export type PageOptions = Pick<Config, "demo"> &
   Partial<Pick<Config, "loginUrl" | "publicUrl" | "userClaim">>;
 
-/** Where everything is: the path of an asset, and the path before all others. */
+/** Where everything is: the path before all others, and the whole path of an asset. */
 interface Places extends Pick<SiteFiles, "pathOf"> {
   publicPath: string;
 }
@@ -16,9 +17,9 @@ interface Places extends Pick<SiteFiles, "pathOf"> {
 type Html = ReturnType<typeof Page>;
 
 /** `/`: for people who come here without a link to somebody. */
-export function home({ demo, publicPath, pathOf }: PageOptions & Places): Html {
+export function home({ demo, pathOf, publicPath }: PageOptions & Places): Html {
   return (
-    <Page title="Chat" publicPath={publicPath} pathOf={pathOf} className="home">
+    <Page title="Chat" pathOf={pathOf} publicPath={publicPath} className="home">
       <main>
         <h1>
           <img src={pathOf("icon.svg")} alt="" width={44} height={44} /> Chat
@@ -67,9 +68,9 @@ export function home({ demo, publicPath, pathOf }: PageOptions & Places): Html {
 }
 
 /** In place of a page that doesn't exist. */
-export function notFound(places: Places): Html {
+export function notFound({ pathOf, publicPath }: Places): Html {
   return (
-    <Page title="Page not found" {...places} className="home">
+    <Page title="Page not found" pathOf={pathOf} publicPath={publicPath} className="home">
       <main>
         <h1>Page not found</h1>
         <p>There is nothing at this address. Check the link that you followed.</p>
@@ -79,15 +80,25 @@ export function notFound(places: Places): Html {
 }
 
 /** `/chat/:user`: a visitor writes to that user. */
-export function chat({ user, ...places }: { user: string } & Places): Html {
+export function chat({ user, pathOf, publicPath }: { user: string } & Places): Html {
+  const [before, after] = EN.chatWith.split("{name}");
   return (
-    <Page title={`Chat with ${user}`} script="chat.js" {...places} className="app" data={{ user }}>
-      <header class="bar">
-        <h1>
-          Chat with <bdi>{user}</bdi>
+    <Page
+      title={`Chat with ${user}`}
+      script="chat.js"
+      pathOf={pathOf}
+      publicPath={publicPath}
+      className="app"
+      data={{ user }}
+    >
+      <header class="bar" id="bar">
+        <h1 id="title">
+          {before}
+          <bdi>{user}</bdi>
+          {after}
         </h1>
-        <State />
       </header>
+      <State />
       <main class="thread-place" id="thread">
         <NoScript />
       </main>
@@ -97,63 +108,23 @@ export function chat({ user, ...places }: { user: string } & Places): Html {
 
 /** `/inbox` and `/inbox/:visitor`: a user's chats. */
 export function inbox(options: PageOptions & Places): Html {
-  const { demo, loginUrl, userClaim = "sub", publicPath, pathOf } = options;
+  const { demo, loginUrl, userClaim = "sub", pathOf, publicPath } = options;
   const mode = demo ? "demo" : loginUrl ? "login" : "token";
   return (
     <Page
       title="Inbox"
       script="inbox.js"
-      publicPath={publicPath}
       pathOf={pathOf}
+      publicPath={publicPath}
       className="app"
       data={{ mode, claim: userClaim, ...(loginUrl && { login: loginUrl.href }) }}
     >
-      <header class="bar">
-        <h1>Inbox</h1>
-        <span class="who" id="who" hidden />
-        <State hidden />
-        <button type="button" class="quiet small" id="sign-out" hidden>
-          Sign out
-        </button>
+      <header class="bar" id="bar">
+        <h1 data-word="inbox">{EN.inbox}</h1>
       </header>
-      <main id="inbox">
+      <State />
+      <main id="main">
         <NoScript />
-        <form class="card sign-in" id="sign-in" autocomplete="off" method="post" hidden>
-          {demo ? (
-            <>
-              <label for="credential">Name</label>
-              <input id="credential" autocomplete="off" spellcheck={false} maxlength={255} />
-              <p class="hint">This is the demo: any name signs in, without a password.</p>
-            </>
-          ) : (
-            <>
-              <label for="credential">JWT</label>
-              <textarea id="credential" rows={5} autocomplete="off" spellcheck={false} />
-              <p class="hint">
-                From your issuer. It stays in this tab’s memory and is gone when you reload.
-              </p>
-            </>
-          )}
-          <p class="problem" id="problem" role="alert" />
-          <button type="submit">Sign in</button>
-        </form>
-        <div class="panes" id="panes" data-view="list" hidden>
-          <nav aria-label="Chats">
-            <p class="problem" id="list-problem" role="alert" />
-            <ul id="chats" />
-            <div class="empty" id="no-chats" hidden>
-              <p>No messages yet.</p>
-              <p id="share" hidden>
-                Visitors write to you here: <a id="share-link" />
-              </p>
-            </div>
-          </nav>
-          <section class="thread-place" id="thread" aria-label="Chat">
-            <p class="empty" id="no-thread" hidden>
-              Choose a chat to read it.
-            </p>
-          </section>
-        </div>
       </main>
     </Page>
   );
@@ -168,9 +139,9 @@ function Page(
     children: Child;
   },
 ) {
-  const { title, script, publicPath, pathOf, className, data = {}, children } = props;
+  const { title, script, pathOf, publicPath, className, data = {}, children } = props;
   const dataset = Object.fromEntries(
-    Object.entries({ base: `${publicPath}/`, ...data }).map(([name, value]) => [
+    Object.entries({ ...(publicPath && { base: publicPath }), ...data }).map(([name, value]) => [
       `data-${name}`,
       value,
     ]),
@@ -194,17 +165,15 @@ function Page(
   );
 }
 
-/** The connection's state: text for everybody, and a way to hurry it up. */
-function State({ hidden = false }: { hidden?: boolean }) {
+/** What is wrong with the connection, and a way to hurry it up. Its texts are the browser's. */
+function State() {
   return (
-    <div class="state" id="state" data-status="connecting" hidden={hidden}>
-      <p role="status">
-        <span id="state-text">Connecting…</span>
+    <div class="state unseen" id="state">
+      <p>
+        <span role="status" id="state-text" />
         <span id="state-countdown" aria-hidden="true" />
       </p>
-      <button type="button" class="quiet small" id="state-retry" hidden>
-        Try now
-      </button>
+      <button type="button" class="quiet small" id="state-retry" hidden />
     </div>
   );
 }
@@ -212,7 +181,9 @@ function State({ hidden = false }: { hidden?: boolean }) {
 function NoScript() {
   return (
     <noscript>
-      <p class="empty">This page needs JavaScript: the chat runs over a WebSocket.</p>
+      <p class="empty" data-word="noScript">
+        {EN.noScript}
+      </p>
     </noscript>
   );
 }

@@ -43,7 +43,8 @@ export interface ConnectionInfo {
 
 /** A request, read once. */
 export class Incoming {
-  readonly request: Request;
+  /** Replaced by a copy where finding out the body's length has used it up. */
+  request: Request;
   /** Its path below the server's own, without the prefix of its scope, where the route is the same in every scope. */
   readonly url: URL;
   readonly scope: Scope;
@@ -51,6 +52,8 @@ export class Incoming {
   /** Whether the browser's connection is encrypted. */
   readonly isSecure: boolean;
   readonly #connection: ConnectionInfo;
+  /** Kept: finding it out takes time. */
+  #address: string | undefined | null = null;
 
   constructor(request: Request, url: URL, policy: RequestPolicy, connection: ConnectionInfo) {
     const { scope, path } = readScope(url.pathname, policy);
@@ -89,8 +92,11 @@ export class Incoming {
 
   /** The client's network address, where it is known. */
   get address(): string | undefined {
-    const { socketAddress } = this.#connection;
-    return clientAddress(this.request, socketAddress, this.policy.trustProxy);
+    if (this.#address === null) {
+      const { socketAddress } = this.#connection;
+      this.#address = clientAddress(this.request, socketAddress, this.policy.trustProxy);
+    }
+    return this.#address;
   }
 
   /** The key for limits per address; `undefined` where there are none. */

@@ -1,5 +1,5 @@
 import type { Connection } from "../gate/live.ts";
-import { type Identity, identityFields } from "../gate/identity.ts";
+import { type Identity, identityFields, identityKey } from "../gate/identity.ts";
 import type { Clock } from "../lib/clock.ts";
 import type { Log } from "../lib/log.ts";
 import type { Close } from "../wire/close.ts";
@@ -31,6 +31,11 @@ export interface SocketHandlers<Claims = unknown> {
   open?(socket: Socket<Claims>, identity: Identity<Claims>): void | Promise<void>;
   /** One text message. The socket's next one waits until a returned promise is settled. */
   message(socket: Socket<Claims>, identity: Identity<Claims>, text: string): unknown;
+  /**
+   * Every 25 seconds: time to send something, for clients that give up on a silent connection. A browser doesn't
+   * see the pings that the server sends anyway.
+   */
+  heartbeat?(socket: Socket<Claims>, identity: Identity<Claims>): void;
   /** The credential ends in `inSeconds`: time for the client to open its next socket with a new ticket. */
   expiring?(socket: Socket<Claims>, identity: Identity<Claims>, inSeconds: number): void;
   /** After the end of a socket that was passed to `open`. */
@@ -42,6 +47,7 @@ export interface SocketHandlers<Claims = unknown> {
 /** The state of one socket: its `data`, and the connection that ends with the credential. */
 export class SocketState implements SocketData, Connection {
   readonly identity: Identity;
+  readonly key: string;
   readonly #search: string;
   readonly #log: Log;
   /** The key for limits per address. */
@@ -70,6 +76,7 @@ export class SocketState implements SocketData, Connection {
   }) {
     const { identity, clock } = options;
     this.identity = identity;
+    this.key = identityKey(identity);
     this.#search = options.search;
     this.#log = options.log;
     this.limitKey = options.limitKey;

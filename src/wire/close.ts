@@ -12,6 +12,7 @@ export interface Close {
 export const MESSAGE_TOO_BIG = 1009;
 export const SERVICE_RESTART = 1012;
 export const CREDENTIAL_EXPIRED = 4001;
+export const NO_HEARTBEAT = 4002;
 
 /**
  * Every reason for which the server ends a socket. 4000–4499: get a new ticket and reconnect; 4500–4999:
@@ -24,7 +25,7 @@ export const CLOSE = {
   serviceRestart: { code: SERVICE_RESTART, reason: "Server restarts", reconnects: true },
   missedEvents: { code: SERVICE_RESTART, reason: "Server missed events", reconnects: true },
   credentialExpired: { code: CREDENTIAL_EXPIRED, reason: "Credential expired", reconnects: true },
-  noHeartbeat: { code: 4002, reason: "No heartbeat", reconnects: true },
+  noHeartbeat: { code: NO_HEARTBEAT, reason: "No heartbeat", reconnects: true },
   slowReader: { code: 4003, reason: "Reads too slowly", reconnects: true },
   signedOut: { code: 4500, reason: "Signed out", reconnects: false },
   flooding: { code: 4501, reason: "Too many messages", reconnects: false },

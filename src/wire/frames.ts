@@ -66,7 +66,29 @@ export type ServerFrame =
       readonly id: string;
       readonly timestamp: string;
     }
-  | { readonly type: "READ"; readonly chatId: string; readonly by: string; readonly upTo: string }
+  | {
+      readonly type: "READ";
+      readonly chatId: string;
+      readonly user: string;
+      readonly by: string;
+      readonly upTo: string;
+    }
+  /** The chat was deleted for both sides, with its messages up to this id. */
+  | {
+      readonly type: "DELETED";
+      readonly chatId: string;
+      readonly user: string;
+      readonly upTo: string;
+    }
+  /** To the user's sockets alone: whether the visitor's messages are refused from now on. */
+  | {
+      readonly type: "BLOCKED";
+      readonly chatId: string;
+      readonly user: string;
+      readonly blocked: boolean;
+    }
+  /** Every 25 seconds: without one for 55, the connection is dead. */
+  | { readonly type: "HEARTBEAT" }
   /** The socket's credential ends soon. */
   | { readonly type: "EXPIRING"; readonly inSeconds: number }
   | {
@@ -75,6 +97,9 @@ export type ServerFrame =
       readonly code: FrameErrorCode;
       readonly message: string;
     };
+
+/** What is about one chat. Beside `chatId`, a message has its user in `from` or `to`, and others have `user`. */
+export type ChatFrame = Extract<ServerFrame, { chatId: string }>;
 
 /** What a client sends, as JSON in text frames. */
 export type ClientFrame =

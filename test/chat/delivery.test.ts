@@ -32,7 +32,7 @@ async function contract(scene: Scene, messages: number): Promise<void> {
   userHere.socket?.send({ type: "MARK_AS_READ", chatId: visitorId });
   for (const socket of scene.sockets) {
     expect(await socket.next(({ type }) => type === "READ")).toEqual({
-      ...{ type: "READ", chatId: visitorId, by: USER, upTo: newest?.id },
+      ...{ type: "READ", chatId: visitorId, user: USER, by: USER, upTo: newest?.id },
     });
   }
 
@@ -42,6 +42,23 @@ async function contract(scene: Scene, messages: number): Promise<void> {
   await scene.here.ask(block, { method: "DELETE", user: USER });
   await visitor.say(USER, "the end");
   await expectSame(scene, ["the end"], [[...said.v, "the end"], said.u]);
+  const of = { chatId: visitorId, user: USER };
+  for (const { socket } of scene.user) {
+    for (const blocked of [true, false]) {
+      const frame = await socket?.next(({ type }) => type === "BLOCKED");
+      expect(frame).toEqual({ type: "BLOCKED", ...of, blocked });
+    }
+  }
+
+  const [end] = cameOver(otherTab.socket as TestSocket).slice(-1);
+  await scene.there.ask(`/api/chats/${USER}`, { method: "DELETE", ...visitor.who });
+  for (const socket of scene.sockets) {
+    const frame = await socket.next(({ type }) => type === "DELETED");
+    expect(frame).toEqual({ type: "DELETED", ...of, upTo: end?.id });
+  }
+  for (const { socket } of scene.visitor) {
+    expect(socket?.frames.filter(({ type }) => type === "BLOCKED")).toEqual([]);
+  }
 }
 
 describeWith("redis-server")("two servers on one Redis", () => {

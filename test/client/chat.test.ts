@@ -203,6 +203,132 @@ describe("missed messages", () => {
   });
 });
 
+describe("a chat that is deleted", () => {
+  const deleted = (upTo: number) => ({
+    ...{ type: "DELETED", chatId: VISITOR, user: "alice", upTo: String(upTo) },
+  });
+
+  test("elsewhere is empty at once, and begins anew with the next message", async () => {
+    const { client, conversation, socket } = await startUser(message(1, "one"), message(2, "two"));
+    const seen: unknown[] = [];
+    client.on("change", (one) => seen.push([one.isDeleted, contents(one), one.unread]));
+    await socket.say(deleted(2));
+    await socket.say(message(5, "new"));
+    expect(seen).toEqual([
+      [true, [], 0],
+      [false, ["new"], 1],
+    ]);
+    expect(conversation.hasOlder).toBe(false);
+  });
+
+  test("keeps what was written after the deletion, whichever comes first", async () => {
+    const { conversation, socket } = await startUser(message(1, "one"));
+    await socket.say(message(5, "new"), deleted(4));
+    expect(contents(conversation)).toEqual(["new"]);
+    expect(conversation.isDeleted).toBe(false);
+  });
+
+  test("isn't brought back by a page that was on its way, nor by the ACK of what was in it", async () => {
+    const { world, conversation, socket } = await startUser(message(3, "three"));
+    conversation.send("four");
+    const slow = Promise.withResolvers<Response>();
+    world.answer = () => slow.promise;
+    const loading = conversation.loadOlder();
+    await world.settle();
+    await socket.say(deleted(4));
+    slow.resolve(page([message(1, "one"), message(2, "two")]));
+    await loading;
+    await socket.say({ type: "ACK", ref: "ref-1", id: "4", timestamp: "2026-01-01T00:00:01Z" });
+    expect(contents(conversation)).toEqual([]);
+  });
+
+  test("of a visitor is the one with that user, and no other", async () => {
+    const { client, conversation, socket } = await startVisitor();
+    const bob = client.conversation("bob");
+    await socket.say(message(1, "to alice"), { ...message(2, "to bob"), to: "bob" });
+    await socket.say({ ...deleted(9), user: "bob" });
+    expect([contents(conversation), contents(bob)]).toEqual([["to alice"], []]);
+    expect([conversation.isDeleted, bob.isDeleted]).toEqual([false, true]);
+  });
+
+  test("while nobody was connected is known after the next page", async () => {
+    const { world, conversation, socket } = await startUser(message(1, "one"));
+    await socket.close(1006);
+    world.answer = ({ path }) =>
+      path.includes("/messages?") ? problem(404, "not_found") : undefined;
+    await world.pass(125);
+    await world.open(2);
+    expect(conversation).toMatchObject({ isDeleted: true, messages: [] });
+  });
+});
+
+describe("what a conversation shows", () => {
+  test("is the same array until something changes, and the same messages where they are the same", async () => {
+    const { client, conversation, socket } = await startUser(message(1, "one", "user"));
+    const before = conversation.messages;
+    expect(conversation.messages).toBe(before);
+    await socket.say(message(2, "two"));
+    const after = conversation.messages;
+    expect(after).not.toBe(before);
+    expect(contents({ messages: before } as Conversation)).toEqual(["one"]);
+    expect(after[0]).toBe(before[0] as never);
+    await socket.say({ type: "READ", chatId: VISITOR, user: "alice", by: VISITOR, upTo: "1" });
+    expect(conversation.messages[0]).not.toBe(before[0] as never);
+    expect(conversation.messages[1]).toBe(after[1] as never);
+    // As `useSyncExternalStore` wants it: whoever reads at a change and afterwards reads the same.
+    let atChange: unknown;
+    client.on("change", (one) => (atChange = one.messages));
+    conversation.send("three");
+    await socket.say({ type: "ACK", ref: "ref-1", id: "3", timestamp: "2026-01-01T00:00:01Z" });
+    expect(conversation.messages).toBe(atChange as never);
+  });
+
+  test("has nothing on it but what is documented", async () => {
+    const { client, conversation } = await startUser();
+    expect(Object.keys(conversation).sort()).toEqual([
+      ...["close", "discard", "hasOlder", "isDeleted", "isLoaded", "loadOlder", "markRead"],
+      ...["messages", "peer", "retry", "send", "unread"],
+    ]);
+    expect(Object.keys(client).sort()).toEqual([
+      ...["chats", "conversation", "dispose", "on", "remove", "retry", "setBlocked", "side"],
+      ...["signOut", "state"],
+    ]);
+  });
+
+  test("costs as much per message with 6,000 messages as with 500; to read all of them is one copy", async () => {
+    const { client, conversation, socket } = await startUser();
+    let unread = 0;
+    client.on("change", (one) => (unread = one.unread));
+    let last = 0;
+    const say = (count: number) => {
+      for (let n = 0; n < count; n++) {
+        const by = ++last % 2 ? "user" : "visitor";
+        void socket.sayRaw(JSON.stringify(message(last, "some words", by)));
+        if (last % 10 === 0) conversation.markRead();
+      }
+    };
+    /** Of 20 messages, in milliseconds. The best of ten: a busy machine may interrupt some. */
+    const costMs = () => {
+      const times = Array.from({ length: 10 }, () => {
+        const startedAtMs = performance.now();
+        say(20);
+        return performance.now() - startedAtMs;
+      });
+      return Math.min(...times);
+    };
+    say(500);
+    const few = costMs();
+    say(6_000 - last);
+    const many = costMs();
+    // Twelve times the messages: what walks over all of them takes twelve times as long.
+    expect(many).toBeLessThan(4 * few);
+    expect(unread).toBeLessThan(10);
+    const startedAtMs = performance.now();
+    expect(conversation.messages).toHaveLength(last);
+    expect(performance.now() - startedAtMs).toBeLessThan(5);
+  });
+});
+
 describe("a message that is sent", () => {
   test("is pending until its ACK, sent until it is read, and never there twice", async () => {
     const { conversation, socket } = await startUser(message(1, "Hello"));
@@ -214,7 +340,7 @@ describe("a message that is sent", () => {
     await socket.say({ type: "ACK", ref: "ref-1", id: "2", timestamp: "2026-01-01T00:00:01Z" });
     await socket.say(message(2, "Hi", "user"));
     expect(statuses(conversation)).toEqual(["Hello: received", "Hi: sent"]);
-    await socket.say({ type: "READ", chatId: VISITOR, by: VISITOR, upTo: "2" });
+    await socket.say({ type: "READ", chatId: VISITOR, user: "alice", by: VISITOR, upTo: "2" });
     expect(statuses(conversation)).toEqual(["Hello: received", "Hi: read"]);
     expect(new Set(conversation.messages.map(({ key }) => key)).size).toBe(2);
   });
@@ -361,7 +487,99 @@ describe("a message that is sent", () => {
   });
 });
 
+describe("a message that has failed", () => {
+  test("can be discarded, and isn't sent again; one that is on its way can't", async () => {
+    const { world, conversation, socket } = await startVisitor();
+    conversation.send("refused");
+    conversation.send("pending");
+    await socket.say({ type: "ERROR", ref: "ref-1", code: "blocked", message: "…" });
+    for (const { key } of conversation.messages) conversation.discard(key);
+    expect(statuses(conversation)).toEqual(["pending: pending"]);
+    conversation.retry("ref-1");
+    await socket.close(1006);
+    await world.pass(125);
+    expect((await world.open(2)).sent.map(({ ref }) => ref)).toEqual(["ref-2"]);
+  });
+
+  test("in one chat can be neither discarded nor tried again from another", async () => {
+    const { client, conversation, socket } = await startVisitor();
+    conversation.send("refused");
+    await socket.say({ type: "ERROR", ref: "ref-1", code: "blocked", message: "…" });
+    client.conversation("bob").discard("ref-1");
+    client.conversation("bob").retry("ref-1");
+    expect(statuses(conversation)).toEqual(["refused: failed"]);
+  });
+});
+
+describe("a new socket", () => {
+  test("that replaces another says so, once everything catches up; the first one doesn't", async () => {
+    const { world, client, socket } = await startUser(message(1, "one"));
+    const events: string[] = [];
+    client.on("resumed", () => events.push(`resumed ${client.state.status}`));
+    client.on("state", ({ status }) => events.push(status));
+    expect(events).toEqual([]);
+    await socket.close(1006);
+    await world.pass(125);
+    await world.open(2);
+    await world.hint("online");
+    await world.open(3);
+    expect(events).toEqual(["waiting", "connecting", "open", "resumed open", "resumed open"]);
+  });
+
+  test("doesn't announce itself when it is the first, however late", async () => {
+    const world = scriptedWorld();
+    using client = createChatClient({ url: "https://chat.example", runtime: world.runtime });
+    let count = 0;
+    client.on("resumed", () => count++);
+    await world.pass(0);
+    await world.sockets[0]?.close(1006);
+    await world.pass(125);
+    await world.open(2);
+    expect(count).toBe(0);
+  });
+});
+
+test("a listener that throws keeps nothing from the others", async () => {
+  const { world, client, conversation, socket } = await startUser();
+  const seen: string[] = [];
+  const failing = new Error("a listener's own");
+  for (const name of ["change", "frame", "state", "down"] as const) {
+    client.on(name, () => {
+      throw failing;
+    });
+    client.on(name, () => seen.push(name));
+  }
+  await socket.say(message(1, "one"));
+  await socket.close(1006);
+  expect(seen).toEqual(["change", "frame", "down", "state"]);
+  expect(new Set(world.errors)).toEqual(new Set([failing]));
+  expect(contents(conversation)).toEqual(["one"]);
+});
+
+test("a client that was disposed of stays so, whatever is called", async () => {
+  const { world, client, conversation, socket } = await startUser(message(1, "one"));
+  client.dispose();
+  const requests = world.requests.length;
+  client.retry();
+  conversation.send("late");
+  conversation.markRead();
+  client.conversation("CCCCCCCCCCCCCCCCCCCCCA");
+  await expect(client.chats()).rejects.toMatchObject({ code: 0, reason: "disposed" });
+  await expect(conversation.loadOlder()).rejects.toMatchObject({ reason: "disposed" });
+  await world.pass(120_000);
+  expect([world.sockets.length, world.requests.length, socket.sent]).toEqual([1, requests, []]);
+  expect([client.state.status, world.leftovers]).toEqual(["closed", 0]);
+});
+
 describe("reading", () => {
+  test("of a visitor in another tab is known here, in that chat alone", async () => {
+    const { client, conversation, socket } = await startVisitor();
+    const bob = client.conversation("bob");
+    await socket.say(message(1, "a", "user"), { ...message(2, "b", "user"), from: "bob" });
+    await socket.say({ type: "READ", chatId: VISITOR, user: "bob", by: VISITOR, upTo: "2" });
+    expect([conversation.unread, bob.unread]).toEqual([1, 0]);
+  });
+
   test("is sent once, with the user in a visitor's mark, whose chat id is the same for all", async () => {
     const { conversation, socket } = await startVisitor();
     await socket.say(message(1, "Hello", "user"), message(2, "Anybody there?", "user"));
@@ -375,7 +593,7 @@ describe("reading", () => {
   test("in another tab is known here", async () => {
     const { conversation, socket } = await startUser(message(1, "Hello"));
     expect(conversation.unread).toBe(1);
-    await socket.say({ type: "READ", chatId: VISITOR, by: "alice", upTo: "1" });
+    await socket.say({ type: "READ", chatId: VISITOR, user: "alice", by: "alice", upTo: "1" });
     expect(conversation.unread).toBe(0);
     conversation.markRead();
     expect(socket.sent).toEqual([]);

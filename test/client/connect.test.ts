@@ -111,6 +111,33 @@ describe("a connection", () => {
   });
 });
 
+describe("a connection that has gone silent", () => {
+  test("stays open without the option, since a protocol may have nothing to say", async () => {
+    const { world, connection } = start();
+    world.beats = false;
+    await world.open(1);
+    await world.pass(86_400_000);
+    expect(connection.state.status).toBe("open");
+    expect(world.leftovers).toBe(1);
+  });
+
+  test("is lost with 4002 after as long as the option says; every frame counts, a binary one, too", async () => {
+    const { world, connection, events } = start({ getToken: "jwt", silenceMs: 3_000 });
+    world.beats = false;
+    const socket = await world.open(1);
+    await world.pass(2_999);
+    await socket.sayRaw("tick");
+    await world.pass(2_999);
+    await socket.sayRaw(new Uint8Array([1]));
+    await world.pass(2_999);
+    expect(connection.state.status).toBe("open");
+    await world.pass(1);
+    expect(events.slice(2)).toEqual(["message tick", "down 4002 silent", "state waiting"]);
+    connection.dispose();
+    expect(world.leftovers).toBe(0);
+  });
+});
+
 describe("a ticket from a way of one's own", () => {
   test("is asked for before every attempt, and is all that the socket's URL has", async () => {
     let tickets = 0;

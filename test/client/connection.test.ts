@@ -1,5 +1,10 @@
 import { describe, expect, test } from "bun:test";
-import { type ChatClient, type ConnectionState, createChatClient } from "../../src/client/mod.ts";
+import {
+  type ChatClient,
+  type ChatClientOptions,
+  type ConnectionState,
+  createChatClient,
+} from "../../src/client/mod.ts";
 import { problem, type ScriptedWorld, scriptedWorld } from "../support/client.ts";
 
 const URL_OF_SERVER = "https://chat.example";
@@ -7,7 +12,7 @@ const TICKETS = "/api/auth/ws-ticket";
 const SESSIONS = "/api/auth/anonymous-session";
 
 /** A client in a scripted world, with everything that it has emitted. */
-function start(options: { getToken?: string | (() => string | Promise<string>) } = {}) {
+function start(options: Pick<ChatClientOptions, "getToken" | "silenceMs"> = {}) {
   const world = scriptedWorld();
   const client = createChatClient({ url: URL_OF_SERVER, runtime: world.runtime, ...options });
   const { states, downs } = listen(client);
@@ -345,7 +350,8 @@ describe("an open socket that may be dead", () => {
   });
 
   test("is replaced when the tab comes back after a minute of silence, not before", async () => {
-    const { world } = start();
+    const { world } = start({ silenceMs: 0 });
+    world.beats = false;
     const first = await world.open(1);
     await world.pass(50_000);
     await first.say({ type: "READ", chatId: "v", by: "v", upTo: "1" });
@@ -375,6 +381,51 @@ describe("an open socket that may be dead", () => {
     await world.hint("online");
     await world.open(1);
     expect(world.requests[0]?.signal.aborted).toBe(true);
+  });
+});
+
+describe("a connection whose path has died without a FIN", () => {
+  test("is given up after 55 s without any frame, and comes back", async () => {
+    const { world, client, states, downs } = start();
+    const first = await world.open(1);
+    await world.pass(50_000);
+    world.beats = false;
+    await world.pass(54_999);
+    expect(client.state.status).toBe("open");
+    await world.pass(1);
+    expect(client.state).toMatchObject({ status: "waiting", failure: { code: 4002 } });
+    expect(first.closedWith).toBe(1000);
+    await world.pass(125);
+    await world.open(2);
+    expect([states, downs]).toEqual([["open", "waiting", "connecting", "open"], [4002]]);
+  });
+
+  test("stays while heartbeats come, or any other frame, and shows nobody the heartbeats", async () => {
+    const { world, client, states } = start();
+    const frames: string[] = [];
+    client.on("frame", ({ type }) => frames.push(type));
+    const socket = await world.open(1);
+    await world.pass(600_000);
+    expect(frames).toEqual([]);
+    world.beats = false;
+    for (let count = 0; count < 5; count++) {
+      await world.pass(54_999);
+      await socket.say({ type: "READ", chatId: "v", by: "v", upTo: "1" });
+    }
+    expect(states).toEqual(["open"]);
+    expect(socket.sent).toEqual([]);
+  });
+
+  test("isn't mistaken because of a wall clock that jumps", async () => {
+    const { world, client } = start();
+    await world.open(1);
+    world.beats = false;
+    world.jumpWall(3_600_000);
+    await world.pass(54_999);
+    expect(client.state.status).toBe("open");
+    world.jumpWall(-7_200_000);
+    await world.pass(1);
+    expect(client.state.status).toBe("waiting");
   });
 });
 

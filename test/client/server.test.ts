@@ -1,6 +1,7 @@
 import { describe, expect, test } from "bun:test";
-import { connect, type Connection } from "../../src/client/mod.ts";
+import { connect, type Connection, createChatClient } from "../../src/client/mod.ts";
 import { createTestServer, type TestServer } from "../../src/testing.ts";
+import { startTunnel } from "../support/tunnel.ts";
 import { describeOnNode } from "../recipes/program.ts";
 
 /** A protocol of one's own: text, and a word before the credential ends. */
@@ -56,7 +57,7 @@ describe("connect and the server", () => {
         return server.token("alice");
       },
       // One clock for both sides.
-      runtime: { after: clock.after, nowMs: clock.nowMs },
+      runtime: { after: clock.after, nowMs: clock.nowMs, monotonicMs: clock.monotonicMs },
     });
     const downs: unknown[] = [];
     connection.on("down", (failure) => downs.push(failure));
@@ -75,6 +76,30 @@ describe("connect and the server", () => {
     connection.send("still here");
     expect(await once(connection, "message")).toBe("echo still here");
     expect([connection.state.status, tokens, downs]).toEqual(["open", 2, []]);
+  });
+
+  test("end when the path goes dark without a FIN; the heartbeat keeps the chat's open before", async () => {
+    await using server = await createTestServer();
+    await using tunnel = await startTunnel(Number(new URL(server.url).port));
+    const { clock } = server;
+    using chat = createChatClient({
+      url: `http://127.0.0.1:${tunnel.port}`,
+      getToken: () => server.token("alice"),
+      runtime: { after: clock.after, nowMs: clock.nowMs, monotonicMs: clock.monotonicMs },
+    });
+    const states: string[] = [];
+    const opened = Promise.withResolvers<void>();
+    chat.on("state", ({ status }) => {
+      states.push(status);
+      if (status === "open") opened.resolve();
+    });
+    clock.step(0);
+    await opened.promise;
+    await clock.advance(600_000);
+    expect(states).toEqual(["open"]);
+    tunnel.stopForwarding();
+    await clock.advance(60_000);
+    expect(states.slice(0, 2)).toEqual(["open", "waiting"]);
   });
 
   test("end at sign-out, with its code and reason", async () => {

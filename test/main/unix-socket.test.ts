@@ -43,6 +43,20 @@ describe("UNIX_SOCKET", () => {
     expect([gone.code, gone.stderr]).toEqual([1, `ws-ticket: no response from ${path}\n`]);
   });
 
+  test("is looked at by check, which changes nothing", async () => {
+    const check = async (path: string) => {
+      const environment = { ...SETTINGS, TRUST_PROXY: "1", UNIX_SOCKET: path };
+      const { code, stdout } = await runCommand(["check"], { environment });
+      return [code, stdout.split("\n").find((line) => line.includes("UNIX_SOCKET"))];
+    };
+    const path = join(folder, "checked");
+    expect(await check(path)).toEqual([0, expect.stringMatching(/^ok .*will be created/)]);
+    await Bun.write(path, "precious");
+    expect(await check(path)).toEqual([78, expect.stringMatching(/^fault .*no socket/)]);
+    expect(await check(join(folder, "none/x"))).toEqual([78, expect.stringContaining("ENOENT")]);
+    expect(await Bun.file(path).text()).toBe("precious");
+  });
+
   test("opens sockets, and knows addresses by the proxy's header", async () => {
     const path = join(folder, "two");
     await using server = serverAt(path);

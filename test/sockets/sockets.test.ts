@@ -233,6 +233,31 @@ describe("a heartbeat", () => {
     expect(logged(server, "socket_closed").map(({ code }) => code)).toEqual([4002]);
   });
 
+  test("lets the handlers send one of their own; without a handler only the ping goes out", async () => {
+    const beats: string[] = [];
+    const heartbeat = (socket: Socket, { id }: { id: string }) => {
+      beats.push(id);
+      socket.send("beat");
+    };
+    await using server = startServer({ handlers: { ...echo(), heartbeat } });
+    await using other = startServer({ handlers: echo(), clock: server.clock });
+    using socket = await openRawUser(server);
+    using quiet = await openRawUser(other);
+    for (const one of [socket, quiet]) await beat(server.clock, one);
+    for (const one of [socket, quiet]) await one.flushed();
+    expect(countOf(socket, OPCODE.text)).toBe(beats.length);
+    expect([beats[0], countOf(quiet, OPCODE.text)]).toEqual(["alice", 0]);
+  });
+
+  test("of the chat is a frame that scripts in a page can see", async () => {
+    await using server = startServer();
+    await using user = await server.openUser("alice");
+    await using visitor = await server.openVisitor(await server.visitorCookie());
+    server.clock.advance(BEAT_MS);
+    for (const socket of [user, visitor])
+      expect(await socket.next()).toEqual({ type: "HEARTBEAT" });
+  });
+
   test("runs on the monotonic clock: jumps of the wall clock change nothing", async () => {
     await using server = startServer({ handlers: echo() });
     using socket = await openRawSocket(server.origin, "/ws/chat", {

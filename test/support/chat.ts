@@ -16,7 +16,7 @@ export function newChat(): Chat {
 export interface Delivered {
   /** Everything so far, of all chats. */
   readonly events: readonly ChatEvent[];
-  /** The contents (or `<side> read <id>`) of one chat's events so far. */
+  /** The contents (or `<side> read <id>`, `deleted to <id>`, `blocked`) of one chat's events so far. */
   of(chat: Chat): string[];
   /** Resolves when one chat has had so many events. */
   has(chat: Chat, count: number): Promise<void>;
@@ -35,9 +35,12 @@ export function deliveriesOf(history: ChatHistory): Delivered {
   return {
     events,
     of: (chat) =>
-      within(chat).map((event) =>
-        event.kind === "message" ? event.message.content : `${event.by} read ${event.upTo}`,
-      ),
+      within(chat).map((event) => {
+        if (event.kind === "message") return event.message.content;
+        if (event.kind === "read") return `${event.by} read ${event.upTo}`;
+        if (event.kind === "deleted") return `deleted to ${event.upTo}`;
+        return event.blocked ? "blocked" : "not blocked";
+      }),
     has(chat, count) {
       const { promise, resolve } = Promise.withResolvers<void>();
       const look = () => {

@@ -13,6 +13,10 @@ export interface ScriptedWorld {
   readonly leftovers: number;
   /** What listeners have thrown. */
   readonly errors: readonly unknown[];
+  /** Sets the wall clock alone. */
+  jumpWall(ms: number): void;
+  /** The server sends a heartbeat every 25 seconds. Default: it does. */
+  beats: boolean;
   /** What `random` returns from now on. */
   random: number;
   /** Answers in place of the default; `undefined` for the default. */
@@ -54,6 +58,8 @@ export interface ScriptedSocket {
   close(code: number, reason?: string): Promise<void>;
 }
 
+const HEARTBEAT = { type: "HEARTBEAT" };
+
 export function scriptedWorld(): ScriptedWorld {
   const clock = fakeClock();
   const startMs = clock.monotonicMs();
@@ -63,6 +69,7 @@ export function scriptedWorld(): ScriptedWorld {
   const sockets: ScriptedSocket[] = [];
   const errors: unknown[] = [];
   let refs = 0;
+  let beating = 0;
   const nowMs = () => clock.monotonicMs() - startMs;
 
   function defaultAnswer({ path }: ScriptedRequest): Response {
@@ -76,6 +83,7 @@ export function scriptedWorld(): ScriptedWorld {
 
   const runtime: Runtime = {
     nowMs: clock.nowMs,
+    monotonicMs: clock.monotonicMs,
     random: () => world.random,
     after(delayMs, run) {
       const timer = { atMs: clock.monotonicMs() + delayMs };
@@ -108,10 +116,19 @@ export function scriptedWorld(): ScriptedWorld {
     openSocket(url, protocols) {
       const sent: Frame[] = [];
       let closedWith: number | undefined;
+      let stopBeats: (() => void) | undefined;
+      const endBeats = () => {
+        if (stopBeats) beating--;
+        stopBeats?.();
+        stopBeats = undefined;
+      };
       const end: ReturnType<Runtime["openSocket"]> = {
         ...{ onopen: null, onmessage: null, onerror: null, onclose: null },
         send: (text) => void sent.push(JSON.parse(text)),
-        close: (code = 1005) => void (closedWith ??= code),
+        close(code = 1005) {
+          closedWith ??= code;
+          endBeats();
+        },
       };
       const socket: ScriptedSocket = {
         ...{ url, protocols, sent },
@@ -121,6 +138,8 @@ export function scriptedWorld(): ScriptedWorld {
         },
         open() {
           end.onopen?.();
+          beating++;
+          stopBeats = clock.every(25_000, () => world.beats && void socket.say(HEARTBEAT));
           return settle();
         },
         say(...frames) {
@@ -137,6 +156,7 @@ export function scriptedWorld(): ScriptedWorld {
         },
         close(code, reason = "") {
           end.onclose?.({ code, reason });
+          endBeats();
           // It happens once to every socket.
           end.onclose = null;
           return settle();
@@ -157,10 +177,12 @@ export function scriptedWorld(): ScriptedWorld {
   const world: ScriptedWorld = {
     ...{ runtime, requests, sockets, errors },
     settle: () => settle(),
+    jumpWall: clock.jumpWall,
+    beats: true,
     random: 0.5,
     answer: () => undefined,
     get leftovers() {
-      return clock.timers + clock.delays + hints.size;
+      return clock.timers - beating + clock.delays + hints.size;
     },
     async pass(ms) {
       const endMs = clock.monotonicMs() + ms;
