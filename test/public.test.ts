@@ -46,9 +46,13 @@ const SURFACE: Record<string, { values: string[]; types: string[] }> = {
     ],
   },
   "client/mod.ts": {
-    values: ["Failure", "connect", "createChatClient", "createDrafts", "createOutbox"],
+    values: [
+      ...["Failure", "connect", "createChatClient", "createChatList", "createDrafts"],
+      "createOutbox",
+    ],
     types: [
-      ...["ChatClient", "ChatClientEvents", "ChatClientOptions", "ChatPage", "ChatSummary"],
+      ...["ChatClient", "ChatClientEvents", "ChatClientOptions", "ChatList", "ChatListEvents"],
+      ...["ChatPage", "ChatSummary"],
       ...["ClientSocket", "ConnectOptions", "Connection", "ConnectionEvents", "ConnectionState"],
       ...["Conversation", "ConversationMessage", "Drafts", "Outbox", "Paths", "StorageOptions"],
       ...["TextStorage", "Unsent"],

@@ -6,6 +6,7 @@ export {
 } from "./chat.ts";
 export { connect, type ConnectOptions, type Paths, type TokenSource } from "./connect.ts";
 export type { Connection, ConnectionEvents, ConnectionState } from "./connection.ts";
+export { type ChatList, type ChatListEvents, createChatList } from "./list.ts";
 export type { Conversation, ConversationMessage, Outbox, Unsent } from "./conversation.ts";
 export { Failure } from "./failure.ts";
 export {

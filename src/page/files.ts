@@ -63,6 +63,7 @@ async function readSources(): Promise<Record<string, string>> {
     "client/conversation.ts": await import("../client/conversation.ts", { with: { type: "text" } }),
     "client/events.ts": await import("../client/events.ts", { with: { type: "text" } }),
     "client/failure.ts": await import("../client/failure.ts", { with: { type: "text" } }),
+    "client/list.ts": await import("../client/list.ts", { with: { type: "text" } }),
     "client/mod.ts": await import("../client/mod.ts", { with: { type: "text" } }),
     "client/request.ts": await import("../client/request.ts", { with: { type: "text" } }),
     "client/runtime.ts": await import("../client/runtime.ts", { with: { type: "text" } }),

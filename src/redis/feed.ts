@@ -191,7 +191,6 @@ export function createFeed(options: {
         if (closing.signal.aborted) break;
         if (error instanceof ResponseError && error.code === "too_large" && batch > 1) {
           largest = Math.ceil(batch / 2);
-          isBehind = true;
           continue;
         }
         fail(error, { isFirst: retryMs === 0 });

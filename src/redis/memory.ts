@@ -25,8 +25,7 @@ export function createMemoryGuard(options: {
   async function look(): Promise<boolean> {
     try {
       const info = String(await transport.command(["INFO", "memory"]));
-      const read = (name: string) =>
-        Number(new RegExp(`^${name}:(\\d+)`, "m").exec(info)?.[1] ?? 0);
+      const read = (name: string) => Number(new RegExp(`^${name}:(\\d+)`, "m").exec(info)?.[1]);
       const most = read("maxmemory");
       return most > 0 && read("used_memory") > most * BULK_SHARE;
     } catch (error) {

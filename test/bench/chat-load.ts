@@ -5,6 +5,7 @@
  */
 import { utf8 } from "../../src/lib/encoding.ts";
 import { signToken } from "../../src/gate/token.ts";
+import { quantile } from "./figures.ts";
 
 export interface ChatJob {
   /** Where visitors connect, and where users do. */
@@ -70,10 +71,11 @@ async function run(job: ChatJob): Promise<ChatOutcome> {
     visitor.close();
     user.close();
   }
-  latenciesMs.sort((a, b) => a - b);
-  const quantile = (part: number) =>
-    latenciesMs[Math.floor(latenciesMs.length * part)] ?? Number.NaN;
-  return { perSecond: job.messages / seconds, p50Ms: quantile(0.5), p99Ms: quantile(0.99) };
+  return {
+    perSecond: job.messages / seconds,
+    p50Ms: quantile(latenciesMs, 0.5),
+    p99Ms: quantile(latenciesMs, 0.99),
+  };
 }
 
 /** Sends at an even rate, from everybody in turn. */

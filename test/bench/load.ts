@@ -6,16 +6,20 @@
 import { utf8 } from "../../src/lib/encoding.ts";
 import { signToken } from "../../src/gate/token.ts";
 import { handshake } from "../support/raw.ts";
+import { quantile } from "./figures.ts";
+import type { Server } from "./process.ts";
 
 export interface Job {
-  readonly port: number;
+  readonly server: Pick<Server, "port" | "socketPath" | "greeting">;
   /** `mint`: tickets alone; `admit`: a ticket and the socket it opens; `hold`: the same, and the sockets stay open. */
   readonly kind: "mint" | "admit" | "hold";
   readonly count: number;
 }
 
 export interface Outcome {
-  readonly seconds: number;
+  readonly perSecond: number;
+  /** From the request for the ticket to its end: the ticket, or the open socket. */
+  readonly p99Ms: number;
 }
 
 /** Requests under way at once. */
@@ -27,26 +31,34 @@ const USERS = 10_000;
 let lastToken = 0;
 
 process.on("message", async (job: Job) => {
-  process.send?.({ seconds: await run(job) } satisfies Outcome);
+  process.send?.(await run(job));
 });
 
-async function run({ port, kind, count }: Job): Promise<number> {
+async function run({ server, kind, count }: Job): Promise<Outcome> {
+  const { port, socketPath, greeting } = server;
   const mints: string[] = [];
   while (mints.length < count) mints.push(mintRequest(port, await freshToken()));
   const callers = await Promise.all(Array.from({ length: CONCURRENCY }, () => connect(port)));
   const sockets: Connection[] = [];
+  const latenciesMs: number[] = [];
+
+  async function admit(ticket: string): Promise<void> {
+    const socket = await connect(port);
+    sockets.push(socket);
+    const host = `127.0.0.1:${port}`;
+    const answer = await socket.ask(handshake(`${socketPath}${ticket}`, {}, { host }));
+    if (!answer.startsWith("HTTP/1.1 101")) throw new Error(`No socket: ${answer}`);
+    if (greeting) await socket.ask(greeting.send, (text) => text.includes(greeting.answer));
+  }
 
   const startedAtMs = performance.now();
   await Promise.all(
     callers.map(async (caller) => {
       for (let mint = mints.pop(); mint; mint = mints.pop()) {
+        const askedAtMs = performance.now();
         const ticket = readTicket(await caller.ask(mint));
-        if (kind === "mint") continue;
-        const socket = await connect(port);
-        sockets.push(socket);
-        const host = `127.0.0.1:${port}`;
-        const answer = await socket.ask(handshake(`/ws/chat?ticket=${ticket}`, {}, { host }));
-        if (!answer.startsWith("HTTP/1.1 101")) throw new Error(`No socket: ${answer}`);
+        if (kind !== "mint") await admit(ticket);
+        latenciesMs.push(performance.now() - askedAtMs);
       }
     }),
   );
@@ -54,7 +66,7 @@ async function run({ port, kind, count }: Job): Promise<number> {
 
   const done = kind === "hold" ? callers : [...callers, ...sockets];
   await Promise.all(done.map((connection) => connection.close()));
-  return seconds;
+  return { perSecond: count / seconds, p99Ms: quantile(latenciesMs, 0.99) };
 }
 
 /** A token that no server has seen before. */
@@ -86,12 +98,13 @@ function readTicket(answer: string): string {
 
 interface Connection {
   /** Sends a request and resolves with the whole answer. */
-  ask(request: string): Promise<string>;
+  ask(request: string | Uint8Array, isWhole?: (answer: string) => boolean): Promise<string>;
   close(): Promise<void>;
 }
 
 async function connect(port: number): Promise<Connection> {
   let received = "";
+  let isWhole = isWholeAnswer;
   let answered: (answer: string) => void = () => {};
   const closed = Promise.withResolvers<void>();
   const socket = await Bun.connect({
@@ -106,9 +119,10 @@ async function connect(port: number): Promise<Connection> {
     },
   });
   return {
-    ask(request) {
+    ask(request, until = isWholeAnswer) {
       const { promise, resolve } = Promise.withResolvers<string>();
       received = "";
+      isWhole = until;
       answered = resolve;
       socket.write(request);
       return promise;
@@ -120,7 +134,7 @@ async function connect(port: number): Promise<Connection> {
   };
 }
 
-function isWhole(answer: string): boolean {
+function isWholeAnswer(answer: string): boolean {
   const headEnd = answer.indexOf("\r\n\r\n");
   if (headEnd < 0) return false;
   const length = /\r\ncontent-length: *(\d+)/i.exec(answer)?.[1] ?? "0";

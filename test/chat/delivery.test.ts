@@ -4,6 +4,7 @@ import { fakeClock, settle } from "../support/clock.ts";
 import { startInstance } from "../support/process.ts";
 import { startProxy } from "../support/proxy.ts";
 import { startRedis, type TestRedis } from "../support/redis.ts";
+import { repeats } from "../support/repeat.ts";
 import { describeWith } from "../support/require.ts";
 import { cameOver, expectSame, type Scene, setScene, talkDuring, USER } from "../support/scene.ts";
 import { startServer } from "../support/server.ts";
@@ -130,7 +131,7 @@ describeWith("redis-server")("two servers on one Redis", () => {
     () =>
       withRedis([], (redis, scene) =>
         talkDuring(scene, async (sees) => {
-          for (let cut = 0; cut < 10; cut++) {
+          for (let cut = 0; cut < repeats(3, 10); cut++) {
             let delivered = 0;
             await sees(({ type }) => type === "USER_TO_ANON" && ++delivered === 5);
             await redis.command("CLIENT", "KILL", "TYPE", "normal");

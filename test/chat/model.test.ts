@@ -3,6 +3,7 @@ import fc from "fast-check";
 import { MAX_UNANSWERED, MAX_UNANSWERED_MESSAGES } from "../../src/chat/history.ts";
 import { sqliteChatHistory } from "../../src/chat/sqlite.ts";
 import { fakeClock } from "../support/clock.ts";
+import { repeats } from "../support/repeat.ts";
 import { startServer, type TestServer } from "../support/server.ts";
 import type { Frame, TestSocket } from "../support/socket.ts";
 import { createTab, frameTo, idOf, type Tab, type Who } from "../support/tab.ts";
@@ -459,6 +460,6 @@ test("after random steps, lists, pages and tabs are those of a simple model", as
       await Promise.all(world.tabs.map((one) => one.leave()));
     }),
     // With a counterexample at hand it is made smaller for as long as there is time.
-    { numRuns: 60, interruptAfterTimeLimit: 45_000 },
+    { numRuns: repeats(20, 300), interruptAfterTimeLimit: 90_000 },
   );
-}, 60_000);
+}, 120_000);

@@ -13,7 +13,8 @@ import { startUpstashBridge } from "../support/upstash.ts";
 import { startWire, type Wire, WIRE_NAMES } from "../support/wire.ts";
 import { contract } from "./contract.ts";
 
-const DAY_MS = 86_400_000;
+const HOUR_MS = 3_600_000;
+const DAY_MS = 24 * HOUR_MS;
 
 async function waitFor(condition: () => boolean): Promise<void> {
   while (!condition()) await settle(1);
@@ -28,8 +29,10 @@ for (const name of WIRE_NAMES) {
     test("keys expire: refs after two days, chats with their last message, unanswered recipients after 30 days", async () => {
       await using wire = await startWire(name);
       await using chat = await openRedisHistory(wire, name, { maxAgeMs: 5 * DAY_MS });
-      await write(chat.history, newChat(), "x", { ref: "r" });
+      const where = newChat();
+      await write(chat.history, where, "x", { ref: "r" });
       const keys = (await wire.redis.command("KEYS", "*")) as string[];
+      for (const key of keys) expect(key).toStartWith("ws-ticket:");
       const livesMs = new Map<string, number>();
       for (const key of keys) livesMs.set(key, Number(await wire.redis.command("PTTL", key)));
       const of = (kind: string) =>
@@ -43,7 +46,18 @@ for (const name of WIRE_NAMES) {
       }
       const ending = [...of("messages"), ...of("chat"), ...of("of-user"), ...of("of-visitor")];
       expect(ending).toHaveLength(4);
-      for (const ttlMs of ending) expect(Math.round(ttlMs / DAY_MS)).toBe(5);
+      // Prolonged once an hour, so they last an hour longer.
+      for (const ttlMs of ending) {
+        expect(ttlMs).toBeGreaterThan(5 * DAY_MS);
+        expect(ttlMs).toBeLessThanOrEqual(5 * DAY_MS + HOUR_MS);
+      }
+      const key = `ws-ticket:chat:chat:${where.visitor}:${where.user}`;
+      const touched = () => wire.redis.command("HGET", key, "touched");
+      const atMs = Number(await touched());
+      await write(chat.history, where, "y", { atMs: atMs + HOUR_MS });
+      expect(await touched()).toBe(String(atMs));
+      await write(chat.history, where, "y", { atMs: atMs + HOUR_MS + 1 });
+      expect(await touched()).toBe(String(atMs + HOUR_MS + 1));
     });
 
     test("the feed isn't ready while Redis is away, and is when it is back", async () => {

@@ -373,6 +373,7 @@ describe("who may read the answers from a page (CORS)", () => {
       expect(before.status).toBe(204);
       expect(before.headers.get("access-control-allow-methods")).toBe(methods);
       expect(before.headers.get("access-control-allow-headers")).toBe("Authorization,Content-Type");
+      expect(before.headers.get("access-control-max-age")).toBe("600");
       const answers = [
         before,
         await send(path, { method: "POST", headers: { Origin: origin, ...(await bearer()) } }),
@@ -385,6 +386,7 @@ describe("who may read the answers from a page (CORS)", () => {
       for (const answer of answers) {
         expect(answer.headers.get("access-control-allow-origin")).toBe(origin);
         expect(answer.headers.get("access-control-allow-credentials")).toBe(credentials);
+        expect(answer.headers.get("access-control-expose-headers")).toBe("Retry-After");
         expect(answer.headers.get("vary")).toMatch(/\borigin\b/i);
         expectHeaders(answer.headers);
       }
@@ -454,6 +456,8 @@ describe("signing out", () => {
     ["everywhere as a string", '{"everywhere":"true"}', 400],
     ["everywhere as a number", '{"everywhere":1}', 400],
     ["null", "null", 400],
+    ["a list", "[]", 400],
+    ["a string", '"everywhere"', 400],
     ["no JSON", "everywhere", 400],
   ])("with a body that is %s", async (_, body, status) => {
     const { send, bearer, clock } = bareGate();

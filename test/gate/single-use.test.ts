@@ -3,12 +3,14 @@ import { signToken } from "../../src/gate/token.ts";
 import { startProcess } from "../support/process.ts";
 import { handshake, sendRaw } from "../support/raw.ts";
 import { startRedis } from "../support/redis.ts";
+import { repeats } from "../support/repeat.ts";
 import { describeWith } from "../support/require.ts";
 import { SESSION_SECRET, TOKEN_SECRET } from "../support/server.ts";
 import { startUpstashBridge } from "../support/upstash.ts";
 
 /** Handshakes with the same ticket at once, half of them to each server. */
 const AT_ONCE = 16;
+const TICKETS = repeats(40, 400);
 
 /** Two processes with this store between them. */
 async function startPair(store: Record<string, string>) {
@@ -71,25 +73,27 @@ async function expectOneEach(store: Record<string, string>, rounds: number): Pro
 }
 
 describeWith("redis-server")("a ticket used 16 times at once over two processes", () => {
-  test("opens exactly one socket, 200 tickets in a row, on one Redis", async () => {
+  test(`opens exactly one socket, ${TICKETS} tickets in a row, on one Redis`, async () => {
     await using redis = await startRedis();
-    await expectOneEach({ REDIS_URL: redis.url }, 200);
+    await expectOneEach({ REDIS_URL: redis.url }, TICKETS);
     expect(await redis.ticketKeys()).toEqual([]);
   }, 60_000);
 
-  test("opens exactly one socket, 50 tickets in a row, over Upstash's REST API", async () => {
+  test(`opens exactly one socket, ${TICKETS} tickets in a row, over Upstash's REST API`, async () => {
     await using redis = await startRedis();
     await using bridge = await startUpstashBridge(redis.url);
     await expectOneEach(
       { UPSTASH_REDIS_REST_URL: bridge.url, UPSTASH_REDIS_REST_TOKEN: bridge.token },
-      50,
+      TICKETS,
     );
     // By text only where Redis doesn't know the script yet, and for the feed's first entry, by one process or both.
     const scripts = bridge.requests.filter((name) => name === "EVALSHA");
     const texts = bridge.requests.filter((name) => name === "EVAL");
-    expect(scripts).toHaveLength(50);
+    expect(scripts).toHaveLength(TICKETS);
     expect([2, 3]).toContain(texts.length);
-    expect(bridge.requests.filter((name) => name === "GETDEL")).toHaveLength(50 * (AT_ONCE + 1));
+    expect(bridge.requests.filter((name) => name === "GETDEL")).toHaveLength(
+      TICKETS * (AT_ONCE + 1),
+    );
   }, 60_000);
 
   test("is spent in every process once it was used in one, a restarted one too", async () => {

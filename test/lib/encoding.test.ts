@@ -4,6 +4,7 @@ import fc from "fast-check";
 import {
   fromBase64url,
   isCanonicalBase64url,
+  isSameSecret,
   sha256Hex,
   toBase64url,
   utf8,
@@ -117,4 +118,15 @@ describe("sha256Hex", () => {
       }),
     );
   });
+});
+
+test("two secrets are the same only where every character of their hashes is", async () => {
+  // Among so many there are hashes that share their first character with this one's, and others their last.
+  const others = Array.from({ length: 200 }, (_, at) => `secret ${at}`);
+  const hash = String(await sha256Hex("secret"));
+  const hashes = await Promise.all(others.map((other) => sha256Hex(other)));
+  expect(hashes.some((one) => one.at(0) === hash.at(0))).toBe(true);
+  expect(hashes.some((one) => one.at(-1) === hash.at(-1))).toBe(true);
+  expect(await isSameSecret("secret", "secret")).toBe(true);
+  for (const other of others) expect(await isSameSecret("secret", other)).toBe(false);
 });

@@ -111,6 +111,18 @@ describe("a process that is killed at work", () => {
   }, 20_000);
 });
 
+test("a process survives what nobody catches, and logs it without its message", async () => {
+  const preload = join(import.meta.dir, "with-faults.ts");
+  await using server = await startInstance({ BUN_OPTIONS: `--preload ${preload}` });
+  process.kill(server.pid, "SIGUSR2");
+  const codes = () =>
+    server.events.filter(({ event }) => event === "uncaught").map(({ code }) => code);
+  while (codes().length < 2) await Bun.sleep(1);
+  expect(codes().toSorted()).toEqual(["RangeError", "TypeError"]);
+  expect(server.stdout + server.stderr).not.toContain("canary");
+  expect((await server.ask("/healthz")).status).toBe(200);
+});
+
 describe("a process with few open files", () => {
   test("refuses sockets before it runs out of them, stays healthy, and has room again after closes", async () => {
     const few = ["sh", "-c", 'ulimit -n 128 && exec "$@"', "sh"];

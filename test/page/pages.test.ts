@@ -90,7 +90,14 @@ describe("client.js", () => {
     const { imports, exports } = new Bun.Transpiler({ loader: "js" }).scan(text);
     expect(imports).toEqual([]);
     expect(exports.sort()).toEqual([
-      ...["Failure", "connect", "createChatClient", "createDrafts", "createOutbox"],
+      ...[
+        "Failure",
+        "connect",
+        "createChatClient",
+        "createChatList",
+        "createDrafts",
+        "createOutbox",
+      ],
     ]);
   });
 

@@ -1,5 +1,6 @@
-import { describe, expect, test } from "bun:test";
+import { describe, expect, spyOn, test } from "bun:test";
 import { faultCode } from "../../src/lib/log.ts";
+import { diagnose } from "../../src/redis/diagnosis.ts";
 import { nativeRedisTransport } from "../../src/redis/native.ts";
 import { upstashTransport } from "../../src/redis/upstash.ts";
 import { certificateFor } from "../support/certificate.ts";
@@ -24,6 +25,12 @@ test("a name that nobody knows is unknown_host", async () => {
   expect(await codeOver("redis://no-such-host.invalid:6379")).toBe("unknown_host");
 });
 
+test("Redis' own port is the default", async () => {
+  using connect = spyOn(Bun, "connect");
+  await diagnose({ url: "redis://no-such-host.invalid", deadlineMs: 1_900 });
+  expect(connect.mock.lastCall?.[0]).toMatchObject({ port: 6379 });
+});
+
 test("something that says nothing is what Bun's client says of it", async () => {
   using silent = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });
   const transport = nativeRedisTransport({
@@ -42,6 +49,17 @@ describeWith("redis-server")("a Redis", () => {
     expect(await codeOver(`redis://:wrong@127.0.0.1:${port}`)).toBe("wrong_password");
     expect(await codeOver(`redis://nobody:right@127.0.0.1:${port}`)).toBe("wrong_password");
     expect(await codeOver(`redis://127.0.0.1:${port}`)).toBe("wrong_password");
+  });
+
+  test("that works now has no fault, and no connection is left", async () => {
+    await using redis = await startRedis(["--requirepass", "p@ss"]);
+    const url = `redis://:p%40ss@127.0.0.1:${redis.port}`;
+    expect(await diagnose({ url, deadlineMs: 1_900 })).toBeUndefined();
+    const clients = async () =>
+      String(await redis.command("CLIENT", "LIST"))
+        .trim()
+        .split("\n");
+    while ((await clients()).length > 1) await Bun.sleep(1);
   });
 
   test("whose ACL doesn't have the command, or the key, is not_permitted", async () => {

@@ -11,6 +11,7 @@ function startStream({ blocks = false, mostAtOnce = Number.POSITIVE_INFINITY } =
   const clock = fakeClock();
   const entries: Entry[] = [["1-0", ["kind", "text", "epoch", "a", "text", "first"]]];
   const limit = { mostAtOnce };
+  const state = { isNeeded: true, isAway: false };
   const reads: string[] = [];
   let waiting: (() => void) | undefined;
   const numberOf = (id: string) => Number(id.split("-")[0]);
@@ -23,6 +24,10 @@ function startStream({ blocks = false, mostAtOnce = Number.POSITIVE_INFINITY } =
   const transport: RedisTransport = {
     isOrdered: blocks,
     async command([name, ...args]) {
+      if (state.isAway) {
+        reads.push("failed");
+        throw new Error("Connection closed");
+      }
       if (name === "XREVRANGE") return [entries.at(-1) as Entry];
       if (name === "XRANGE") {
         reads.push(`XRANGE ${args.at(-1)}`);
@@ -45,17 +50,17 @@ function startStream({ blocks = false, mostAtOnce = Number.POSITIVE_INFINITY } =
   const texts: string[] = [];
   let gaps = 0;
   feed.on("text", ({ text = "" }) => void texts.push(text));
-  feed.start({ isNeeded: () => true, onGap: () => void gaps++ });
+  feed.start({ isNeeded: () => state.isNeeded, onGap: () => void gaps++ });
   return {
-    ...{ clock, feed, entries, reads, texts, limit },
+    ...{ clock, feed, entries, reads, texts, limit, state },
     get gaps() {
       return gaps;
     },
     /** Adds so many entries, and lets everything happen that needs no time. */
-    async add(count: number): Promise<void> {
+    async add(count: number, epoch: readonly string[] = ["epoch", "a"]): Promise<void> {
       for (let n = 0; n < count; n++) {
         const id = entries.length + 1;
-        entries.push([`${id}-0`, ["kind", "text", "epoch", "a", "text", `${id}`]]);
+        entries.push([`${id}-0`, ["kind", "text", ...epoch, "text", `${id}`]]);
       }
       reads.length = 0;
       waiting?.();
@@ -125,6 +130,56 @@ describe("a reader of the feed", () => {
     expect(stream.feed.isFailing).toBe(true);
     expect(stream.reads.at(-1)).toBe("XRANGE 2");
     expect(stream.texts).toEqual([]);
+    await stream.feed.close();
+  });
+
+  test("pauses after each failed read, for longer each time and for 1 s at most", async () => {
+    const { clock, feed, reads, state } = startStream();
+    await feed.ready();
+    await settle();
+    state.isAway = true;
+    clock.advance(800);
+    await settle();
+    for (const pauseMs of [100, 200, 400, 800, 1_000, 1_000]) {
+      reads.length = 0;
+      clock.advance(pauseMs - 1);
+      await settle();
+      expect(reads).toEqual([]);
+      clock.advance(1);
+      await settle();
+      expect(reads).toEqual(["failed"]);
+    }
+    await feed.close();
+  });
+
+  test("that failed is not failing any more once nothing needs it", async () => {
+    const { clock, feed, state } = startStream();
+    await feed.ready();
+    await settle();
+    state.isAway = true;
+    clock.advance(800);
+    await settle();
+    expect(feed.isFailing).toBe(true);
+    state.isNeeded = false;
+    // What was ready is about to be needed, for 10 s.
+    clock.advance(10_000);
+    await settle();
+    expect(feed.isFailing).toBe(false);
+    await feed.close();
+  });
+
+  test("takes entries of another run of Redis for a gap, and those of an older version for none", async () => {
+    const stream = startStream();
+    await stream.feed.ready();
+    await settle();
+    await stream.add(1, []);
+    await stream.add(1);
+    expect(stream.gaps).toBe(0);
+    await stream.add(2, ["epoch", "b"]);
+    expect(stream.gaps).toBe(1);
+    await stream.add(1, ["epoch", "c"]);
+    expect(stream.gaps).toBe(2);
+    expect(stream.texts).toEqual(["2", "3", "4", "5", "6"]);
     await stream.feed.close();
   });
 });

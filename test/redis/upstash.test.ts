@@ -2,6 +2,7 @@ import { describe, expect, test } from "bun:test";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { createScriptRunner } from "../../src/redis/script.ts";
 import { upstashTransport } from "../../src/redis/upstash.ts";
 import { upstashClientTransport } from "../../src/redis/upstash-client.ts";
 import {
@@ -204,6 +205,21 @@ test("both ways to Upstash send the same request, and give back what Redis said 
     { authorization: "Bearer token", "content-type": "application/json" },
     expect.stringContaining("EVALSHA"),
   ]);
+});
+
+describeWith("redis-server")("upstash transport, scripts", () => {
+  test("are sent by their hash, and as text where Redis doesn't have them", async () => {
+    await using redis = await startRedis();
+    await using bridge = await startUpstashBridge(redis.url);
+    const run = createScriptRunner(upstashTransport(bridge));
+    const scripts = Array.from({ length: 20 }, (_, at) => `return ${at}`);
+    for (const first of [true, false]) {
+      const before = bridge.requests.length;
+      for (const [at, script] of scripts.entries()) expect(await run(script, [], [])).toBe(at);
+      const each = first ? ["EVALSHA", "EVAL"] : ["EVALSHA"];
+      expect(bridge.requests.slice(before)).toEqual(scripts.flatMap(() => each));
+    }
+  });
 });
 
 describeWith("redis-server")("upstash transport, many at once", () => {

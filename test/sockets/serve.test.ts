@@ -73,6 +73,21 @@ test.each<[string, () => Response | Promise<Response>]>([
   expect(lines.join("")).not.toContain("canary");
 });
 
+test("a body of more than 1 MB never gets to its own fetch", async () => {
+  await using gate = createGate({ users: { secret: TOKEN_SECRET } });
+  const fetch = async (request: Request) => Response.json((await request.arrayBuffer()).byteLength);
+  await using server = serve(gate, { message() {} }, { fetch });
+  const post = async (length: number) => {
+    const response = await globalThis.fetch(server.url, {
+      method: "POST",
+      body: "x".repeat(length),
+    });
+    return [response.status, await response.text()];
+  };
+  expect(await post(1024 * 1024)).toEqual([200, String(1024 * 1024)]);
+  expect(await post(1024 * 1024 + 1)).toEqual([413, ""]);
+});
+
 test("starts its handlers and its checks only once it listens", async () => {
   await using other = startServer();
   const clock = fakeClock();

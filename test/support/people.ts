@@ -42,8 +42,13 @@ export interface People {
   ask(path: string, asking?: Asking): Promise<Answer>;
 }
 
-export function peopleOf(origin: string, { nowMs = Date.now } = {}): People {
+/** `ca`: the server's certificate, where it vouches for itself. */
+export function peopleOf(
+  origin: string,
+  { nowMs = Date.now, ca }: { nowMs?: () => number; ca?: string } = {},
+): People {
   const socketUrl = `${origin.replace("http", "ws")}/ws/chat`;
+  const trust = ca === undefined ? {} : { tls: { ca } };
   const opened = async (socket: TestSocket) => {
     await socket.opened;
     return socket;
@@ -58,7 +63,7 @@ export function peopleOf(origin: string, { nowMs = Date.now } = {}): People {
       }),
     mint: (token) =>
       fetch(`${origin}/api/auth/ws-ticket`, {
-        method: "POST",
+        ...{ method: "POST", ...trust },
         headers: { Authorization: `Bearer ${token}` },
       }),
     async ticket(user) {
@@ -66,14 +71,16 @@ export function peopleOf(origin: string, { nowMs = Date.now } = {}): People {
       return ((await answer.json()) as { ticket: string }).ticket;
     },
     async visitorCookie() {
-      const answer = await fetch(`${origin}/api/auth/anonymous-session`, { method: "POST" });
+      const url = `${origin}/api/auth/anonymous-session`;
+      const answer = await fetch(url, { method: "POST", ...trust });
       return answer.headers.get("set-cookie")?.split(";")[0] ?? "";
     },
-    openUser: async (user) => opened(openSocket(`${socketUrl}?ticket=${await self.ticket(user)}`)),
-    openVisitor: async (cookie) =>
-      opened(
-        openSocket(socketUrl, { Origin: origin, Cookie: cookie ?? (await self.visitorCookie()) }),
-      ),
+    openUser: async (user) =>
+      opened(openSocket(`${socketUrl}?ticket=${await self.ticket(user)}`, {}, { ca })),
+    openVisitor: async (cookie) => {
+      const headers = { Origin: origin, Cookie: cookie ?? (await self.visitorCookie()) };
+      return opened(openSocket(socketUrl, headers, { ca }));
+    },
     async ask(path, { method = "GET", user, cookie, headers } = {}) {
       const all = {
         ...(user !== undefined && { Authorization: `Bearer ${await self.token(user)}` }),
@@ -83,7 +90,7 @@ export function peopleOf(origin: string, { nowMs = Date.now } = {}): People {
       const sent = Object.entries(all).flatMap(([name, value]) =>
         value === null ? [] : [[name, value] as [string, string]],
       );
-      const answer = await fetch(`${origin}${path}`, { method, headers: sent });
+      const answer = await fetch(`${origin}${path}`, { method, headers: sent, ...trust });
       const text = await answer.text();
       const isJson = /json/.test(answer.headers.get("content-type") ?? "");
       return {

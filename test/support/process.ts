@@ -20,20 +20,28 @@ export interface TestProcess extends AsyncDisposable {
   kill(signal: "SIGTERM" | "SIGINT" | "SIGKILL"): void;
 }
 
+interface ProcessOptions {
+  readonly within?: readonly string[];
+  readonly program?: readonly string[];
+  readonly cwd?: string;
+}
+
 /**
  * Starts `src/main.ts` with this environment and nothing else, on a free port unless it has a `PORT`.
  * `within`: a command that starts the command in its further arguments, with limits of its own for example.
- * `command`: another file of the source, with its arguments.
+ * `command`: another file of the source, with its arguments; `program`: another program, with its arguments.
  */
 export function startProcess(
   environment: Record<string, string> = {},
   {
     within = [],
     command: [file = "main.ts", ...args] = [],
-  }: { within?: readonly string[]; command?: readonly string[] } = {},
+    program = [process.execPath, join(SOURCE, file), ...args],
+    cwd = import.meta.dir,
+  }: ProcessOptions & { command?: readonly string[] } = {},
 ): TestProcess {
-  const child = Bun.spawn([...within, process.execPath, join(SOURCE, file), ...args], {
-    cwd: import.meta.dir,
+  const child = Bun.spawn([...within, ...program], {
+    cwd,
     env: { PORT: "0", CHAT_DATABASE: ":memory:", ...environment },
     stdout: "pipe",
     stderr: "pipe",
@@ -121,7 +129,7 @@ export const SETTINGS: Readonly<Record<string, string>> = {
 /** Starts a server with the secrets of the tests and without limits, and waits until it listens. */
 export async function startInstance(
   environment: Record<string, string> = {},
-  options?: { within?: readonly string[] },
+  options?: ProcessOptions,
 ): Promise<TestInstance> {
   const started = startProcess({ ...SETTINGS, ...environment }, options);
   const { origin } = await started.listening;

@@ -16,9 +16,14 @@ export interface TestSocket extends AsyncDisposable {
 // biome-ignore lint: frames are whatever the server sends
 export type Frame = Record<string, any>;
 
-/** Opens a socket with headers of one's own, as no browser can. */
-export function openSocket(url: string, headers: Record<string, string> = {}): TestSocket {
-  const socket = new WebSocket(url, { headers } as unknown as string[]);
+/** Opens a socket with headers of one's own, as no browser can. `ca`: trusts this certificate. */
+export function openSocket(
+  url: string,
+  headers: Record<string, string> = {},
+  { ca }: { ca?: string | undefined } = {},
+): TestSocket {
+  const options = { headers, ...(ca !== undefined && { tls: { ca } }) };
+  const socket = new WebSocket(url, options as unknown as string[]);
   const opened = Promise.withResolvers<void>();
   const closed = Promise.withResolvers<{ code: number; reason: string }>();
   const frames: Frame[] = [];

@@ -1,0 +1,50 @@
+/** Histories in this process, to be filled and looked at. */
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { ChatHistory, Draft } from "../../src/chat/history.ts";
+
+/** A visitor's id. */
+export function visitorId(number: number): string {
+  return String(number).padStart(21, "0") + "A";
+}
+
+/** A folder that goes with the block that uses it. */
+export async function folder(): Promise<{ path: string } & AsyncDisposable> {
+  const path = await mkdtemp(join(tmpdir(), "ws-ticket-bench-"));
+  return { path, [Symbol.asyncDispose]: () => rm(path, { recursive: true }) };
+}
+
+/** Stores many messages, several at once. */
+export async function fill(
+  history: ChatHistory,
+  count: number,
+  draft: (number: number) => Draft,
+): Promise<void> {
+  const AT_ONCE = 2_000;
+  for (let number = 0; number < count; number += AT_ONCE) {
+    const drafts = Array.from({ length: Math.min(AT_ONCE, count - number) }, (_, at) =>
+      draft(number + at),
+    );
+    const stored = await Promise.all(drafts.map((one) => history.append(one)));
+    const refused = stored.find(({ ok }) => !ok);
+    if (refused) throw new Error(`Not stored: ${JSON.stringify(refused)}`);
+  }
+}
+
+/** The longest time that the event loop is held up while `work` lasts, in milliseconds. */
+export async function longestStallMs(work: Promise<unknown>): Promise<number> {
+  let isDone = false;
+  work.finally(() => {
+    isDone = true;
+  });
+  let longestMs = 0;
+  for (let lastMs = performance.now(); !isDone;) {
+    await new Promise((resolve) => setImmediate(resolve));
+    const nowMs = performance.now();
+    longestMs = Math.max(longestMs, nowMs - lastMs);
+    lastMs = nowMs;
+  }
+  await work;
+  return longestMs;
+}

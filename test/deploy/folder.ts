@@ -1,0 +1,26 @@
+import { cp, mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+export const ROOT = join(import.meta.dir, "../..");
+
+/** A folder that goes away with the test. */
+export async function temporaryFolder(): Promise<{ readonly path: string } & AsyncDisposable> {
+  const path = await mkdtemp(join(tmpdir(), "ws-ticket-deploy-"));
+  return { path, [Symbol.asyncDispose]: () => rm(path, { recursive: true, force: true }) };
+}
+
+/** Copies files and folders of this repository, by name. */
+export async function copyTo(folder: string, names: readonly string[]): Promise<void> {
+  for (const name of names) await cp(join(ROOT, name), join(folder, name), { recursive: true });
+}
+
+/** Runs lines as `sh` does for somebody who pastes them; their output. Throws where one fails. */
+export function runLines(lines: string, cwd: string): string {
+  const { exitCode, stdout, stderr } = Bun.spawnSync(["sh", "-eu", "-c", lines], {
+    cwd,
+    env: { PATH: process.env.PATH, HOME: process.env.HOME },
+  });
+  if (exitCode !== 0) throw new Error(`${lines}\nfailed: ${stdout}${stderr}`);
+  return stdout.toString();
+}
