@@ -8,7 +8,7 @@ import { type Refusal, refuse, refuseFor, refuseToken } from "../request/refusal
 import type { UserCredential } from "./identity.ts";
 import type { Revocations } from "./revocation.ts";
 import { type Identified, toIdentity } from "./ticket.ts";
-import { readBearer, type TokenVerifier } from "./token.ts";
+import { type ProvedByToken, readBearer, type TokenVerifier } from "./token.ts";
 import type { UserSessions } from "./user-session.ts";
 import type { VisitorSessions } from "./visitor.ts";
 
@@ -26,7 +26,7 @@ export interface Authenticator {
    */
   user(incoming: Incoming): Promise<Identified | Refusal>;
   /** The user of a bearer token, wherever it was sent: `token_invalid`, `keys_unavailable`, `too_many_requests`. */
-  bearer(incoming: Incoming, token: string): Promise<Identified | Refusal>;
+  bearer(incoming: Incoming, token: string): Promise<ProvedByToken | Refusal>;
   /**
    * The visitor of the request's cookie, from an allowed page, and not revoked. `isLasting`: for a connection,
    * so that later revocations have to arrive, too.
@@ -72,7 +72,7 @@ export function createAuthenticator(options: {
   const { users, visitors, userSessions, revocations, clock, log } = options;
   const attempts = createAttempts(clock);
 
-  async function bearer(incoming: Incoming, token: string): Promise<Identified | Refusal> {
+  async function bearer(incoming: Incoming, token: string): Promise<ProvedByToken | Refusal> {
     if (typeof users !== "function") return refuseToken("not_a_jwt");
     const verified = await users(token);
     const isBad = !verified.ok && verified.code === "token_invalid";
