@@ -238,7 +238,7 @@ export const ATTACKS: Readonly<Record<string, Attack>> = {
   },
   reconnects: {
     what: "one cookie, a socket opened and closed again and again",
-    most: (servers, seconds) => (300 + 50 * seconds) * servers,
+    most: (servers, seconds) => (60 + seconds) * servers,
     async prepare({ clients: [first] }) {
       const cookie = await first.cookie();
       return ({ flood }) =>
