@@ -38,12 +38,12 @@ export function createHub(
   ): Promise<void> {
     const { chat, content, nickname, ref } = frame;
     const from = identity.kind;
-    const { limitKey } = stateOf(socket);
+    const { key, limitKey } = stateOf(socket);
     const isVisitor = from === "visitor" && limitKey !== undefined;
     const cost = costOf(content);
     const isTooMuch =
       (isVisitor && limits.visitors.waitMs(limitKey, cost) > 0) ||
-      limits.writing[from].take(identityKey(identity), cost) > 0;
+      limits.writing[from].take(key, cost) > 0;
     if (isTooMuch) {
       return respond(socket, errorFrame({ error: "too_many_messages", ...refOf(frame) }));
     }
@@ -133,8 +133,8 @@ export function createHub(
         publish(identityKey({ kind: "visitor", id: event.chat.visitor }), text);
       });
     },
-    open(socket, identity) {
-      socket.subscribe(identityKey(identity));
+    open(socket) {
+      socket.subscribe(stateOf(socket).key);
     },
     message(socket, identity, text) {
       const frame = readFrame(text, identity);

@@ -1,6 +1,7 @@
 import type { Clock } from "./clock.ts";
 import { dependencyFault } from "./fault.ts";
 import { createRateLimit } from "./limit.ts";
+import { toTimestamp } from "./text.ts";
 
 /** How much is logged; `silent`: nothing. */
 export type LogLevel = "debug" | "info" | "warn" | "error" | "silent";
@@ -93,6 +94,11 @@ const FIELDS: readonly (keyof LogFields)[] = [
   "note",
 ];
 
+/** How long lines are collected before they are written together, in milliseconds. */
+const FLUSH_MS = 10;
+/** Longest value of a field, in UTF-16 code units. */
+const MAX_FIELD_LENGTH = 300;
+
 /** Writes one event. A function of your own may take its place. */
 export type Log = (level: Exclude<LogLevel, "silent">, event: LogEvent, fields?: LogFields) => void;
 
@@ -136,17 +142,15 @@ export function createLog(options: {
       if (skipped > 0) fields = { ...given, skipped };
       skipped = 0;
     }
-    const line: Record<string, string | number> = {
-      time: new Date(clock.nowMs()).toISOString(),
-      level,
-      event,
-    };
+    // By hand: of an admission, an object for each line would take a tenth.
+    let line = `{"time":"${toTimestamp(clock.nowMs())}","level":"${level}","event":"${event}"`;
     for (const field of FIELDS) {
       const value = fields[field];
-      if (value !== undefined)
-        line[field] = typeof value === "string" ? value.slice(0, 300) : value;
+      if (value === undefined) continue;
+      const short = typeof value === "string" ? value.slice(0, MAX_FIELD_LENGTH) : value;
+      line += `,"${field}":${JSON.stringify(short)}`;
     }
-    write(`${escapeLineBreaks(JSON.stringify(line))}\n`);
+    write(`${escapeLineBreaks(line)}}\n`);
   };
 }
 
@@ -164,7 +168,7 @@ export function createLineBuffer(write: (text: string) => void): {
   }
   return {
     add(line) {
-      if (waiting === "") setTimeout(flush);
+      if (waiting === "") setTimeout(flush, FLUSH_MS);
       waiting += line;
     },
     flush,

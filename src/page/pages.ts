@@ -1,4 +1,4 @@
-import { Hono } from "hono";
+import { Hono } from "hono/tiny";
 import { headersFor, type Incoming, type Sharing } from "../request/incoming.ts";
 import { refuse } from "../request/refusal.ts";
 import { refused, type RouteContext, type RouteEnv } from "../request/routes.ts";

@@ -1,6 +1,6 @@
 /// <reference lib="esnext.disposable" preserve="true" />
 import { type Gate, type GateParts, partsOf, requireFeed } from "../gate/gate.ts";
-import { identityFields, identityKey } from "../gate/identity.ts";
+import { identityFields } from "../gate/identity.ts";
 import { pause } from "../lib/clock.ts";
 import { withinDeadline } from "../lib/deadline.ts";
 import { createRateLimit } from "../lib/limit.ts";
@@ -185,7 +185,7 @@ export function openSocketRoom(
 
   /** Whether the identity may send one more; otherwise the socket is closed. */
   function mayReceive(state: SocketState): boolean {
-    if (messages.take(identityKey(state.identity)) === 0) return true;
+    if (messages.take(state.key) === 0) return true;
     state.end(CLOSE.flooding);
     return false;
   }
@@ -309,11 +309,10 @@ export function openSocketRoom(
     const search = TICKET_ALONE.test(url.search) ? "" : url.search;
     const data = new SocketState({ identity, search, limitKey, clock, log });
     // False where the client has gone meanwhile.
-    const isUpgraded = on.upgrade(request, {
-      data,
-      // Without it Bun would echo the first subprotocol offered, whatever it is.
-      headers: { "Sec-WebSocket-Protocol": "" },
-    });
+    const isUpgraded = request.headers.has("sec-websocket-protocol")
+      ? // Bun would echo the first subprotocol offered, whatever it is.
+        on.upgrade(request, { data, headers: { "Sec-WebSocket-Protocol": "" } })
+      : on.upgrade(request, { data });
     log("info", isUpgraded ? "socket_opened" : "client_gone", {
       ...fields,
       ...identityFields(identity),
