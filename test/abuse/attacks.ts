@@ -42,6 +42,9 @@ const SOCKETS_PER_ADDRESS = Math.ceil(Math.floor(OPEN_FILES * 0.8) * 0.25);
  */
 const longMessages = (servers: number, seconds: number) =>
   (100_000 + (10_000 * seconds) / 60) / 4_050 + 20 * (servers - 1);
+/** The same of all visitors at an address, on each server. */
+const tenVisitors = (servers: number, seconds: number) =>
+  ((100_000 + (100_000 * seconds) / 60) / 4_050) * servers;
 const perIdentity = (perSecond: number) => (servers: number, seconds: number) =>
   perSecond * (1 + seconds) * servers;
 /** What is looked at after too many failures: 10 a second, beside the first 120. */
@@ -150,9 +153,8 @@ export const ATTACKS: Readonly<Record<string, Attack>> = {
   },
   accomplices: {
     what: "many cookies, all with an answer, long messages",
-    // As much as ten visitors, on each server.
-    most: (servers, seconds) => ((1_000_000 + (100_000 * seconds) / 60) / 4_050) * servers,
-    traces: (servers, seconds) => 120 + ((1_000_000 + (100_000 * seconds) / 60) / 4_050) * servers,
+    most: tenVisitors,
+    traces: tenVisitors,
     async prepare({ clients: [first], address, name }) {
       const partner = clientAt(first.origin, `${address}0`);
       const cookies: string[] = [];
