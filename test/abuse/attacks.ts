@@ -159,7 +159,7 @@ export const ATTACKS: Readonly<Record<string, Attack>> = {
       const partner = clientAt(first.origin, `${address}0`);
       const cookies: string[] = [];
       // From elsewhere, so that nothing is used up.
-      for (let n = 0; n < 40; n++) {
+      for (let n = 0; n < 12; n++) {
         const { cookie, ...sockets } = await openPair(
           { client: partner, name },
           { client: clientAt(first.origin, `${address}${n % 5}`) },
@@ -171,7 +171,7 @@ export const ATTACKS: Readonly<Record<string, Attack>> = {
         await Bun.sleep(60);
       }
       return ({ flood }) =>
-        countStored(flood, 40, async (n, client) => {
+        countStored(flood, 24, async (n, client) => {
           const socket = await client.openVisitor(cookies[n % cookies.length] as string);
           return { socket, to: () => name, content: "漢".repeat(4_000) };
         });
