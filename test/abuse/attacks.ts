@@ -147,7 +147,7 @@ export const ATTACKS: Readonly<Record<string, Attack>> = {
     run({ flood, name }) {
       return countStored(flood, 10, async (_, client) => {
         const socket = await client.openVisitor(await client.cookie());
-        return { socket, to: (m: number) => `${name} ${m % 10}`, content: "x".repeat(4_000) };
+        return { socket, to: (m: number) => `${name} ${m % 10}`, content: "x".repeat(100) };
       });
     },
   },
