@@ -3,12 +3,13 @@ import { headersFor, type Incoming, type Sharing } from "../request/incoming.ts"
 import { refuse } from "../request/refusal.ts";
 import { refused, type RouteContext, type RouteEnv } from "../request/routes.ts";
 import { isUserId } from "../wire/ids.ts";
+import { EMBED_PREFIX } from "../wire/paths.ts";
 import type { SiteFile } from "./files.ts";
 import type { PageOptions } from "./views.tsx";
 
-const PAGE_HEADERS = {
-  // Trusted Types: not even our own scripts can turn text into markup.
-  "Content-Security-Policy": [
+/** The policy of a page. `ancestor`: the one origin whose pages may have it in a frame. */
+function policyOf(ancestor = "'none'"): string {
+  return [
     "default-src 'none'",
     "script-src 'self'",
     "style-src 'self'",
@@ -16,10 +17,15 @@ const PAGE_HEADERS = {
     "connect-src 'self'",
     "form-action 'self'",
     "base-uri 'none'",
-    "frame-ancestors 'none'",
+    `frame-ancestors ${ancestor}`,
+    // Not even our own scripts can turn text into markup.
     "require-trusted-types-for 'script'",
     "trusted-types 'none'",
-  ].join("; "),
+  ].join("; ");
+}
+
+const PAGE_HEADERS = {
+  "Content-Security-Policy": policyOf(),
   "Cross-Origin-Opener-Policy": "same-origin",
   "Cross-Origin-Resource-Policy": "same-origin",
   "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
@@ -29,6 +35,8 @@ const PAGE_HEADERS = {
 const IMMUTABLE = "public, max-age=31536000, immutable";
 /** Asks whether there is a newer one, every time; may be shown again by Back. */
 const REVALIDATED = "no-cache";
+/** For what other sites load: a new version is there after ten minutes. */
+const BRIEF = "public, max-age=600";
 /** Modules may be imported by the pages of allowed origins. */
 const MODULE_SHARING: Sharing = { methods: "GET", credentials: false };
 
@@ -67,6 +75,32 @@ export function createPages(options: PageOptions): Pages {
       return page(c.env.incoming, chat({ user, pathOf }), { caching: REVALIDATED });
     })
     .all(refuseMethod);
+
+  const embedOrigins = new Set(options.embedOrigins);
+  if (embedOrigins.size > 0) {
+    routes
+      .get(`${EMBED_PREFIX}/:user`, async (c) => {
+        const user = c.req.param("user");
+        const { host, language } = readEmbedding(c.env.incoming.url);
+        if (!isUserId(user) || !embedOrigins.has(host)) return refused(c, refuse("not_found"));
+        const { chat, pathOf } = await site();
+        const html = chat({ user, embed: { host, language }, pathOf });
+        return page(c.env.incoming, html, { caching: REVALIDATED, ancestor: host });
+      })
+      .all(refuseMethod);
+
+    routes
+      .get("/embed.js", async (c) => {
+        const { served, encodingOf } = await site();
+        const file = served.get("/embed.js") as SiteFile;
+        const response = send(c, file, encodingOf(c.req.header("accept-encoding")));
+        response.headers.set("Cache-Control", BRIEF);
+        // Any page may load it; it works where the frame may be.
+        response.headers.set("Cross-Origin-Resource-Policy", "cross-origin");
+        return response;
+      })
+      .all(refuseMethod);
+  }
 
   // What has been read in the inbox isn't shown again by Back once the user has signed out: it isn't kept.
   for (const path of ["/inbox", "/inbox/:visitor"]) {
@@ -112,11 +146,16 @@ async function load() {
 async function page(
   incoming: Incoming,
   html: string | Promise<string>,
-  { status = 200, caching }: { status?: number; caching?: string } = {},
+  {
+    status = 200,
+    caching,
+    ancestor,
+  }: { status?: number; caching?: string; ancestor?: string } = {},
 ): Promise<Response> {
   const headers = {
     ...headersFor(incoming),
     ...PAGE_HEADERS,
+    "Content-Security-Policy": policyOf(ancestor),
     ...(caching && { "Cache-Control": caching }),
     "Content-Type": "text/html; charset=UTF-8",
   };
@@ -124,6 +163,14 @@ async function page(
     status,
     headers,
   });
+}
+
+/** Where the page that has the chat in a frame is from, and the language that it asks for. */
+function readEmbedding({ searchParams }: URL): { host: string; language: string | undefined } {
+  const host = searchParams.get("host") ?? "";
+  const language = searchParams.get("lang") ?? "";
+  const isTag = /^[A-Za-z]{2,3}(?:-[A-Za-z\d]{2,8}){0,3}$/.test(language);
+  return { host, language: isTag ? language : undefined };
 }
 
 function send(c: RouteContext, file: SiteFile, encoding: keyof SiteFile["bodies"]): Response {

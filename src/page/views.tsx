@@ -6,7 +6,8 @@ import { EN } from "./browser/words.ts";
 import type { SiteFiles } from "./files.ts";
 
 /** What the pages show of the configuration. */
-export type PageOptions = Pick<Config, "demo"> & Partial<Pick<Config, "loginUrl" | "userClaim">>;
+export type PageOptions = Pick<Config, "demo"> &
+  Partial<Pick<Config, "loginUrl" | "userClaim" | "embedOrigins">>;
 
 /** Where the assets are. */
 type Assets = Pick<SiteFiles, "pathOf">;
@@ -71,16 +72,24 @@ export function notFound({ pathOf }: Assets): Html {
   );
 }
 
-/** `/chat/:user`: a visitor writes to that user. */
-export function chat({ user, pathOf }: { user: string } & Assets): Html {
+/** `/chat/:user`: a visitor writes to that user. With `embed`, in a frame on a page of `host`'s. */
+export function chat({
+  user,
+  embed,
+  pathOf,
+}: { user: string; embed?: { host: string; language: string | undefined } } & Assets): Html {
   const [before, after] = EN.chatWith.split("{name}");
   return (
     <Page
       title={`Chat with ${user}`}
-      script="chat.js"
+      script={embed ? "frame.js" : "chat.js"}
       pathOf={pathOf}
       className="app"
-      data={{ user }}
+      data={{
+        user,
+        embed: embed?.host,
+        lang: embed?.language,
+      }}
     >
       <header class="bar" id="bar">
         <h1 id="title">
@@ -98,7 +107,8 @@ export function chat({ user, pathOf }: { user: string } & Assets): Html {
 }
 
 /** `/inbox` and `/inbox/:visitor`: a user's chats. */
-export function inbox({ demo, loginUrl, userClaim = "sub", pathOf }: PageOptions & Assets): Html {
+export function inbox(options: PageOptions & Assets): Html {
+  const { demo, loginUrl, embedOrigins, userClaim = "sub", pathOf } = options;
   const mode = demo ? "demo" : loginUrl ? "login" : "token";
   return (
     <Page
@@ -106,7 +116,12 @@ export function inbox({ demo, loginUrl, userClaim = "sub", pathOf }: PageOptions
       script="inbox.js"
       pathOf={pathOf}
       className="app"
-      data={{ mode, claim: userClaim, ...(loginUrl && { login: loginUrl.href }) }}
+      data={{
+        mode,
+        claim: userClaim,
+        login: loginUrl?.href,
+        embeds: embedOrigins && "yes",
+      }}
     >
       <header class="bar" id="bar">
         <h1 data-word="inbox">{EN.inbox}</h1>
@@ -124,12 +139,14 @@ function Page(props: {
   script?: string;
   pathOf: Assets["pathOf"];
   className: string;
-  data?: Record<string, string>;
+  data?: Record<string, string | undefined>;
   children: Child;
 }) {
   const { title, script, pathOf, className, data = {}, children } = props;
   const dataset = Object.fromEntries(
-    Object.entries(data).map(([name, value]) => [`data-${name}`, value]),
+    Object.entries(data).flatMap(([name, value]) =>
+      value === undefined ? [] : [[`data-${name}`, value]],
+    ),
   );
   return (
     <>
