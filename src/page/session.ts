@@ -13,6 +13,8 @@ import { INBOX_PREFIX, INBOX_SESSION_PATH } from "../wire/paths.ts";
 const EXCHANGES_PER_MINUTE = 60;
 /** Looks at whose session it is, per address and minute, loopback excepted. */
 const LOOKS_PER_MINUTE = 600;
+/** Most fields of a form: reading thousands takes milliseconds. */
+const MAX_FIELDS = 16;
 /** The host's app may hand a JWT over from its own pages. */
 const SHARING: Sharing = { methods: "GET,POST", credentials: true };
 
@@ -110,7 +112,9 @@ async function readExchange(
   const type = request.headers.get("content-type") ?? "";
   if (!/^application\/x-www-form-urlencoded(?:;|$)/i.test(type)) return refuse("token_missing");
   if (origin !== "allowed") return refuse("origin_refused");
-  const [token, ...others] = new URLSearchParams(await c.req.raw.text()).getAll("token");
+  const form = await c.req.raw.text();
+  if (form.split("&", MAX_FIELDS + 1).length > MAX_FIELDS) return refuse("malformed_request");
+  const [token, ...others] = new URLSearchParams(form).getAll("token");
   if (others.length > 0) return refuse("malformed_request");
   return token ? { ok: true, token, isForm: true } : refuse("token_missing");
 }
