@@ -2,11 +2,12 @@
 import { raw } from "hono/html";
 import type { Child } from "hono/jsx";
 import type { Config } from "../config.ts";
+import type { Profile } from "../gate/identity.ts";
 import { EN } from "./browser/words.ts";
 import type { SiteFiles } from "./files.ts";
 
 /** What the pages show of the configuration. */
-export type PageOptions = Pick<Config, "demo"> & Partial<Pick<Config, "loginUrl" | "userClaim">>;
+export type PageOptions = Pick<Config, "demo"> & Partial<Pick<Config, "loginUrl" | "embedOrigins">>;
 
 /** Where the assets are. */
 type Assets = Pick<SiteFiles, "pathOf">;
@@ -71,21 +72,36 @@ export function notFound({ pathOf }: Assets): Html {
   );
 }
 
-/** `/chat/:user`: a visitor writes to that user. */
-export function chat({ user, pathOf }: { user: string } & Assets): Html {
+/** `/chat/:user`: a visitor writes to that user. With `embed`, in a frame on a page of `host`'s. */
+export function chat({
+  user,
+  profile: { name = user, greeting },
+  embed,
+  pathOf,
+}: {
+  user: string;
+  profile: Profile;
+  embed?: { host: string; language: string | undefined } | undefined;
+} & Assets): Html {
   const [before, after] = EN.chatWith.split("{name}");
   return (
     <Page
-      title={`Chat with ${user}`}
-      script="chat.js"
+      title={`Chat with ${name}`}
+      script={embed ? "frame.js" : "chat.js"}
       pathOf={pathOf}
       className="app"
-      data={{ user }}
+      data={{
+        user,
+        name,
+        greeting,
+        embed: embed?.host,
+        lang: embed?.language,
+      }}
     >
       <header class="bar" id="bar">
         <h1 id="title">
           {before}
-          <bdi>{user}</bdi>
+          <bdi>{name}</bdi>
           {after}
         </h1>
       </header>
@@ -98,7 +114,8 @@ export function chat({ user, pathOf }: { user: string } & Assets): Html {
 }
 
 /** `/inbox` and `/inbox/:visitor`: a user's chats. */
-export function inbox({ demo, loginUrl, userClaim = "sub", pathOf }: PageOptions & Assets): Html {
+export function inbox(options: PageOptions & Assets): Html {
+  const { demo, loginUrl, embedOrigins, pathOf } = options;
   const mode = demo ? "demo" : loginUrl ? "login" : "token";
   return (
     <Page
@@ -106,7 +123,11 @@ export function inbox({ demo, loginUrl, userClaim = "sub", pathOf }: PageOptions
       script="inbox.js"
       pathOf={pathOf}
       className="app"
-      data={{ mode, claim: userClaim, ...(loginUrl && { login: loginUrl.href }) }}
+      data={{
+        mode,
+        login: loginUrl?.href,
+        embeds: embedOrigins && "yes",
+      }}
     >
       <header class="bar" id="bar">
         <h1 data-word="inbox">{EN.inbox}</h1>
@@ -124,12 +145,14 @@ function Page(props: {
   script?: string;
   pathOf: Assets["pathOf"];
   className: string;
-  data?: Record<string, string>;
+  data?: Record<string, string | undefined>;
   children: Child;
 }) {
   const { title, script, pathOf, className, data = {}, children } = props;
   const dataset = Object.fromEntries(
-    Object.entries(data).map(([name, value]) => [`data-${name}`, value]),
+    Object.entries(data).flatMap(([name, value]) =>
+      value === undefined ? [] : [[`data-${name}`, value]],
+    ),
   );
   return (
     <>
