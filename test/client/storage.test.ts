@@ -127,8 +127,10 @@ describe("messages that the server hasn't acknowledged", () => {
     const storage = tabStorage();
     const before = openPage(storage);
     const socket = await before.world.open(1);
-    before.conversation.send("Hello");
-    const { ref } = socket.sent[0] ?? {};
+    // More than are sent at once, so that the last one waits when the page arrives.
+    for (let count = 1; count <= 11; count++) before.conversation.send(`Hello ${count}`);
+    await before.world.pass(1_000);
+    const refs = socket.sent.map(({ ref }) => ref);
     const after = openPage(storage);
     after.world.answer = ({ path }) => {
       if (path.startsWith("/api/chats?")) {
@@ -136,16 +138,18 @@ describe("messages that the server hasn't acknowledged", () => {
       }
       if (!path.includes("/messages?")) return undefined;
       const stored = {
-        ...{ type: "ANON_TO_USER", id: "7", from: VISITOR, to: "alice", content: "Hello" },
+        ...{ type: "ANON_TO_USER", id: "7", from: VISITOR, to: "alice", content: "Hello 11" },
         ...{ timestamp: "2026-01-01T00:00:00.000Z", chatId: VISITOR },
       };
       const readUpTo = { user: "0", visitor: "0" };
       return Response.json({ messages: [stored], readUpTo, more: false });
     };
     const next = await after.world.open(1);
-    expect(after.shown()).toEqual(["Hello: sent"]);
-    await next.say(ack(ref, 7));
-    expect(after.shown()).toEqual(["Hello: sent"]);
+    expect(next.sent).toHaveLength(10);
+    expect(after.shown().filter((text) => text.startsWith("Hello 11"))).toEqual(["Hello 11: sent"]);
+    await after.world.pass(1_000);
+    await next.say(ack(refs[10], 7));
+    expect(after.shown().filter((text) => text.startsWith("Hello 11"))).toEqual(["Hello 11: sent"]);
   });
 
   test("for 40 hours aren't sent by themselves any more: the server may no longer recognise their refs", async () => {
