@@ -26,16 +26,23 @@ function tabStorage(room = Number.POSITIVE_INFINITY): TextStorage & { texts: Map
 }
 
 /** A page of the visitor's, with the chat with alice open; the next one with the same storage is its reload. */
-function openPage(storage: TextStorage, options: ChatClientOptions & { owner?: string } = {}) {
+function openPage(
+  storage: TextStorage,
+  options: ChatClientOptions & { owner?: string; laterMs?: number } = {},
+) {
   const world = scriptedWorld();
-  const { owner = "visitor", ...rest } = options;
+  const { owner = "visitor", laterMs = 0, ...rest } = options;
   // Refs are never the same twice, whichever page makes them.
   let refs = 0;
   const page = crypto.randomUUID();
   const client = createChatClient({
     url: "https://chat.example",
-    runtime: { ...world.runtime, nowMs: Date.now, newRef: () => `${page}-${++refs}` },
-    outbox: createOutbox({ owner, storage }),
+    runtime: { ...world.runtime, newRef: () => `${page}-${++refs}` },
+    outbox: createOutbox({
+      owner,
+      storage,
+      runtime: { nowMs: () => world.runtime.nowMs() + laterMs },
+    }),
     ...rest,
   });
   const conversation = client.conversation("alice");
@@ -154,13 +161,11 @@ describe("messages that the server hasn't acknowledged", () => {
 
   test("for 40 hours aren't sent by themselves any more: the server may no longer recognise their refs", async () => {
     const storage = tabStorage();
-    const before = openPage(storage);
-    before.conversation.send("old");
-    const [key = "", text = ""] = [...storage.texts][0] ?? [];
-    const saved = JSON.parse(text);
-    saved[0].message.atMs -= 40 * 3_600_000;
-    storage.setItem(key, JSON.stringify(saved));
-    const after = openPage(storage);
+    openPage(storage).conversation.send("old");
+    const laterMs = 40 * 3_600_000;
+    const before = openPage(storage, { laterMs: laterMs - 1 });
+    expect((await before.world.open(1)).sent).toHaveLength(1);
+    const after = openPage(storage, { laterMs });
     expect((await after.world.open(1)).sent).toEqual([]);
     expect(after.conversation.messages).toMatchObject([{ status: "failed", error: "too_old" }]);
   });
