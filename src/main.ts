@@ -16,6 +16,8 @@ const EXIT_CONFIG = 78;
 const DEMO_TOKEN_TTL_MS = 3_600_000;
 /** How long the goodbyes at a restart are spread over, so that clients don't all come back at once, in milliseconds. */
 const DRAIN_SPREAD_MS = 3_000;
+/** How long after the start its warnings come, in milliseconds: the first requests don't wait for them. */
+const WARN_AFTER_MS = 100;
 /** Longest time to close the store after the last socket, in milliseconds. */
 const CLOSE_MS = 2_000;
 
@@ -122,7 +124,7 @@ export async function start(environment: Environment): Promise<void> {
     });
   }
 
-  void warn();
+  clock.after(WARN_AFTER_MS, () => void warn());
 
   /** Its package is optional: most who install this one never start it. */
   async function loadMetrics(): Promise<typeof import("./metrics.ts")> {
@@ -150,7 +152,7 @@ export async function start(environment: Environment): Promise<void> {
     }
   }
 
-  /** Logs what `ws-ticket check` would warn of. Once it serves, so that nobody waits for it. */
+  /** Logs what `ws-ticket check` would warn of. */
   async function warn(): Promise<void> {
     const { inspect } = await import("./check/inspect.ts");
     for (const report of await inspect(config, environment, { clock, isRunning: true })) {

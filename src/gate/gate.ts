@@ -23,6 +23,7 @@ import { type Authenticator, createAuthenticator, type ProveUser } from "./authe
 import {
   type Identity,
   identityFields,
+  identityKey,
   MAX_SESSION_LENGTH,
   type UserCredential,
 } from "./identity.ts";
@@ -316,6 +317,7 @@ export function createGate<Claims = unknown>(options: GateOptions<Claims>): Gate
       requireFeed(store);
       const connection = {
         identity,
+        key: identityKey(identity),
         end(close: Close) {
           live.remove(connection);
           // A throw would leave the other connections open.

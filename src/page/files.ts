@@ -3,6 +3,7 @@ import { sha256Hex, utf8 } from "../lib/encoding.ts";
 import * as close from "../wire/close.ts";
 import * as frames from "../wire/frames.ts";
 import * as paths from "../wire/paths.ts";
+import * as words from "./browser/words.ts";
 import icon from "./icon.svg" with { type: "text" };
 import style from "./style.css" with { type: "text" };
 
@@ -41,7 +42,7 @@ const TYPES: Readonly<Record<string, string>> = {
 
 /** What browsers run, each bundled into one file. */
 const SCRIPTS: Readonly<Record<string, string>> = {
-  "chat.js": "page/browser/chat.ts",
+  "chat.js": "page/browser/chat-page.ts",
   "inbox.js": "page/browser/inbox.ts",
 };
 
@@ -67,12 +68,33 @@ async function readSources(): Promise<Record<string, string>> {
     "client/request.ts": await import("../client/request.ts", { with: { type: "text" } }),
     "client/runtime.ts": await import("../client/runtime.ts", { with: { type: "text" } }),
     "client/storage.ts": await import("../client/storage.ts", { with: { type: "text" } }),
+    "page/browser/alerts.ts": await import("./browser/alerts.ts", { with: { type: "text" } }),
+    "page/browser/announcer.ts": await import("./browser/announcer.ts", { with: { type: "text" } }),
+    "page/browser/chat-page.ts": await import("./browser/chat-page.ts", { with: { type: "text" } }),
     "page/browser/chat.ts": await import("./browser/chat.ts", { with: { type: "text" } }),
+    "page/browser/composer.ts": await import("./browser/composer.ts", { with: { type: "text" } }),
+    "page/browser/copy.ts": await import("./browser/copy.ts", { with: { type: "text" } }),
+    "page/browser/describe.ts": await import("./browser/describe.ts", { with: { type: "text" } }),
+    "page/browser/dialog.ts": await import("./browser/dialog.ts", { with: { type: "text" } }),
     "page/browser/dom.ts": await import("./browser/dom.ts", { with: { type: "text" } }),
     "page/browser/inbox.ts": await import("./browser/inbox.ts", { with: { type: "text" } }),
+    "page/browser/language.ts": await import("./browser/language.ts", { with: { type: "text" } }),
+    "page/browser/links.ts": await import("./browser/links.ts", { with: { type: "text" } }),
+    "page/browser/list.ts": await import("./browser/list.ts", { with: { type: "text" } }),
+    "page/browser/log.ts": await import("./browser/log.ts", { with: { type: "text" } }),
+    "page/browser/memory.ts": await import("./browser/memory.ts", { with: { type: "text" } }),
+    "page/browser/menu.ts": await import("./browser/menu.ts", { with: { type: "text" } }),
+    "page/browser/message.ts": await import("./browser/message.ts", { with: { type: "text" } }),
+    "page/browser/nickname.ts": await import("./browser/nickname.ts", { with: { type: "text" } }),
+    "page/browser/open-chat.ts": await import("./browser/open-chat.ts", { with: { type: "text" } }),
+    "page/browser/panes.ts": await import("./browser/panes.ts", { with: { type: "text" } }),
+    "page/browser/route.ts": await import("./browser/route.ts", { with: { type: "text" } }),
+    "page/browser/session.ts": await import("./browser/session.ts", { with: { type: "text" } }),
+    "page/browser/share.ts": await import("./browser/share.ts", { with: { type: "text" } }),
+    "page/browser/sign-in.ts": await import("./browser/sign-in.ts", { with: { type: "text" } }),
     "page/browser/state.ts": await import("./browser/state.ts", { with: { type: "text" } }),
     "page/browser/thread.ts": await import("./browser/thread.ts", { with: { type: "text" } }),
-    "page/browser/words.ts": await import("./browser/words.ts", { with: { type: "text" } }),
+    "page/browser/times.ts": await import("./browser/times.ts", { with: { type: "text" } }),
   };
   const texts = modules as Record<string, { default: string }>;
   return {
@@ -82,6 +104,7 @@ async function readSources(): Promise<Record<string, string>> {
     "/src/wire/close.ts": sourceOf(close),
     "/src/wire/frames.ts": sourceOf(frames),
     "/src/wire/paths.ts": sourceOf(paths),
+    "/src/page/browser/words.ts": sourceOf(words),
   };
 }
 

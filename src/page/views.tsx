@@ -2,6 +2,7 @@
 import { raw } from "hono/html";
 import type { Child } from "hono/jsx";
 import type { Config } from "../config.ts";
+import { EN } from "./browser/words.ts";
 import type { SiteFiles } from "./files.ts";
 
 /** What the pages show of the configuration. */
@@ -72,6 +73,7 @@ export function notFound({ pathOf }: Assets): Html {
 
 /** `/chat/:user`: a visitor writes to that user. */
 export function chat({ user, pathOf }: { user: string } & Assets): Html {
+  const [before, after] = EN.chatWith.split("{name}");
   return (
     <Page
       title={`Chat with ${user}`}
@@ -80,12 +82,14 @@ export function chat({ user, pathOf }: { user: string } & Assets): Html {
       className="app"
       data={{ user }}
     >
-      <header class="bar">
-        <h1>
-          Chat with <bdi>{user}</bdi>
+      <header class="bar" id="bar">
+        <h1 id="title">
+          {before}
+          <bdi>{user}</bdi>
+          {after}
         </h1>
-        <State />
       </header>
+      <State />
       <main class="thread-place" id="thread">
         <NoScript />
       </main>
@@ -104,52 +108,12 @@ export function inbox({ demo, loginUrl, userClaim = "sub", pathOf }: PageOptions
       className="app"
       data={{ mode, claim: userClaim, ...(loginUrl && { login: loginUrl.href }) }}
     >
-      <header class="bar">
-        <h1>Inbox</h1>
-        <span class="who" id="who" hidden />
-        <State hidden />
-        <button type="button" class="quiet small" id="sign-out" hidden>
-          Sign out
-        </button>
+      <header class="bar" id="bar">
+        <h1 data-word="inbox">{EN.inbox}</h1>
       </header>
-      <main id="inbox">
+      <State />
+      <main id="main">
         <NoScript />
-        <form class="card sign-in" id="sign-in" autocomplete="off" method="post" hidden>
-          {demo ? (
-            <>
-              <label for="credential">Name</label>
-              <input id="credential" autocomplete="off" spellcheck={false} maxlength={255} />
-              <p class="hint">This is the demo: any name signs in, without a password.</p>
-            </>
-          ) : (
-            <>
-              <label for="credential">JWT</label>
-              <textarea id="credential" rows={5} autocomplete="off" spellcheck={false} />
-              <p class="hint">
-                From your issuer. It stays in this tab’s memory and is gone when you reload.
-              </p>
-            </>
-          )}
-          <p class="problem" id="problem" role="alert" />
-          <button type="submit">Sign in</button>
-        </form>
-        <div class="panes" id="panes" data-view="list" hidden>
-          <nav aria-label="Chats">
-            <p class="problem" id="list-problem" role="alert" />
-            <ul id="chats" />
-            <div class="empty" id="no-chats" hidden>
-              <p>No messages yet.</p>
-              <p id="share" hidden>
-                Visitors write to you here: <a id="share-link" />
-              </p>
-            </div>
-          </nav>
-          <section class="thread-place" id="thread" aria-label="Chat">
-            <p class="empty" id="no-thread" hidden>
-              Choose a chat to read it.
-            </p>
-          </section>
-        </div>
       </main>
     </Page>
   );
@@ -186,17 +150,15 @@ function Page(props: {
   );
 }
 
-/** The connection's state: text for everybody, and a way to hurry it up. */
-function State({ hidden = false }: { hidden?: boolean }) {
+/** What is wrong with the connection, and a way to hurry it up. Its texts are the browser's. */
+function State() {
   return (
-    <div class="state" id="state" data-status="connecting" hidden={hidden}>
-      <p role="status">
-        <span id="state-text">Connecting…</span>
+    <div class="state unseen" id="state">
+      <p>
+        <span role="status" id="state-text" />
         <span id="state-countdown" aria-hidden="true" />
       </p>
-      <button type="button" class="quiet small" id="state-retry" hidden>
-        Try now
-      </button>
+      <button type="button" class="quiet small" id="state-retry" hidden />
     </div>
   );
 }
@@ -204,7 +166,9 @@ function State({ hidden = false }: { hidden?: boolean }) {
 function NoScript() {
   return (
     <noscript>
-      <p class="empty">This page needs JavaScript: the chat runs over a WebSocket.</p>
+      <p class="empty" data-word="noScript">
+        {EN.noScript}
+      </p>
     </noscript>
   );
 }

@@ -401,6 +401,61 @@ describe("SQLite in a file", () => {
       expect(chat.delivered.of(where)).toEqual(["first"]);
     }));
 
+  test("a commit that failed leaves no trace: not in counts, ids or deliveries", async () => {
+    await using chat = await openSqlite(":memory:");
+    const [where, other] = [newChat(), newChat()];
+    expect(await write(chat.history, where, "before")).toBe("1");
+    const outcomes = await Promise.allSettled([
+      write(chat.history, where, "lost"),
+      chat.history.append({
+        ...{ chat: newChat(), from: "visitor", atMs: chat.clock.nowMs() },
+        get content(): string {
+          throw new Error("Read inside the transaction");
+        },
+      }),
+    ]);
+    expect(outcomes.map(({ status }) => status)).toEqual(["rejected", "rejected"]);
+    chat.clock.advance(FAILING_MS);
+    expect(await write(chat.history, other, "next")).toBe("2");
+    const seen = async () => {
+      const [one] = await chat.history.chats({ side: "user", id: where.user }, { limit: 1 });
+      return [one?.unread, one?.lastMessage.content];
+    };
+    expect(await seen()).toEqual([1, "before"]);
+    await write(chat.history, where, "after");
+    expect(await seen()).toEqual([2, "after"]);
+    expect(chat.delivered.of(where)).toEqual(["before", "after"]);
+  });
+
+  test("a chat with messages before and after those of 10,000 others has all of them", async () => {
+    await using chat = await openSqlite(":memory:");
+    const where = newChat();
+    const others = Array.from({ length: 10_000 }, newChat);
+    // In one transaction, which has more chats than are cached.
+    await Promise.all([where, ...others, where].map((one) => write(chat.history, one, "x")));
+    const [seen] = await chat.history.chats({ side: "user", id: where.user }, { limit: 1 });
+    expect(seen?.unread).toBe(2);
+  });
+
+  test("what is written in the same transaction as old messages are deleted is counted", async () => {
+    await using chat = await openSqlite(":memory:", { maxAgeMs: 1_000 });
+    const where = newChat();
+    const nowMs = chat.clock.nowMs();
+    await write(chat.history, where, "old", { atMs: nowMs });
+    const unread = async () => {
+      const [seen] = await chat.history.chats({ side: "user", id: where.user }, { limit: 1 });
+      return seen?.unread;
+    };
+    // The deletion is due every ten minutes.
+    chat.clock.advance(599_999);
+    for (const expected of [1, 2]) {
+      const writing = write(chat.history, where, "new", { atMs: nowMs + 600_000 });
+      chat.clock.advance(1);
+      await writing;
+      expect(await unread()).toBe(expected);
+    }
+  });
+
   describe("the write-ahead log", () => {
     const MB = 1024 * 1024;
     const sizeMb = async (path: string) => (await stat(`${path}-wal`)).size / MB;

@@ -1,8 +1,8 @@
 /**
  * `bun run mutate [file or room…]`: changes the source, one small thing at a time, and prints what no test notices.
  * Runs in a copy of the tree. `--sample N`: so many mutants of each room, drawn with `--seed S`; `--workers N`: at
- * once (default 1); `--budget SECONDS`: for the tests of each mutant that aren't of its own room (default 30). Mutants
- * that don't compile don't count.
+ * once (default 1); `--wide`: with all tests that run the line, and not only those of its room or with an import of
+ * the file. Mutants that don't compile don't count.
  */
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
@@ -20,12 +20,11 @@ const { values, positionals } = parseArgs({
     sample: { type: "string", default: "0" },
     seed: { type: "string", default: "1" },
     workers: { type: "string", default: "1" },
-    budget: { type: "string", default: "30" },
+    wide: { type: "boolean", default: false },
   },
 });
 const sample = Number(values.sample);
 const workers = Number(values.workers);
-const budgetMs = Number(values.budget) * 1_000;
 
 interface Outcome {
   readonly mutant: Mutant;
@@ -77,8 +76,14 @@ async function read(patterns: readonly string[]): Promise<Map<string, string>> {
 
 /** Which lines each test file runs, and how long it takes; measured once, until the test file changes. */
 async function profileAll(): Promise<Profile[]> {
-  const hasPages = files.some((file) => file.startsWith("src/page/"));
-  const wanted = [...tests.keys()].filter((test) => hasPages || !test.startsWith("test/page/"));
+  const rooms = new Set(files.map(roomOf));
+  const wanted = [...tests].flatMap(([test, text]) => {
+    const isOfRoom = rooms.has(test.split("/")[1] as string);
+    const isNear = isOfRoom || files.some((file) => text.includes(`/${file}"`));
+    // In a browser, so slow that only the pages themselves are worth it.
+    const isWanted = isNear || (values.wide && !test.startsWith("test/page/"));
+    return isWanted ? [test] : [];
+  });
   const profiles: Profile[] = [];
   await share(wanted, async (copy, test) => {
     const key = hash([test, tests.get(test) ?? ""]);
@@ -110,7 +115,7 @@ async function choose(): Promise<Mutant[]> {
 }
 
 async function tryMutant(copy: Copy, mutant: Mutant, profiles: readonly Profile[]): Promise<void> {
-  const chosen = testsFor(mutant, sources.get(mutant.file) as string, { profiles, budgetMs });
+  const chosen = testsFor(mutant, sources.get(mutant.file) as string, profiles);
   const cached = Bun.file(join(CACHE, `killed-${hash([mutate(mutant)])}.json`));
   let killer: string | undefined;
   if (await cached.exists()) {

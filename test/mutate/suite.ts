@@ -63,11 +63,14 @@ export async function makeCopy(root: string): Promise<Copy> {
       } catch {}
     };
     let timer: Timer | undefined;
-    // What stands in front of the command may have waited until the first sign of life.
-    for await (const _ of child.stderr) timer ??= setTimeout(end, limitMs);
+    const reading = (async () => {
+      // What stands in front of the command may have waited until the first sign of life.
+      for await (const _ of child.stderr) timer ??= setTimeout(end, limitMs);
+    })();
     const code = await child.exited;
-    clearTimeout(timer);
     end();
+    await reading;
+    clearTimeout(timer);
     await rm(temporary, { recursive: true, force: true });
     await mkdir(temporary);
     return code === 0;
@@ -129,13 +132,13 @@ export function roomOf(file: string): string {
 }
 
 /**
- * Test files that may notice a mutant, the likeliest and quickest first: those that run its line, of other rooms as
- * many as fit into the budget. Code that runs in processes of its own leaves no trace, so there it's all of the room.
+ * Test files that may notice a mutant, the likeliest and quickest first: those that run its line. Code that runs in
+ * processes of its own leaves no trace, so there it's all of the room.
  */
 export function testsFor(
   mutant: Mutant,
   text: string,
-  { profiles, budgetMs }: { profiles: readonly Profile[]; budgetMs: number },
+  profiles: readonly Profile[],
 ): readonly Profile[] {
   const texts = text.split("\n");
   const room = `test/${roomOf(mutant.file)}/`;
@@ -147,13 +150,7 @@ export function testsFor(
   const running = profiles.filter((one) => one.passes && runs(one, mutant, texts));
   const chosen =
     running.length > 0 ? running : profiles.filter((one) => one.passes && rank(one) < 2);
-  let leftMs = budgetMs;
-  return chosen
-    .toSorted((a, b) => rank(a) - rank(b) || a.durationMs - b.durationMs)
-    .filter((one) => {
-      leftMs -= one.durationMs;
-      return rank(one) < 2 || leftMs > 0;
-    });
+  return chosen.toSorted((a, b) => rank(a) - rank(b) || a.durationMs - b.durationMs);
 }
 
 /** Whether a test file runs a mutant's line, or the nearest line before it that counts. */

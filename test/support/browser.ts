@@ -1,17 +1,28 @@
-import { type Browser, type BrowserContext, chromium, type Page } from "playwright-core";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import {
+  type Browser,
+  type BrowserContext,
+  chromium,
+  type LaunchOptions,
+  type Page,
+} from "playwright-core";
 
 export type { Browser, BrowserContext, Page };
 
+const LAUNCH: LaunchOptions = {
+  executablePath: Bun.which("chromium") ?? "/usr/bin/chromium",
+  args: [
+    ...["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"],
+    ...["--disable-background-networking", "--disable-component-update"],
+    "--disable-software-rasterizer",
+  ],
+};
+
 /** Debian's Chromium without a window, and without the calls home that it makes by itself. */
 export function launchBrowser(): Promise<Browser> {
-  return chromium.launch({
-    executablePath: Bun.which("chromium") ?? "/usr/bin/chromium",
-    args: [
-      ...["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"],
-      ...["--disable-background-networking", "--disable-component-update"],
-      "--disable-software-rasterizer",
-    ],
-  });
+  return chromium.launch(LAUNCH);
 }
 
 /** Somebody with a browser of their own, in which there is nothing of anybody else's. */
@@ -142,4 +153,22 @@ export function collectComplaints(
   });
   context.on("weberror", (error) => complaints.push(String(error.error())));
   return complaints;
+}
+
+/** A browser whose settings block all cookies. */
+export async function launchWithoutCookies(): Promise<
+  AsyncDisposable & Pick<Person, "open" | "complaints">
+> {
+  const folder = await mkdtemp(join(tmpdir(), "ws-ticket-"));
+  const settings = { profile: { default_content_setting_values: { cookies: 2 } } };
+  await Bun.write(join(folder, "Default/Preferences"), JSON.stringify(settings));
+  const context = await chromium.launchPersistentContext(folder, LAUNCH);
+  return {
+    complaints: collectComplaints(context),
+    open: () => context.newPage(),
+    async [Symbol.asyncDispose]() {
+      await context.close();
+      await rm(folder, { recursive: true, force: true });
+    },
+  };
 }

@@ -41,11 +41,11 @@ export function newName(): string {
   return `alice-${++names}`;
 }
 
-/** Opens the chat with `user`, and waits until it is connected. */
+/** Opens the chat with `user`, and waits until one can write. */
 export async function visit(person: Person, origin: string, user: string): Promise<Page> {
   const page = await person.open();
   await page.goto(`${origin}/chat/${encodeURIComponent(user)}`);
-  await connected(page);
+  await page.getByRole("textbox", { name: "Message" }).waitFor();
   return page;
 }
 
@@ -64,8 +64,15 @@ export async function signIn(
   return page;
 }
 
+/** Waits until there is a socket. */
 export async function connected(page: Page): Promise<void> {
-  await page.getByRole("status").getByText("Connected").waitFor();
+  await page.locator('#state[data-status="open"]').waitFor({ state: "attached" });
+}
+
+/** Picks something from a menu. */
+export async function pick(page: Page, item: string): Promise<void> {
+  await page.getByRole("button", { name: "Options" }).last().click();
+  await page.getByRole("button", { name: item, exact: true }).click();
 }
 
 /** Writes a message and sends it with Enter. */

@@ -1,45 +1,56 @@
 import type { ChatClient, ConnectionState } from "../../client/mod.ts";
+import { describeFailure } from "./describe.ts";
 import { byId, setText } from "./dom.ts";
-import { describeFailure } from "./words.ts";
+import { text } from "./language.ts";
 
-/** Shows whether the page is connected, until the returned function is called. */
+/** A connection that is there sooner isn't worth a word. */
+const SHOW_AFTER_MS = 1_500;
+const TICK_MS = 250;
+
+/** Shows what is wrong with the connection, and nothing while it works, until the returned function is called. */
 export function showState(client: ChatClient): () => void {
   const place = byId("state");
-  const text = byId("state-text");
+  const words = byId("state-text");
   const countdown = byId("state-countdown");
   const retry = byId("state-retry");
-  let wasOpen = false;
+  let sinceMs = performance.now();
+  let hadProblem = false;
 
   function update(): void {
     const { state } = client;
-    wasOpen ||= state.status === "open";
-    if (place.dataset.status !== state.status) place.dataset.status = state.status;
-    setText(text, describe(state, wasOpen));
-    setText(countdown, state.status === "waiting" ? countdownTo(state.untilMs) : "");
-    retry.hidden = state.status === "open" || state.status === "connecting";
-    setText(retry, state.status === "closed" ? "Connect again" : "Try now");
+    const { status } = state;
+    if (status === "open" || status === "closed") sinceMs = performance.now();
+    const isSlow = performance.now() - sinceMs >= SHOW_AFTER_MS;
+    const isProblem = status === "closed" || status === "waiting" || (isSlow && status !== "open");
+    hadProblem ||= isProblem;
+    if (place.dataset.status !== status) place.dataset.status = status;
+    place.classList.toggle("unseen", !hadProblem || status === "open");
+    if (!hadProblem) return;
+    const seconds = status === "waiting" ? Math.ceil((state.untilMs - Date.now()) / 1000) : 0;
+    setText(words, describe(state));
+    // Beside the live text, or it would be read out every second.
+    setText(countdown, seconds > 0 ? text("reconnectingIn", { n: seconds }) : "");
+    words.classList.toggle("unseen", seconds > 0);
+    retry.hidden = status === "open" || status === "connecting";
+    setText(retry, text(status === "closed" ? "connectAgain" : "tryNow"));
   }
 
   const stopListening = client.on("state", update);
-  const timer = setInterval(update, 250);
+  const timer = setInterval(update, TICK_MS);
   retry.onclick = () => client.retry();
-  place.hidden = false;
   update();
   return () => {
     stopListening();
     clearInterval(timer);
-    place.hidden = true;
+    place.classList.add("unseen");
+    setText(words, "");
+    setText(countdown, "");
+    retry.hidden = true;
+    delete place.dataset.status;
   };
 }
 
-function describe(state: ConnectionState, wasOpen: boolean): string {
-  if (state.status === "open") return "Connected";
-  if (state.status === "closed") return describeFailure(state.failure);
-  if (state.status === "waiting") return "Reconnecting";
-  return wasOpen ? "Reconnecting…" : "Connecting…";
-}
-
-function countdownTo(untilMs: number): string {
-  const seconds = Math.ceil((untilMs - Date.now()) / 1000);
-  return seconds > 0 ? ` in ${seconds} s` : "";
+function describe(state: ConnectionState): string {
+  if (state.status === "open") return text("connected");
+  return state.status === "closed" ? describeFailure(state.failure) : text("reconnecting");
 }

@@ -1,81 +1,222 @@
-import type { ConversationMessage, Failure } from "../../client/mod.ts";
+/** Texts that depend on a number, by its plural category (Unicode CLDR). */
+interface Plural {
+  readonly one: string;
+  readonly other: string;
+}
 
-/** Why a message wasn't taken, for the one who wrote it. */
-const MESSAGE_ERRORS: Readonly<Record<string, string>> = {
-  blocked: "Not sent: your messages aren’t wanted here",
-  too_many_messages: "Not sent: too many messages; wait for an answer, or a while",
-  too_many_recipients: "Not sent: you have written to too many people who never answered",
-  too_big: "Not sent: too long",
+/** Every text of the pages. `{name}` and the like are filled in. A language more is one more table like this. */
+export const EN = {
+  chatWith: "Chat with {name}",
+  inbox: "Inbox",
+  noScript: "This page needs JavaScript: the chat runs over a WebSocket.",
+
+  writeTo: "Write to {name}. You don't need an account.",
+  remembered: "We'll remember this chat on this device for 30 days.",
+  loading: "Loading messages…",
+  earlier: "Earlier messages",
+  noMessages: "No messages.",
+  newest: "Newest messages",
+  newMessages: "New messages",
+  conversationWith: "Conversation with {name}",
+  you: "You",
+  isTyping: "{name} is typing…",
+  message: "Message",
+  writeMessage: "Write a message",
+  send: "Send",
+  left: { one: "{n} character left", other: "{n} characters left" },
+  tooLong: {
+    one: "Too long by {n} character. Shorten it or send it in parts.",
+    other: "Too long by {n} characters. Shorten it or send it in parts.",
+  },
+  sending: "Sending",
+  sent: "Sent",
+  read: "Read",
+  tryAgain: "Try again",
+  discard: "Discard",
+  askName: "What should {name} call you?",
+  yourName: "Your name",
+  save: "Save",
+  skip: "Skip",
+
+  notSent: "Not sent. The server refused this message.",
+  notDelivered: "Not delivered. This person isn't accepting messages from you.",
+  tooMany: "Not sent. Wait for an answer before you send more.",
+  tooManyPeople: "Not sent. Too many people you wrote to haven't answered yet.",
+  tooBig: "Not sent. The message is too long.",
+  tooOld: "Not sent. This message has waited for too long.",
+
+  connecting: "Connecting…",
+  connected: "Connected",
+  reconnecting: "Reconnecting…",
+  reconnectingIn: "Reconnecting in {n} s",
+  tryNow: "Try now",
+  connectAgain: "Connect again",
+  sessionExpired: "Your session has expired. Please sign in again.",
+  signedOut: "You have been signed out.",
+  notAllowed: "This page isn't allowed to connect to the server.",
+  flooded: "Disconnected. You sent too much at once.",
+  tooManyTabs: "Disconnected. The chat is open in too many tabs.",
+  disconnected: "Disconnected.",
+  cookiesBlocked: "Your browser blocks cookies for this site.",
+  cookiesWhy:
+    "The chat needs one cookie to recognize you. Allow cookies for this site, then try again.",
+  openInNewTab: "Open chat in a new tab",
+
+  name: "Name",
+  anyName: "This is the demo: any name signs in, without a password.",
+  token: "JWT",
+  tokenHint: "From your issuer. The page never stores it.",
+  signIn: "Sign in",
+  signOut: "Sign out",
+  tokenInvalid: "This token is invalid or has expired.",
+  tooManyAttempts: "Too many attempts. Try again in a minute.",
+  unreachable: "The server can't be reached.",
+  refused: "The server refused to sign you in.",
+  signedOutHere: "You are signed out here only, because the server couldn't be reached.",
+
+  chats: "Chats",
+  chat: "Chat",
+  allChats: "All chats",
+  search: "Search chats",
+  unreadOnly: "Unread",
+  nothingFound: "No chat matches.",
+  moreChats: "More chats",
+  chooseChat: "Choose a chat to read it.",
+  listFailed: "The chats can't be loaded right now.",
+  noChats: "No messages yet.",
+  visitor: "Visitor {id}",
+  youSaid: "You: {text}",
+  unread: { one: "{n} unread message", other: "{n} unread messages" },
+  blocked: "Blocked",
+  blockedNote: "Blocked. Nothing they write reaches you.",
+  chatGone: "This chat has been deleted.",
+  options: "Options",
+  block: "Block",
+  unblock: "Unblock",
+  delete: "Delete chat",
+  deleteAsk: "Delete the chat with {name}?",
+  deleteWarning: "This deletes it for both of you and can't be undone.",
+  cancel: "Cancel",
+  deleteFailed: "The chat couldn't be deleted. Try again.",
+  failed: "That didn't work. Try again.",
+
+  share: "Share",
+  shareLink: "Share this link so people can write to you:",
+  shareEmbed: "Or put the chat on your website:",
+  copy: "Copy",
+  copied: "Copied",
+  close: "Close",
+  alerts: "Sound and notifications",
+  alertsRefused: "Your browser doesn't allow notifications here. The sound is on.",
+
+  today: "Today",
+  yesterday: "Yesterday",
+} satisfies Record<string, string | Plural>;
+
+export const DE: { readonly [Key in keyof typeof EN]: (typeof EN)[Key] } = {
+  chatWith: "Chat mit {name}",
+  inbox: "Posteingang",
+  noScript: "Diese Seite braucht JavaScript, denn der Chat läuft über einen WebSocket.",
+
+  writeTo: "Schreiben Sie {name}. Sie brauchen dafür kein Konto.",
+  remembered: "Auf diesem Gerät finden Sie den Chat 30 Tage lang wieder.",
+  loading: "Nachrichten werden geladen…",
+  earlier: "Frühere Nachrichten",
+  noMessages: "Keine Nachrichten.",
+  newest: "Neueste Nachrichten",
+  newMessages: "Neue Nachrichten",
+  conversationWith: "Unterhaltung mit {name}",
+  you: "Sie",
+  isTyping: "{name} schreibt…",
+  message: "Nachricht",
+  writeMessage: "Nachricht schreiben",
+  send: "Senden",
+  left: { one: "Noch {n} Zeichen", other: "Noch {n} Zeichen" },
+  tooLong: {
+    one: "{n} Zeichen zu lang. Kürzen Sie den Text oder senden Sie ihn in Teilen.",
+    other: "{n} Zeichen zu lang. Kürzen Sie den Text oder senden Sie ihn in Teilen.",
+  },
+  sending: "Wird gesendet",
+  sent: "Gesendet",
+  read: "Gelesen",
+  tryAgain: "Noch einmal versuchen",
+  discard: "Verwerfen",
+  askName: "Wie soll {name} Sie nennen?",
+  yourName: "Ihr Name",
+  save: "Speichern",
+  skip: "Überspringen",
+
+  notSent: "Nicht gesendet. Der Server hat die Nachricht abgelehnt.",
+  notDelivered: "Nicht zugestellt. Diese Person nimmt keine Nachrichten von Ihnen an.",
+  tooMany: "Nicht gesendet. Warten Sie auf eine Antwort, bevor Sie mehr schreiben.",
+  tooManyPeople: "Nicht gesendet. Zu viele Personen haben Ihnen noch nicht geantwortet.",
+  tooBig: "Nicht gesendet. Die Nachricht ist zu lang.",
+  tooOld: "Nicht gesendet. Die Nachricht hat zu lange gewartet.",
+
+  connecting: "Verbindung wird aufgebaut…",
+  connected: "Verbunden",
+  reconnecting: "Verbindung wird wiederhergestellt…",
+  reconnectingIn: "Neuer Versuch in {n} s",
+  tryNow: "Jetzt versuchen",
+  connectAgain: "Neu verbinden",
+  sessionExpired: "Ihre Sitzung ist abgelaufen. Bitte melden Sie sich neu an.",
+  signedOut: "Sie wurden abgemeldet.",
+  notAllowed: "Diese Seite darf sich nicht mit dem Server verbinden.",
+  flooded: "Verbindung getrennt. Sie haben zu viel auf einmal gesendet.",
+  tooManyTabs: "Verbindung getrennt. Der Chat ist in zu vielen Tabs offen.",
+  disconnected: "Verbindung getrennt.",
+  cookiesBlocked: "Ihr Browser blockiert Cookies für diese Website.",
+  cookiesWhy:
+    "Der Chat erkennt Sie an einem Cookie wieder. Erlauben Sie Cookies für diese Website und versuchen Sie es noch einmal.",
+  openInNewTab: "Chat in neuem Tab öffnen",
+
+  name: "Name",
+  anyName: "Dies ist die Demo: Jeder Name wird angenommen, ohne Passwort.",
+  token: "JWT",
+  tokenHint: "Von Ihrem Aussteller. Die Seite speichert es nicht.",
+  signIn: "Anmelden",
+  signOut: "Abmelden",
+  tokenInvalid: "Dieses Token ist ungültig oder abgelaufen.",
+  tooManyAttempts: "Zu viele Versuche. Versuchen Sie es in einer Minute noch einmal.",
+  unreachable: "Der Server ist nicht erreichbar.",
+  refused: "Der Server hat die Anmeldung abgelehnt.",
+  signedOutHere: "Sie sind nur hier abgemeldet, weil der Server nicht erreichbar war.",
+
+  chats: "Chats",
+  chat: "Chat",
+  allChats: "Alle Chats",
+  search: "Chats durchsuchen",
+  unreadOnly: "Ungelesen",
+  nothingFound: "Kein Chat passt dazu.",
+  moreChats: "Weitere Chats",
+  chooseChat: "Wählen Sie einen Chat aus.",
+  listFailed: "Die Chats können gerade nicht geladen werden.",
+  noChats: "Noch keine Nachrichten.",
+  visitor: "Besucher {id}",
+  youSaid: "Sie: {text}",
+  unread: { one: "{n} ungelesene Nachricht", other: "{n} ungelesene Nachrichten" },
+  blocked: "Blockiert",
+  blockedNote: "Blockiert. Nachrichten dieser Person erreichen Sie nicht.",
+  chatGone: "Dieser Chat wurde gelöscht.",
+  options: "Optionen",
+  block: "Blockieren",
+  unblock: "Blockierung aufheben",
+  delete: "Chat löschen",
+  deleteAsk: "Chat mit {name} löschen?",
+  deleteWarning: "Er wird für beide Seiten endgültig gelöscht.",
+  cancel: "Abbrechen",
+  deleteFailed: "Der Chat konnte nicht gelöscht werden. Versuchen Sie es noch einmal.",
+  failed: "Das hat nicht funktioniert. Versuchen Sie es noch einmal.",
+
+  share: "Teilen",
+  shareLink: "Unter diesem Link kann man Ihnen schreiben:",
+  shareEmbed: "Oder setzen Sie den Chat auf Ihre Website:",
+  copy: "Kopieren",
+  copied: "Kopiert",
+  close: "Schließen",
+  alerts: "Ton und Benachrichtigungen",
+  alertsRefused: "Ihr Browser erlaubt hier keine Benachrichtigungen. Der Ton ist an.",
+
+  today: "Heute",
+  yesterday: "Gestern",
 };
-
-/** Why the connection doesn't come back by itself. */
-const FINAL_FAILURES: Readonly<Record<number, string>> = {
-  401: "Session has ended",
-  403: "This page may not connect",
-  4500: "Signed out",
-  4501: "Disconnected: too many messages at once",
-  4502: "Disconnected: open in too many tabs",
-};
-
-export function describeError(error: ConversationMessage["error"]): string {
-  return MESSAGE_ERRORS[error ?? ""] ?? "Not sent: the server refused it";
-}
-
-export function describeFailure({ code }: Failure): string {
-  return FINAL_FAILURES[code] ?? "Disconnected";
-}
-
-const clock = new Intl.DateTimeFormat(undefined, { hour: "numeric", minute: "2-digit" });
-const shortDay = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
-const longDay = new Intl.DateTimeFormat(undefined, {
-  weekday: "long",
-  day: "numeric",
-  month: "long",
-});
-const longDate = new Intl.DateTimeFormat(undefined, { dateStyle: "long" });
-const full = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "short" });
-
-/** A time of day, in the reader's zone and way of writing. */
-export function timeOf(atMs: number): string {
-  return clock.format(atMs);
-}
-
-export function fullTimeOf(atMs: number): string {
-  return full.format(atMs);
-}
-
-/** A day as people say it: Today, Yesterday, or its date. */
-export function dayOf(atMs: number, nowMs: number): string {
-  const days = calendarDay(nowMs) - calendarDay(atMs);
-  if (days === 0) return "Today";
-  if (days === 1) return "Yesterday";
-  return days > 1 && days < 180 ? longDay.format(atMs) : longDate.format(atMs);
-}
-
-/** When, as short as a list wants it. */
-export function whenOf(atMs: number, nowMs: number): string {
-  const days = calendarDay(nowMs) - calendarDay(atMs);
-  if (days === 0) return clock.format(atMs);
-  return days === 1 ? "Yesterday" : shortDay.format(atMs);
-}
-
-/** Days since the epoch on the reader's calendar. */
-function calendarDay(atMs: number): number {
-  const date = new Date(atMs);
-  return Date.UTC(date.getFullYear(), date.getMonth(), date.getDate()) / 86_400_000;
-}
-
-/** A visitor's name: what they call themselves, or the beginning of their id. */
-export function visitorName(id: string, nickname: string | undefined): string {
-  return nickname ?? `Visitor ${id.slice(0, 6)}`;
-}
-
-/** A text as the server takes it: tabs and other control characters, as pasting brings them, are no text. */
-export function cleanText(text: string): string {
-  return text
-    .replaceAll(/\r\n?/g, "\n")
-    .replaceAll("\t", "    ")
-    .replaceAll(/(?!\n)\p{Cc}/gu, "")
-    .toWellFormed()
-    .trim();
-}

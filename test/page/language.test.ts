@@ -1,0 +1,77 @@
+import {
+  afterAll,
+  afterEach,
+  beforeAll,
+  describe,
+  expect,
+  setDefaultTimeout,
+  test,
+} from "bun:test";
+import { type Crowd, gatherCrowd } from "../support/browser.ts";
+import { describeWith } from "../support/require.ts";
+import type { TestServer } from "../support/server.ts";
+import { startSite } from "../support/site.ts";
+import { DE, EN } from "../../src/page/browser/words.ts";
+
+/** Browsers are slow where others use the processor, too. */
+setDefaultTimeout(60_000);
+
+describe("every text of the pages", () => {
+  const placeholders = (text: string) => [...text.matchAll(/\{\w+\}/g)].map(String).sort();
+
+  test("is there in German, with the same values to be filled in", () => {
+    expect(Object.keys(DE)).toEqual(Object.keys(EN));
+    for (const [key, text] of Object.entries(EN)) {
+      const german = DE[key as keyof typeof EN];
+      for (const form of typeof text === "string" ? [undefined] : (["one", "other"] as const)) {
+        const [one, other] = [text, german].map((of) =>
+          form === undefined ? String(of) : (of as { one: string; other: string })[form],
+        );
+        expect(placeholders(other as string)).toEqual(placeholders(one as string));
+      }
+    }
+  });
+});
+
+describeWith("chromium")("the pages' language in Chromium", () => {
+  let crowd: Crowd;
+  let site: TestServer;
+
+  beforeAll(async () => {
+    crowd = await gatherCrowd();
+    site = startSite();
+  });
+  afterAll(async () => {
+    await crowd[Symbol.asyncDispose]();
+    await site[Symbol.asyncDispose]();
+  });
+  afterEach(() => crowd.leave());
+
+  test("is the first that the reader prefers and that there is, and English where there is none", async () => {
+    for (const [locale, lang, message, signIn] of [
+      ["de-AT", "de", "Nachricht", "Anmelden"],
+      ["en-GB", "en", "Message", "Sign in"],
+      ["fr-FR", "en", "Message", "Sign in"],
+    ] as const) {
+      const { open } = await crowd.stranger({ locale });
+      const page = await open();
+      await page.goto(`${site.origin}/chat/alice`);
+      await page.getByRole("textbox", { name: message }).waitFor();
+      expect(await page.evaluate(() => document.documentElement.lang)).toBe(lang);
+      await page.goto(`${site.origin}/inbox`);
+      await page.getByRole("button", { name: signIn }).waitFor();
+      expect(await page.evaluate(() => document.documentElement.lang)).toBe(lang);
+    }
+  });
+
+  test("is German from the heading to the status of a message", async () => {
+    const { open } = await crowd.stranger({ locale: "de" });
+    const page = await open();
+    await page.goto(`${site.origin}/chat/alice`);
+    await page.getByRole("heading", { name: "Chat mit alice" }).waitFor();
+    await page.getByRole("textbox", { name: "Nachricht" }).fill("Hallo");
+    await page.getByRole("button", { name: "Senden" }).click();
+    await page.getByText("Gesendet", { exact: true }).waitFor();
+    expect(await page.title()).toBe("Chat mit alice");
+  });
+});

@@ -1,0 +1,108 @@
+import { afterAll, afterEach, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { type Crowd, gatherCrowd, type Page } from "../support/browser.ts";
+import { describeWith } from "../support/require.ts";
+import type { TestServer } from "../support/server.ts";
+import { newName, say, shows, signIn, startSite, visit } from "../support/site.ts";
+
+/** Browsers are slow where others use the processor, too. */
+setDefaultTimeout(60_000);
+
+/** A phone, and a window at 400 % zoom. */
+const PHONE = { width: 320, height: 600 };
+const ZOOMED = { width: 320, height: 256 };
+
+describeWith("chromium")("the layout in Chromium", () => {
+  let crowd: Crowd;
+  let site: TestServer;
+
+  beforeAll(async () => {
+    crowd = await gatherCrowd();
+    site = startSite();
+  });
+  afterAll(async () => {
+    await crowd[Symbol.asyncDispose]();
+    await site[Symbol.asyncDispose]();
+  });
+  afterEach(() => crowd.leave());
+
+  /** A chat between two people, as each of them has it open in a window of this size. */
+  async function openChat(size: { width: number; height: number }): Promise<[Page, Page]> {
+    const alice = newName();
+    const visitor = await visit(await crowd.newcomer(), site.origin, alice);
+    await visitor.setViewportSize(size);
+    for (let n = 0; n < 12; n++) await say(visitor, `message ${n}\nof two lines`);
+    const user = await signIn(await crowd.newcomer(), site.origin, { name: alice });
+    await user.setViewportSize(size);
+    await user.getByRole("button", { name: /message 11/ }).click();
+    await user.getByRole("log").getByText("message 11").waitFor();
+    return [visitor, user];
+  }
+
+  test("nothing moves while a page loads on a phone: the layout shifts by 0.02 at most", async () => {
+    const alice = newName();
+    const { context, open } = await crowd.stranger({ viewport: PHONE });
+    const page = await open();
+    await context.addInitScript(() => {
+      Object.assign(globalThis, { shift: 0 });
+      new PerformanceObserver((list) => {
+        for (const entry of list.getEntries() as unknown as { value: number }[]) {
+          (globalThis as unknown as { shift: number }).shift += entry.value;
+        }
+      }).observe({ type: "layout-shift", buffered: true });
+    });
+    const shiftOf = () => page.evaluate(() => (globalThis as unknown as { shift: number }).shift);
+    await page.goto(`${site.origin}/chat/${alice}`);
+    await say(page, "Hello");
+    await page.getByText("Sent", { exact: true }).waitFor();
+    for (const path of [`/chat/${alice}`, "/inbox"]) {
+      await page.goto(site.origin + path);
+      await page.getByRole("textbox", { name: /Message|Name/ }).waitFor();
+      if (path !== "/inbox") await shows(page, "Hello");
+      expect(await shiftOf()).toBeLessThanOrEqual(0.02);
+    }
+    const user = await signIn({ ...(await crowd.stranger()), context, open }, site.origin, {
+      name: alice,
+    });
+    await user.getByRole("button", { name: /Hello/ }).waitFor();
+    expect(await shiftOf()).toBeLessThanOrEqual(0.02);
+  });
+
+  test("what jumps to the newest message covers neither the text field nor its button", async () => {
+    for (const page of await openChat(PHONE)) {
+      const field = page.getByRole("textbox", { name: "Message" });
+      await field.fill("a\nfew\nlines\nof\ntext");
+      await page.getByRole("log").hover();
+      await page.mouse.wheel(0, -2_000);
+      const jump = page.getByRole("button", { name: "Newest messages" });
+      const [jumpBox, fieldBox] = [await jump.boundingBox(), await field.boundingBox()];
+      expect((jumpBox?.y ?? 0) + (jumpBox?.height ?? 0)).toBeLessThan(fieldBox?.y ?? 0);
+    }
+  });
+
+  test("at 400 % zoom there is room for messages", async () => {
+    for (const page of await openChat(ZOOMED)) {
+      const room = await page.getByRole("log").evaluate((log) => log.clientHeight);
+      expect(room).toBeGreaterThan(120);
+      const overflow = await page.evaluate(
+        () => document.documentElement.scrollWidth - document.documentElement.clientWidth,
+      );
+      expect(overflow).toBe(0);
+    }
+  });
+
+  test("forced colours show which chat is open", async () => {
+    const alice = newName();
+    for (const text of ["one", "two"]) {
+      const visitor = await visit(await crowd.newcomer(), site.origin, alice);
+      await say(visitor, text);
+      await visitor.getByText("Sent", { exact: true }).waitFor();
+    }
+    const { open } = await crowd.stranger({ forcedColors: "active" });
+    const user = await signIn({ ...(await crowd.stranger()), open }, site.origin, { name: alice });
+    await user.getByRole("button", { name: /one/ }).click();
+    await user.getByRole("log").getByText("one").waitFor();
+    const colourOf = (name: RegExp) =>
+      user.getByRole("button", { name }).evaluate((row) => getComputedStyle(row).backgroundColor);
+    expect(await colourOf(/one/)).not.toBe(await colourOf(/two/));
+  });
+});

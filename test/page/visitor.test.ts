@@ -1,0 +1,111 @@
+import { afterAll, afterEach, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { type Crowd, gatherCrowd, launchWithoutCookies, type Page } from "../support/browser.ts";
+import { describeWith } from "../support/require.ts";
+import type { TestServer } from "../support/server.ts";
+import { connected, newName, pick, say, shows, signIn, startSite, visit } from "../support/site.ts";
+
+/** Browsers are slow where others use the processor, too. */
+setDefaultTimeout(60_000);
+
+describeWith("chromium")("a visitor in Chromium", () => {
+  let crowd: Crowd;
+  let site: TestServer;
+
+  beforeAll(async () => {
+    crowd = await gatherCrowd();
+    site = startSite();
+  });
+  afterAll(async () => {
+    await crowd[Symbol.asyncDispose]();
+    await site[Symbol.asyncDispose]();
+  });
+  afterEach(() => crowd.leave());
+
+  test("gets a cookie, and a socket, when they write and not when they open the page", async () => {
+    const { context, open } = await crowd.stranger();
+    const page = await open();
+    let sockets = 0;
+    page.on("websocket", () => sockets++);
+    await page.goto(`${site.origin}/chat/${newName()}`);
+    await page.getByText("We'll remember this chat on this device for 30 days.").waitFor();
+    expect(await context.cookies()).toEqual([]);
+    expect(sockets).toBe(0);
+    await say(page, "Hello");
+    await page.getByText("Sent", { exact: true }).waitFor();
+    expect(await context.cookies()).toHaveLength(1);
+    expect(sockets).toBe(1);
+    // Who has written before is there at once.
+    await page.reload();
+    await connected(page);
+    await shows(page, "Hello");
+  });
+
+  test("whose browser blocks cookies reads why the chat doesn't work, and keeps what they wrote", async () => {
+    await using blocked = await launchWithoutCookies();
+    const page = await blocked.open();
+    await page.goto(`${site.origin}/chat/${newName()}`);
+    await say(page, "Hello?");
+    await page.getByRole("alert").getByText("Your browser blocks cookies").waitFor();
+    expect(await page.getByRole("textbox", { name: "Message" }).inputValue()).toBe("Hello?");
+    expect(await page.getByText("Reconnecting").isVisible()).toBe(false);
+  });
+
+  test("deletes their own chat, and may begin another one", async () => {
+    const alice = newName();
+    const page = await visit(await crowd.newcomer(), site.origin, alice);
+    await say(page, "Hello");
+    await page.getByText("Sent", { exact: true }).waitFor();
+    await pick(page, "Delete chat");
+    await page.getByRole("dialog").getByRole("button", { name: "Delete chat" }).click();
+    await shows(page);
+    const user = await signIn(await crowd.newcomer(), site.origin, { name: alice });
+    await user.getByText("No messages yet.").waitFor();
+    await say(page, "Hello again");
+    await page.getByText("Sent", { exact: true }).waitFor();
+    await shows(page, "Hello again");
+  });
+
+  test("hears an own message once, and nothing again when it is acknowledged, read, or somebody is renamed", async () => {
+    const alice = newName();
+    const visitor = await visit(await crowd.newcomer(), site.origin, alice);
+    await say(visitor, "One");
+    const user = await signIn(await crowd.newcomer(), site.origin, { name: alice });
+    await user.getByRole("button", { name: /One/ }).click();
+    await user.getByRole("log").getByText("One").waitFor();
+    for (const page of [visitor, user]) await listen(page);
+    await say(visitor, "Two");
+    await user.getByRole("log").getByText("Two").waitFor();
+    await visitor.getByText("Read", { exact: true }).waitFor();
+    await visitor.getByRole("textbox", { name: /call you/ }).fill("Mira");
+    await visitor.getByRole("button", { name: "Save" }).click();
+    await say(visitor, "Three");
+    await user.getByRole("heading", { name: "Mira" }).waitFor();
+    await say(user, "Four");
+    await visitor.getByRole("log").getByText("Four").waitFor();
+    const count = (all: readonly string[], text: string) =>
+      all.filter((one) => one.includes(text)).length;
+    for (const page of [visitor, user]) {
+      const heard = await page.evaluate(() => (globalThis as unknown as { heard: string[] }).heard);
+      expect(["One", "Two", "Three", "Four"].map((text) => count(heard, text))).toEqual([
+        0, 1, 1, 1,
+      ]);
+    }
+  });
+});
+
+/** Keeps what a screen reader reads out by itself: the texts of elements that are added to live regions. */
+async function listen(page: Page): Promise<void> {
+  await page.evaluate(() => {
+    const heard: string[] = [];
+    Object.assign(globalThis, { heard });
+    new MutationObserver((changes) => {
+      for (const { target, addedNodes } of changes) {
+        const region = (target as Element).closest?.(
+          "[aria-live], [role=log], [role=status], [role=alert]",
+        );
+        if (!region || region.getAttribute("aria-live") === "off") continue;
+        for (const node of addedNodes) heard.push(node.textContent ?? "");
+      }
+    }).observe(document.body, { childList: true, subtree: true });
+  });
+}
