@@ -85,7 +85,7 @@ export async function start(environment: Environment): Promise<void> {
   const fetch = createServerRoutes({
     gate,
     chat,
-    pages: createPages(config),
+    pages: createPages({ ...config, profileOf: chat.profiles.profile }),
     adminToken: config.adminToken,
     signDemoToken: config.demo ? signDemoToken : undefined,
     isStopping: () => server.isStopping,

@@ -1,4 +1,7 @@
 import { Hono } from "hono/tiny";
+import type { Profile } from "../gate/identity.ts";
+import { type Clock, systemClock } from "../lib/clock.ts";
+import { createRateLimit } from "../lib/limit.ts";
 import { headersFor, type Incoming, type Sharing } from "../request/incoming.ts";
 import { refuse } from "../request/refusal.ts";
 import { refused, type RouteContext, type RouteEnv } from "../request/routes.ts";
@@ -47,7 +50,18 @@ export interface Pages {
   notFound(incoming: Incoming): Promise<Response> | undefined;
 }
 
-export function createPages(options: PageOptions): Pages {
+/** Looks at what a user shows, per address and minute, loopback excepted; beyond it, the id stands in the name's place. */
+const LOOKS_PER_MINUTE = 600;
+
+/** `profileOf`: what a user shows to visitors. Default: nothing but the id. */
+export function createPages(
+  options: PageOptions & {
+    profileOf?: (user: string) => Promise<Profile>;
+    clock?: Clock;
+  },
+): Pages {
+  const { profileOf = async () => ({}), clock = systemClock } = options;
+  const looks = createRateLimit<string>({ allowed: LOOKS_PER_MINUTE, windowMs: 60_000, clock });
   const routes = new Hono<RouteEnv>();
   // Loaded with the first request for a page, so that a server that only serves sockets starts without.
   let loaded: ReturnType<typeof load> | undefined;
@@ -59,6 +73,12 @@ export function createPages(options: PageOptions): Pages {
     });
     return loaded;
   };
+
+  /** A name that can't be read now is no reason to refuse the page. */
+  async function profileFor({ limitKey }: Incoming, user: string): Promise<Profile> {
+    const waitMs = limitKey === undefined ? 0 : looks.take(limitKey);
+    return waitMs > 0 ? {} : profileOf(user).catch(() => ({}));
+  }
 
   routes
     .get("/", async (c) => {
@@ -72,7 +92,8 @@ export function createPages(options: PageOptions): Pages {
       const user = c.req.param("user");
       if (!isUserId(user)) return refused(c, refuse("not_found"));
       const { chat, pathOf } = await site();
-      return page(c.env.incoming, chat({ user, pathOf }), { caching: REVALIDATED });
+      const profile = await profileFor(c.env.incoming, user);
+      return page(c.env.incoming, chat({ user, profile, pathOf }), { caching: REVALIDATED });
     })
     .all(refuseMethod);
 
@@ -84,7 +105,8 @@ export function createPages(options: PageOptions): Pages {
         const { host, language } = readEmbedding(c.env.incoming.url);
         if (!isUserId(user) || !embedOrigins.has(host)) return refused(c, refuse("not_found"));
         const { chat, pathOf } = await site();
-        const html = chat({ user, embed: { host, language }, pathOf });
+        const profile = await profileFor(c.env.incoming, user);
+        const html = chat({ user, profile, embed: { host, language }, pathOf });
         return page(c.env.incoming, html, { caching: REVALIDATED, ancestor: host });
       })
       .all(refuseMethod);

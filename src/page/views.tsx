@@ -2,12 +2,12 @@
 import { raw } from "hono/html";
 import type { Child } from "hono/jsx";
 import type { Config } from "../config.ts";
+import type { Profile } from "../gate/identity.ts";
 import { EN } from "./browser/words.ts";
 import type { SiteFiles } from "./files.ts";
 
 /** What the pages show of the configuration. */
-export type PageOptions = Pick<Config, "demo"> &
-  Partial<Pick<Config, "loginUrl" | "userClaim" | "embedOrigins">>;
+export type PageOptions = Pick<Config, "demo"> & Partial<Pick<Config, "loginUrl" | "embedOrigins">>;
 
 /** Where the assets are. */
 type Assets = Pick<SiteFiles, "pathOf">;
@@ -75,18 +75,25 @@ export function notFound({ pathOf }: Assets): Html {
 /** `/chat/:user`: a visitor writes to that user. With `embed`, in a frame on a page of `host`'s. */
 export function chat({
   user,
+  profile: { name = user, greeting },
   embed,
   pathOf,
-}: { user: string; embed?: { host: string; language: string | undefined } } & Assets): Html {
+}: {
+  user: string;
+  profile: Profile;
+  embed?: { host: string; language: string | undefined } | undefined;
+} & Assets): Html {
   const [before, after] = EN.chatWith.split("{name}");
   return (
     <Page
-      title={`Chat with ${user}`}
+      title={`Chat with ${name}`}
       script={embed ? "frame.js" : "chat.js"}
       pathOf={pathOf}
       className="app"
       data={{
         user,
+        name,
+        greeting,
         embed: embed?.host,
         lang: embed?.language,
       }}
@@ -94,7 +101,7 @@ export function chat({
       <header class="bar" id="bar">
         <h1 id="title">
           {before}
-          <bdi>{user}</bdi>
+          <bdi>{name}</bdi>
           {after}
         </h1>
       </header>
@@ -108,7 +115,7 @@ export function chat({
 
 /** `/inbox` and `/inbox/:visitor`: a user's chats. */
 export function inbox(options: PageOptions & Assets): Html {
-  const { demo, loginUrl, embedOrigins, userClaim = "sub", pathOf } = options;
+  const { demo, loginUrl, embedOrigins, pathOf } = options;
   const mode = demo ? "demo" : loginUrl ? "login" : "token";
   return (
     <Page
@@ -118,7 +125,6 @@ export function inbox(options: PageOptions & Assets): Html {
       className="app"
       data={{
         mode,
-        claim: userClaim,
         login: loginUrl?.href,
         embeds: embedOrigins && "yes",
       }}

@@ -573,7 +573,13 @@ describe("marking a chat as read", () => {
     for (const socket of [user, secondTab, visitor]) {
       const read = await socket.next(({ type }) => type === "READ");
       expect(read.upTo === id || Number(read.upTo) > Number(id)).toBe(true);
-      expect(read).toEqual({ type: "READ", chatId: visitorId, by: "alice", upTo: read.upTo });
+      expect(read).toEqual({
+        type: "READ",
+        chatId: visitorId,
+        user: "alice",
+        by: "alice",
+        upTo: read.upTo,
+      });
     }
     await hear(user, toAlice());
     expect(user.frames.filter(({ type }) => type === "READ")).toHaveLength(1);

@@ -17,11 +17,12 @@ export function startSite(
 ): TestServer {
   const { demo = true, path = ":memory:", tokenTtlMs = 3_600_000 } = options;
   const clock = fakeClock();
+  const history = options.history ?? sqliteChatHistory({ path, clock });
   return startServer({
     ...options,
     clock,
-    history: sqliteChatHistory({ path, clock }),
-    pages: createPages({ demo }),
+    history,
+    pages: createPages({ demo, profileOf: history.profile, clock }),
     ...(demo && {
       signDemoToken: (user: string) =>
         signToken({
