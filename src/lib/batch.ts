@@ -125,7 +125,7 @@ export function createBatcher<Item, Result>(
     let weight = 0;
     let isFull = false;
     for (const one of waiting) {
-      const isHeldBack = isFull || (one.sender !== undefined && sendersInProgress.has(one.sender));
+      const isHeldBack = one.sender !== undefined && sendersInProgress.has(one.sender);
       if (!isHeldBack) {
         weight += weigh(one.item);
         isFull = batch.length > 0 && weight > maxWeight;
@@ -156,7 +156,7 @@ export function createBatcher<Item, Result>(
     const past = firstOpen < 0 ? pending : pending.slice(0, firstOpen);
     pending = firstOpen < 0 ? [] : pending.slice(firstOpen);
     const due = past.filter(({ isSettled }) => !isSettled);
-    if (due.length > 0) fail(due, new DeadlineError(`No result in time: ${deadlineMs} ms`));
+    fail(due, new DeadlineError(`No result in time: ${deadlineMs} ms`));
   }
 
   return {
