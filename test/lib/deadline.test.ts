@@ -18,6 +18,7 @@ test("work that doesn't is a DeadlineError at its time, whatever becomes of it",
   const ended = withinDeadline(work.promise, 1_900, clock).catch((error) => {
     fault = error;
   });
+  await settle(1);
   clock.advance(1_899);
   await settle(1);
   expect(fault).toBeUndefined();
