@@ -42,7 +42,7 @@ const DROP_OLD = `
 `;
 
 /**
- * Stores messages, one after the other: one step, so that no failure leaves half of one. Eight keys and eight
+ * Stores messages, one after the other: one step, so that no failure leaves half of one. Eight keys and nine
  * arguments for each, after those that all share.
  */
 export const APPEND = `
@@ -69,7 +69,7 @@ export const APPEND = `
   local chats, changed = {}, {}
   local function read(n)
     local messages, name, _, ofUser, ofVisitor, blocked = unpack(KEYS, 4 + n * 8, 9 + n * 8)
-    local user, visitor = unpack(ARGV, 6 + n * 8, 7 + n * 8)
+    local user, visitor = unpack(ARGV, 6 + n * 9, 7 + n * 9)
     local state = call('HMGET', name, 'touched', 'blocked', 'answered')
     local chat = {
       name = name, messages = messages, ofUser = ofUser, ofVisitor = ofVisitor, user = user, visitor = visitor,
@@ -83,7 +83,7 @@ export const APPEND = `
   local function append(n)
     local chat = chats[KEYS[5 + n * 8]] or read(n)
     local ref, unanswered, waiting = KEYS[6 + n * 8], KEYS[10 + n * 8], KEYS[11 + n * 8]
-    local side, user, _, nickname, at, hasRef, onlyAnswered, body = unpack(ARGV, 5 + n * 8, 12 + n * 8)
+    local side, user, _, nickname, at, hasRef, onlyAnswered, body, preview = unpack(ARGV, 5 + n * 9, 13 + n * 9)
     local byVisitor = side == 'visitor'
     local isWaiting = byVisitor and not chat.isAnswered
     local waitingSince = isWaiting and call('ZSCORE', unanswered, user)
@@ -131,12 +131,13 @@ export const APPEND = `
     if byVisitor and nickname ~= '' then chat.nickname = nickname end
     if not chat.touched or at - chat.touched > ${TOUCH_MS} then chat.touched, chat.isStale = at, true end
     if not chat.lastId then changed[#changed + 1] = chat end
-    chat.lastId = id
+    chat.lastId, chat.at, chat.last = id, at, preview == '' and body or preview
     frames[#frames + 1] = '{"id":"' .. id .. '",' .. body
     return isWaiting and kept .. ' unanswered' or kept
   end
 
   local function write(chat)
+    call('HSET', chat.name, 'at', chat.at, 'last', chat.last)
     if chat.toUser > 0 then call('HINCRBY', chat.name, 'unread:user', chat.toUser) end
     if chat.toVisitor > 0 then call('HINCRBY', chat.name, 'unread:visitor', chat.toVisitor) end
     if chat.nickname then call('HSET', chat.name, 'nickname', chat.nickname) end
@@ -207,28 +208,51 @@ export const MARK_READ = `
   return last
 `;
 
-/** A page of somebody's chats. Expired ones are removed from the index. */
+/**
+ * A page of somebody's chats, from what each has in its hash: reading the last messages themselves would hold up
+ * Redis for many times as long. Expired chats are removed from the index.
+ */
 export const LIST = `
   ${DROP_OLD}
   local index, blocked = unpack(KEYS)
   local before, limit, prefix, side, own, oldest = unpack(ARGV)
+  local call = redis.call
+
+  local function unreadOf(messages, chat, unread, swept)
+    if unread == 0 then return 0 end
+    if oldest - (swept or 0) > ${TOUCH_MS} then
+      dropOld(messages, oldest)
+      call('HSET', chat, 'swept', oldest)
+    end
+    return math.min(unread, call('XLEN', messages))
+  end
+
   local chats = {}
-  for _, partner in ipairs(redis.call('ZREVRANGEBYSCORE', index, before, '-inf', 'LIMIT', 0, limit)) do
+  local found = call('ZREVRANGEBYSCORE', index, before, '-inf', 'WITHSCORES', 'LIMIT', 0, limit)
+  for n = 1, #found, 2 do
+    local partner, id = found[n], string.format('%.0f', found[n + 1])
     local name = side == 'user' and partner .. ':' .. own or own .. ':' .. partner
     local messages, chat = prefix .. 'messages:' .. name, prefix .. 'chat:' .. name
-    dropOld(messages, oldest)
-    local last = redis.call('XREVRANGE', messages, '+', '-', 'COUNT', 1)[1]
-    if last and tonumber(last[2][2]) >= tonumber(oldest) then
-      local state = redis.call('HMGET', chat, 'unread:' .. side, 'nickname')
+    local state = call('HMGET', chat, 'unread:' .. side, 'nickname', 'blocked', 'swept', 'at', 'last')
+    local unread, nickname, isBlocked, swept, at, last = unpack(state, 1, 6)
+    if not at then
+      -- Of an earlier version, or none.
+      local entry = call('XREVRANGE', messages, '+', '-', 'COUNT', 1)[1]
+      if entry then at, last = entry[2][2], entry[2][4] end
+    end
+    local isOld = at and tonumber(at) < tonumber(oldest)
+    if isOld then dropOld(messages, oldest) end
+    if not at or isOld and call('XLEN', messages) == 0 then
+      call('ZREM', index, partner)
+    elseif not isOld then
       table.insert(chats, {
         partner,
-        math.min(tonumber(state[1] or 0), redis.call('XLEN', messages)),
-        state[2] or '',
-        side == 'user' and redis.call('SISMEMBER', blocked, partner) or 0,
+        unreadOf(messages, chat, tonumber(unread or 0), swept),
+        nickname or '',
+        side == 'user' and tonumber(isBlocked or call('SISMEMBER', blocked, partner)) or 0,
+        id,
         last
       })
-    elseif not last then
-      redis.call('ZREM', index, partner)
     end
   end
   return chats
@@ -259,12 +283,15 @@ export const PAGE = `
   return {page, read[1] or '0', read[2] or '0', isCut}
 `;
 
-/** Spends one of the requests that somebody may make in a window (the generic cell rate algorithm). */
+/**
+ * Spends some of the requests that somebody may make in a window (the generic cell rate algorithm). `cost`: what
+ * they take of the window; less than 0 gives back.
+ */
 export const SPEND = `
-  local interval, window = unpack(ARGV)
+  local cost, window = unpack(ARGV)
   local time = redis.call('TIME')
   local now = time[1] * 1000 + math.floor(time[2] / 1000)
-  local whole = math.max(tonumber(redis.call('GET', KEYS[1]) or 0), now) + interval
+  local whole = math.max(tonumber(redis.call('GET', KEYS[1]) or 0), now) + cost
   local wait = math.ceil(whole - now - window)
   if wait > 0 then return wait end
   redis.call('SET', KEYS[1], string.format('%.0f', whole), 'PX', window)

@@ -15,6 +15,7 @@ import {
   FAILING_MS,
   MAX_BLOCKS,
   MAX_PAGE_LENGTH,
+  MAX_PREVIEW_LENGTH,
   MAX_UNANSWERED,
   MAX_UNANSWERED_MESSAGES,
   previewOf,
@@ -331,7 +332,8 @@ export function sqliteChatHistory(options: {
       const before = beforeId === undefined ? Number.MAX_SAFE_INTEGER : Number(beforeId);
       const rows = db
         .query<ChatRow & Omit<MessageRow, "nickname">, [string, number, number, number]>(
-          `SELECT chats.*, last.id, last.side, last.content, last.at_ms, blocks.user IS NOT NULL AS blocked
+          `SELECT chats.*, last.id, last.side, last.at_ms,
+             substr(last.content, 1, ${MAX_PREVIEW_LENGTH + 1}) AS content, blocks.user IS NOT NULL AS blocked
            FROM chats
            JOIN messages AS last ON last.id = chats.last_id
            LEFT JOIN blocks ON blocks.user = chats.user AND blocks.visitor = chats.visitor
@@ -411,7 +413,7 @@ export function sqliteChatHistory(options: {
         events.push({ kind: "blocked", chat, blocked });
         return "done";
       }),
-    spendRequest: async (key) => requests.take(key),
+    spendRequests: async (key, count) => requests.take(key, count),
     probe: () => write(() => writeVersion(db)),
     async close() {
       isClosing = true;

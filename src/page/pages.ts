@@ -42,9 +42,14 @@ export interface Pages {
 export function createPages(options: PageOptions): Pages {
   const routes = new Hono<RouteEnv>();
   // Loaded with the first request for a page, so that a server that only serves sockets starts without.
-  const site = async () => {
-    const { files, ...views } = await import("./site.ts");
-    return { ...views, ...(await files()) };
+  let loaded: ReturnType<typeof load> | undefined;
+  const site = () => {
+    loaded ??= load();
+    // The next request tries again.
+    loaded.catch(() => {
+      loaded = undefined;
+    });
+    return loaded;
   };
 
   routes
@@ -96,6 +101,11 @@ export function createPages(options: PageOptions): Pages {
       );
     },
   };
+}
+
+async function load() {
+  const { files, ...views } = await import("./site.ts");
+  return { ...views, ...(await files()) };
 }
 
 /** A page. Without `caching` it is not kept at all. */

@@ -20,6 +20,9 @@ import {
 
 /** Handshakes in progress at once; further ones are refused. */
 const MAX_HANDSHAKES = 1_000;
+/** Handshakes per address within this time, in milliseconds, loopback excepted; further ones are refused. */
+const HANDSHAKES_PER_ADDRESS = 300;
+const HANDSHAKE_WINDOW_MS = 6_000;
 /** Messages of one socket that may wait for an earlier one; beyond it the socket floods. */
 const MAX_PENDING_MESSAGES = 1_024;
 /** Unsent bytes to one socket that make it a slow reader. */
@@ -133,6 +136,11 @@ export function openSocketRoom(
     windowMs: 1_000,
     clock,
   });
+  const recentHandshakes = createRateLimit<string>({
+    allowed: HANDSHAKES_PER_ADDRESS,
+    windowMs: HANDSHAKE_WINDOW_MS,
+    clock,
+  });
   let server: Bun.Server<SocketData> | undefined;
   let handshakes = 0;
   let stopping: Promise<void> | undefined;
@@ -142,8 +150,9 @@ export function openSocketRoom(
   /** Whether an identity has too many. Sockets that had notice don't count, or renewing at the limit would fail. */
   function isCrowded(state: SocketState): boolean {
     const { maxPerIdentity } = limits;
+    if (maxPerIdentity === 0) return false;
     const own = live.of(state.identity);
-    if (maxPerIdentity === 0 || own.length <= maxPerIdentity) return false;
+    if (own.length <= maxPerIdentity) return false;
     const counted = own.filter((one) => one instanceof SocketState && !one.hadNotice);
     return counted.length > maxPerIdentity;
   }
@@ -248,7 +257,10 @@ export function openSocketRoom(
       if (!state.isEnded) mayReceive(state);
     },
     pong(socket) {
-      stateOf(socket).missedBeats = 0;
+      const state = stateOf(socket);
+      // One that wasn't asked for is as much work as a ping.
+      if (state.missedBeats === 0 && !state.isEnded) mayReceive(state);
+      state.missedBeats = 0;
     },
     close(socket, code) {
       const state = stateOf(socket);
@@ -292,7 +304,8 @@ export function openSocketRoom(
   ): Promise<Response | undefined> {
     const startedAtMs = clock.monotonicMs();
     const { address: peer, request, url } = incoming;
-    const admitted = isCrowdedAddress(limitKey) ? refuseFor(1_000) : await parts.admit(incoming);
+    const waitMs = addressWaitMs(limitKey);
+    const admitted = waitMs > 0 ? refuseFor(waitMs) : await parts.admit(incoming);
     // It may have begun to stop meanwhile.
     const admission = admitted.ok && isStopping ? refuse("shutting_down") : admitted;
     const durationMs = Math.round(clock.monotonicMs() - startedAtMs);
@@ -324,9 +337,12 @@ export function openSocketRoom(
     else perAddress.delete(limitKey);
   }
 
-  function isCrowdedAddress(limitKey: string | undefined): boolean {
-    if (limitKey === undefined || limits.maxPerAddress === 0) return false;
-    return (perAddress.get(limitKey) ?? 0) > limits.maxPerAddress;
+  /** How long an address has to wait for its next handshake, in milliseconds; 0 when it may shake hands now. */
+  function addressWaitMs(limitKey: string | undefined): number {
+    if (limitKey === undefined) return 0;
+    const { maxPerAddress } = limits;
+    if (maxPerAddress > 0 && (perAddress.get(limitKey) ?? 0) > maxPerAddress) return 1_000;
+    return recentHandshakes.take(limitKey);
   }
 
   /** Closes all of them, evenly spread over `spreadMs`. */

@@ -504,8 +504,8 @@ describe("when the history fails", () => {
   }
 
   test.each<[string, (name: keyof ChatHistory) => boolean]>([
-    ["chats", (name) => !["start", "close", "spendRequest"].includes(name)],
-    ["the count of requests", (name) => name === "spendRequest"],
+    ["chats", (name) => !["start", "close", "spendRequests"].includes(name)],
+    ["the count of requests", (name) => name === "spendRequests"],
   ])(
     "with %s, every route answers 503 with Retry-After; afterwards all is well",
     async (_, fails) => {

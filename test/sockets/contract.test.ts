@@ -491,6 +491,18 @@ for (const [name, form] of FORMS) {
       expect(await socket.closeCode).toBe(4501);
     });
 
+    test("with 4501 when it sends too many pongs that nothing asked for", async () => {
+      await using room = startRoom(form, { limits: { messagesPerSecond: 4 } });
+      using socket = await room.openRaw();
+      room.clock.advance(BEAT_MS);
+      await socket.until(() => countOf(socket, OPCODE.ping) === 1);
+      // The first one was asked for.
+      for (let pong = 0; pong < 5; pong++) socket.write(frame(OPCODE.pong));
+      await socket.flushed().catch(() => {});
+      socket.write(frame(OPCODE.pong));
+      expect(await socket.closeCode).toBe(4501);
+    });
+
     test("with 4502 when its identity has too many, and never reaches the handlers", async () => {
       const handlers = echo();
       await using room = startRoom(form, { handlers, limits: { maxPerIdentity: 2 } });
@@ -657,6 +669,26 @@ for (const [name, form] of FORMS) {
         expect((await room.knock(target, from("192.0.2.2"))).status).toBe(101);
         await until(() => room.running.size === 0);
       }
+    });
+
+    test("or too many handshakes, one after the other, means 429 until some time has passed", async () => {
+      const HANDSHAKES = 300;
+      const WINDOW_MS = 6_000;
+      await using room = startRoom(form, { trustProxy: 1 });
+      const knock = async (address: string, target = form.path) =>
+        (await room.knock(target, from(address))).status;
+      const statuses = new Set<number>();
+      for (let n = 0; n < HANDSHAKES; n++) statuses.add(await knock("192.0.2.1"));
+      expect([...statuses]).toEqual([401]);
+      const target = `${form.path}?ticket=${await room.ticket()}`;
+      expect(await knock("192.0.2.1", target)).toBe(429);
+      expect(room.store.takes).toHaveLength(0);
+      room.clock.advance(WINDOW_MS / HANDSHAKES);
+      expect(await knock("192.0.2.1", target)).toBe(101);
+      expect(await knock("192.0.2.2")).toBe(401);
+      for (let n = 0; n < 2 * HANDSHAKES; n++) await knock("127.0.0.1");
+      const again = `${form.path}?ticket=${await room.ticket()}`;
+      expect(await knock("127.0.0.1", again)).toBe(101);
     });
 
     test("counts a /64 of IPv6 as one address", async () => {
