@@ -73,6 +73,10 @@ export function redisChatHistory(options: {
     return `${prefix}blocked:${user}`;
   }
 
+  function profileKey(user: string): string {
+    return `${prefix}profile:${user}`;
+  }
+
   function keysOf({ chat, from, ref }: Draft): string[] {
     const { user, visitor } = chat;
     return [
@@ -198,6 +202,17 @@ export function redisChatHistory(options: {
       const outcome = await run(SET_BLOCKED, keys, [user, visitor, blocked ? 1 : 0]);
       feed.wake();
       return outcome as "done" | "not_found" | "too_many";
+    },
+    async setProfile(user, profile) {
+      const isEmpty = Object.keys(profile).length === 0;
+      const key = profileKey(user);
+      // Half of the room is for tickets and sign-outs, and a name can wait.
+      if (!isEmpty && (await memory.isNearlyFull())) return;
+      await transport.command(isEmpty ? ["DEL", key] : ["SET", key, JSON.stringify(profile)]);
+    },
+    async profile(user) {
+      const json = await transport.command(["GET", profileKey(user)]);
+      return typeof json === "string" ? JSON.parse(json) : {};
     },
     async spendRequests(key, count) {
       const args = [(count * 60_000) / REQUESTS_PER_MINUTE, 60_000];

@@ -2,12 +2,13 @@
 import { raw } from "hono/html";
 import type { Child } from "hono/jsx";
 import type { Config } from "../config.ts";
+import type { Profile } from "../gate/identity.ts";
 import { EN } from "./browser/words.ts";
 import type { SiteFiles } from "./files.ts";
 
 /** What the pages show of the configuration. */
 export type PageOptions = Pick<Config, "demo"> &
-  Partial<Pick<Config, "loginUrl" | "publicUrl" | "userClaim">>;
+  Partial<Pick<Config, "loginUrl" | "embedOrigins" | "publicUrl">>;
 
 /** Where everything is: the path before all others, and the whole path of an asset. */
 interface Places extends Pick<SiteFiles, "pathOf"> {
@@ -19,7 +20,14 @@ type Html = ReturnType<typeof Page>;
 /** `/`: for people who come here without a link to somebody. */
 export function home({ demo, pathOf, publicPath }: PageOptions & Places): Html {
   return (
-    <Page title="Chat" pathOf={pathOf} publicPath={publicPath} className="home">
+    <Page
+      title="Chat"
+      // The demo is for developers, and in English alone.
+      {...(!demo && { script: "plain.js" })}
+      pathOf={pathOf}
+      publicPath={publicPath}
+      className="home"
+    >
       <main>
         <h1>
           <img src={pathOf("icon.svg")} alt="" width={44} height={44} /> Chat
@@ -51,12 +59,12 @@ export function home({ demo, pathOf, publicPath }: PageOptions & Places): Html {
           </section>
         ) : (
           <section class="card">
-            <p>To write to somebody, open the link that you got from them.</p>
-            <p>If people write to you here, you answer in your inbox.</p>
+            <p data-word="howToWrite">{EN.howToWrite}</p>
+            <p data-word="howToAnswer">{EN.howToAnswer}</p>
             <ul class="actions">
               <li>
-                <a class="button" href={`${publicPath}/inbox`}>
-                  Open the inbox
+                <a class="button" href={`${publicPath}/inbox`} data-word="openInbox">
+                  {EN.openInbox}
                 </a>
               </li>
             </ul>
@@ -70,31 +78,53 @@ export function home({ demo, pathOf, publicPath }: PageOptions & Places): Html {
 /** In place of a page that doesn't exist. */
 export function notFound({ pathOf, publicPath }: Places): Html {
   return (
-    <Page title="Page not found" pathOf={pathOf} publicPath={publicPath} className="home">
+    <Page
+      title={EN.notFound}
+      script="plain.js"
+      pathOf={pathOf}
+      publicPath={publicPath}
+      className="home"
+    >
       <main>
-        <h1>Page not found</h1>
-        <p>There is nothing at this address. Check the link that you followed.</p>
+        <h1 data-word="notFound">{EN.notFound}</h1>
+        <p data-word="notFoundHint">{EN.notFoundHint}</p>
       </main>
     </Page>
   );
 }
 
-/** `/chat/:user`: a visitor writes to that user. */
-export function chat({ user, pathOf, publicPath }: { user: string } & Places): Html {
+/** `/chat/:user`: a visitor writes to that user. With `embed`, in a frame on a page of `host`'s. */
+export function chat({
+  user,
+  profile: { name = user, greeting },
+  embed,
+  pathOf,
+  publicPath,
+}: {
+  user: string;
+  profile: Profile;
+  embed?: { host: string; language: string | undefined } | undefined;
+} & Places): Html {
   const [before, after] = EN.chatWith.split("{name}");
   return (
     <Page
-      title={`Chat with ${user}`}
-      script="chat.js"
+      title={`Chat with ${name}`}
+      script={embed ? "frame.js" : "chat.js"}
       pathOf={pathOf}
       publicPath={publicPath}
       className="app"
-      data={{ user }}
+      data={{
+        user,
+        name,
+        greeting,
+        embed: embed?.host,
+        lang: embed?.language,
+      }}
     >
       <header class="bar" id="bar">
         <h1 id="title">
           {before}
-          <bdi>{user}</bdi>
+          <bdi>{name}</bdi>
           {after}
         </h1>
       </header>
@@ -108,7 +138,7 @@ export function chat({ user, pathOf, publicPath }: { user: string } & Places): H
 
 /** `/inbox` and `/inbox/:visitor`: a user's chats. */
 export function inbox(options: PageOptions & Places): Html {
-  const { demo, loginUrl, userClaim = "sub", pathOf, publicPath } = options;
+  const { demo, loginUrl, embedOrigins, pathOf, publicPath } = options;
   const mode = demo ? "demo" : loginUrl ? "login" : "token";
   return (
     <Page
@@ -117,7 +147,11 @@ export function inbox(options: PageOptions & Places): Html {
       pathOf={pathOf}
       publicPath={publicPath}
       className="app"
-      data={{ mode, claim: userClaim, ...(loginUrl && { login: loginUrl.href }) }}
+      data={{
+        mode,
+        login: loginUrl?.href,
+        embeds: embedOrigins && "yes",
+      }}
     >
       <header class="bar" id="bar">
         <h1 data-word="inbox">{EN.inbox}</h1>
@@ -135,16 +169,15 @@ function Page(
     title: string;
     script?: string;
     className: string;
-    data?: Record<string, string>;
+    data?: Record<string, string | undefined>;
     children: Child;
   },
 ) {
   const { title, script, pathOf, publicPath, className, data = {}, children } = props;
   const dataset = Object.fromEntries(
-    Object.entries({ ...(publicPath && { base: publicPath }), ...data }).map(([name, value]) => [
-      `data-${name}`,
-      value,
-    ]),
+    Object.entries({ base: publicPath || undefined, ...data }).flatMap(([name, value]) =>
+      value === undefined ? [] : [[`data-${name}`, value]],
+    ),
   );
   return (
     <>

@@ -38,6 +38,7 @@ test("the commands that are tried are those that the server sends", async () => 
     "MINID",
     "NOSCRIPT",
     "STREAM",
+    "WITHSCORES",
   ]);
   const sent = new Set(
     [...words].map(([, word = ""]) => word).filter((word) => !options.has(word)),
