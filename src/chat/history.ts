@@ -1,3 +1,4 @@
+import type { Profile } from "../gate/identity.ts";
 import { toTimestamp } from "../lib/text.ts";
 import type { ChatSummary, Message, MessagePage, MessageType, Side } from "../wire/frames.ts";
 
@@ -82,9 +83,9 @@ export const MAX_UNANSWERED_MESSAGES = 20;
 /** Visitors that a user may have blocked at once. */
 export const MAX_BLOCKS = 10_000;
 /** Longest page of messages, in UTF-16 code units of their contents, about. */
-export const MAX_PAGE_LENGTH = 256_000;
+export const MAX_PAGE_LENGTH = 64_000;
 /** Longest last message in a list of chats, in UTF-16 code units. */
-const MAX_PREVIEW_LENGTH = 200;
+export const MAX_PREVIEW_LENGTH = 200;
 /** A sender's later messages fail for this long after one has failed, in milliseconds, so that none overtakes it. */
 export const FAILING_MS = 1_000;
 
@@ -128,11 +129,15 @@ export interface ChatHistory {
    * `too_many` for more than `MAX_BLOCKS`.
    */
   setBlocked(chat: Chat, blocked: boolean): Promise<"done" | "not_found" | "too_many">;
+  /** Stores what a user shows to visitors, in place of what was there. */
+  setProfile(user: string, profile: Profile): Promise<void>;
+  /** What a user shows to visitors; empty for a user who has never signed in. */
+  profile(user: string): Promise<Profile>;
   /**
-   * Spends one of the requests that somebody may make per minute, over all processes; returns the milliseconds
-   * to wait when there is none left.
+   * Spends so many of the requests that somebody may make per minute, over all processes; returns the milliseconds
+   * to wait when there aren't as many left. Less than 0 gives back what was spent.
    */
-  spendRequest(identityKey: string): Promise<number>;
+  spendRequests(identityKey: string, count: number): Promise<number>;
   /** Rejects while nothing can be stored. Left out: that can't be said. */
   probe?(): Promise<void>;
   /** Closes the database or connection. */

@@ -38,11 +38,16 @@ export function createHub(
   ): Promise<void> {
     const { chat, content, nickname, ref } = frame;
     const from = identity.kind;
-    if (limits.writing[from].take(identityKey(identity), costOf(content)) > 0) {
+    const { key, limitKey } = stateOf(socket);
+    const isVisitor = from === "visitor" && limitKey !== undefined;
+    const cost = costOf(content);
+    const isTooMuch =
+      (isVisitor && limits.visitors.waitMs(limitKey, cost) > 0) ||
+      limits.writing[from].take(key, cost) > 0;
+    if (isTooMuch) {
       return respond(socket, errorFrame({ error: "too_many_messages", ...refOf(frame) }));
     }
-    const { limitKey } = stateOf(socket);
-    const isVisitor = from === "visitor" && limitKey !== undefined;
+    if (isVisitor) limits.visitors.count(limitKey, cost);
     const onlyAnswered = isVisitor && limits.unanswered.waitMs(limitKey) > 0;
     const atMs = clock.nowMs();
     const draft = { chat, from, content, nickname, ref, atMs, onlyAnswered };
@@ -98,13 +103,16 @@ export function createHub(
   async function markRead(socket: Socket, { kind, id }: Identity, mark: Mark): Promise<void> {
     const { user, visitor } = mark.chat;
     const of = { side: kind, id };
+    const key = identityKey({ kind, id });
+    const refuse = () =>
+      void socket.send(errorFrame({ error: "too_many_messages", ...refOf(mark) }));
+    // Before the chats are listed, which takes longer.
+    if (limits.marks.waitMs(key) > 0) return refuse();
     const users =
       user === undefined
         ? (await history.chats(of, { limit: MAX_PAGE })).map(({ peer }) => peer)
         : [user];
-    if (limits.marks.take(identityKey({ kind, id }), users.length) > 0) {
-      return void socket.send(errorFrame({ error: "too_many_messages", ...refOf(mark) }));
-    }
+    if (limits.marks.take(key, users.length) > 0) return refuse();
     const marked = await Promise.all(
       users.map((one) => history.markRead({ user: one, visitor }, kind)),
     );
@@ -125,8 +133,8 @@ export function createHub(
         publish(identityKey({ kind: "visitor", id: event.chat.visitor }), text);
       });
     },
-    open(socket, identity) {
-      socket.subscribe(identityKey(identity));
+    open(socket) {
+      socket.subscribe(stateOf(socket).key);
     },
     message(socket, identity, text) {
       const frame = readFrame(text, identity);

@@ -11,6 +11,8 @@ export const CHARACTERS_PER_MINUTE = 40_000;
 /** What a message costs beside its characters: storing and delivering it takes as much, however short it is. */
 const MESSAGE_COST = 50;
 const VISITOR_SHARE = 0.25;
+/** Visitors' worth of characters that all visitors of an address may write a minute, loopback excepted. */
+const VISITORS_PER_ADDRESS = 10;
 /** Minutes' worth of characters that may be written at once. */
 const BURST_MINUTES = 10;
 /** Messages of visitors without an answer per address and ten minutes, loopback excepted. */
@@ -27,6 +29,8 @@ export function costOf(content: string): number {
 export interface ChatLimits {
   /** What messages cost, for users and for visitors, by identity. */
   readonly writing: Readonly<Record<Side, RateLimit<string>>>;
+  /** What visitors' messages cost, by address: a new cookie is a new visitor. */
+  readonly visitors: RateLimit<string>;
   /** Chats marked as read over sockets, by identity. */
   readonly marks: RateLimit<string>;
   /** Requests over HTTP, by address. */
@@ -53,6 +57,11 @@ export function createChatLimits(options: {
       user: inBurst(charactersPerMinute),
       visitor: inBurst(charactersPerMinute * VISITOR_SHARE),
     },
+    visitors: createRateLimit<string>({
+      allowed: charactersPerMinute * VISITOR_SHARE * VISITORS_PER_ADDRESS,
+      windowMs: 60_000,
+      clock,
+    }),
     marks: createRateLimit<string>({
       allowed: MARKS_PER_MINUTE,
       windowMs: 60_000,

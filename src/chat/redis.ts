@@ -122,14 +122,14 @@ export function redisChatHistory(options: {
         [indexKey(side, id), blockedKey(id)],
         [beforeId === undefined ? "+inf" : `(${beforeId}`, limit, PREFIX, side, id, oldestMs()],
       );
-      const rows = reply as unknown as [string, number, string, number, StreamEntry][];
-      return rows.map(([peer, unread, nickname, blocked, last]): ChatSummary => {
+      const rows = reply as unknown as [string, number, string, number, string, string][];
+      return rows.map(([peer, unread, nickname, blocked, lastId, body]): ChatSummary => {
         return {
           peer,
           unread,
           ...(nickname !== "" && { nickname }),
           ...(side === "user" && { blocked: blocked === 1 }),
-          lastMessage: previewOf(fromStream(last)),
+          lastMessage: previewOf(toStored(lastId, body)),
         };
       });
     },
@@ -171,8 +171,19 @@ export function redisChatHistory(options: {
       feed.wake();
       return outcome as "done" | "not_found" | "too_many";
     },
-    async spendRequest(key) {
-      const args = [60_000 / REQUESTS_PER_MINUTE, 60_000];
+    async setProfile(user, profile) {
+      const isEmpty = Object.keys(profile).length === 0;
+      const key = profileKey(user);
+      // Half of the room is for tickets and sign-outs, and a name can wait.
+      if (!isEmpty && (await memory.isNearlyFull())) return;
+      await transport.command(isEmpty ? ["DEL", key] : ["SET", key, JSON.stringify(profile)]);
+    },
+    async profile(user) {
+      const json = await transport.command(["GET", profileKey(user)]);
+      return typeof json === "string" ? JSON.parse(json) : {};
+    },
+    async spendRequests(key, count) {
+      const args = [(count * 60_000) / REQUESTS_PER_MINUTE, 60_000];
       return Number(await run(SPEND, [`${PREFIX}requests:${key}`], args));
     },
     async probe() {
@@ -201,6 +212,8 @@ function argumentsOf(draft: Draft): (string | number)[] {
   const { id: _, ...message } = toMessage(chat, { ...draft, id: "" });
   // Without the brace before the id, which Redis makes.
   const body = JSON.stringify(message).slice(1);
+  const preview = previewOf(message as Message);
+  const isCut = preview.content !== message.content;
   return [
     from,
     chat.user,
@@ -210,6 +223,7 @@ function argumentsOf(draft: Draft): (string | number)[] {
     ref === undefined ? 0 : 1,
     onlyAnswered ? 1 : 0,
     body,
+    isCut ? JSON.stringify(preview).slice(1) : "",
   ];
 }
 
@@ -240,11 +254,20 @@ function blockedKey(user: string): string {
   return `${PREFIX}blocked:${user}`;
 }
 
+function profileKey(user: string): string {
+  return `${PREFIX}profile:${user}`;
+}
+
 /** A message in its chat's stream: its time, and all of it but the id. */
 type StreamEntry = readonly [id: string, fields: readonly [at: "at", string, body: "body", string]];
 
 function fromStream([id, [, , , body]]: StreamEntry): Message {
-  return JSON.parse(`{"id":"${id.split("-")[0]}",${body}`);
+  return toStored(id.split("-")[0] ?? "", body);
+}
+
+/** A message as it is in Redis. */
+function toStored(id: string, body: string): Message {
+  return JSON.parse(`{"id":"${id}",${body}`);
 }
 
 function chatOf({ type, from, to, chatId }: Message): Chat {

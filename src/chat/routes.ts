@@ -1,3 +1,4 @@
+import { createTurns } from "../lib/turns.ts";
 import type { GateParts } from "../gate/gate.ts";
 import { type Identity, identityKey } from "../gate/identity.ts";
 import { faultCode } from "../lib/log.ts";
@@ -18,11 +19,19 @@ import type { ChatLimits } from "./limits.ts";
 
 /** Length of a page by default, in messages or chats. */
 const DEFAULT_PAGE = 50;
+/** What the longest page costs of the requests that somebody may make; others cost what their length comes to. */
+const PAGE_COST = 9;
+const CHARACTERS_PER_REQUEST = 8_000;
+const CHATS_PER_REQUEST = 25;
 const PAGE_PARAMETERS = ["after", "before", "limit"] as const;
 const SHARING = { methods: "GET,POST,PUT,DELETE", credentials: true };
 
-/** A handler that knows whose chats are meant. */
-type ChatHandler = (c: RouteContext, identity: Identity) => Promise<Response>;
+/** A handler that knows whose chats are meant, and says what a page came to, in requests. */
+type ChatHandler = (
+  c: RouteContext,
+  identity: Identity,
+  charge: (cost: number) => void,
+) => Promise<Response>;
 
 /**
  * The chats of a user or visitor, for reading what was missed. There is no way to name a chat between others.
@@ -33,13 +42,18 @@ export function createChatRoutes(
   limits: Pick<ChatLimits, "requests">,
 ): (incoming: Incoming) => Response | Promise<Response> {
   const routes = createRoutes(log);
+  const turns = createTurns();
 
   function add(path: string, handlers: Readonly<Record<string, ChatHandler>>): void {
-    const entries = Object.entries(handlers).map(([method, handler]) => [method, guard(handler)]);
+    const entries = Object.entries(handlers).map(([method, handler]) => [
+      method,
+      guard(handler, method === "GET" ? PAGE_COST : 1),
+    ]);
     routes.add(`${CHATS_PATH}${path}`, Object.fromEntries(entries), SHARING);
   }
 
-  function guard(handler: ChatHandler): RouteHandler {
+  /** Spends `most` at first, so that pages at the same time can't cost more than is left, and gives back the rest. */
+  function guard(handler: ChatHandler, most: number): RouteHandler {
     return async (c) => {
       const { incoming } = c.env;
       const { limitKey } = incoming;
@@ -48,9 +62,19 @@ export function createChatRoutes(
       const identified = await authenticator.anyone(incoming);
       if (!identified.ok) return declined(c, identified, log, SHARING);
       try {
-        const waitMs = await history.spendRequest(identityKey(identified.identity));
+        const key = identityKey(identified.identity);
+        const waitMs = await history.spendRequests(key, most);
         if (waitMs > 0) return declined(c, refuseFor(waitMs), log, SHARING);
-        return await handler(c, identified.identity);
+        // Putting a page together takes longer than anything else here.
+        if (most > 1) await turns.next(limitKey ?? key);
+        let cost = 1;
+        const response = await handler(c, identified.identity, (charged) => {
+          cost = Math.min(charged, most);
+        });
+        if (limitKey !== undefined) limits.requests.count(limitKey, cost - 1);
+        // Nobody waits for it, and without it there is only less left.
+        if (cost < most) history.spendRequests(key, cost - most).catch(() => {});
+        return response;
       } catch (error) {
         log("error", "chat_failed", { code: faultCode(error) });
         return no(c, "store_unavailable");
@@ -59,21 +83,24 @@ export function createChatRoutes(
   }
 
   add("", {
-    async GET(c, { kind, id }) {
+    async GET(c, { kind, id }, charge) {
       const page = readPage(c.env.incoming.url);
       if (!page) return no(c, "malformed_request");
       const chats = await history.chats({ side: kind, id }, page);
+      charge(1 + Math.floor(chats.length / CHATS_PER_REQUEST));
       return yes(c, { chats, more: chats.length === page.limit });
     },
   });
 
   add("/:partner/messages", {
-    async GET(c, identity) {
+    async GET(c, identity, charge) {
       const chat = chatOf(c, identity);
       const page = readPage(c.env.incoming.url);
       if (!page) return no(c, "malformed_request");
       const found = chat && (await history.messages(chat, page));
       if (!found) return no(c, "not_found");
+      const length = found.messages.reduce((sum, { content }) => sum + content.length, 0);
+      charge(1 + Math.floor(length / CHARACTERS_PER_REQUEST));
       return yes(c, found);
     },
   });

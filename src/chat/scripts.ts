@@ -42,7 +42,7 @@ const DROP_OLD = `
 `;
 
 /**
- * Stores messages, one after the other: one step, so that no failure leaves half of one. Eight keys and eight
+ * Stores messages, one after the other: one step, so that no failure leaves half of one. Eight keys and nine
  * arguments for each, after those that all share.
  */
 export const APPEND = `
@@ -65,27 +65,40 @@ export const APPEND = `
   end
   local firstId = lastId - count + 1
 
+  -- Each chat is read once, and what several messages change in it is written once.
+  local chats, changed = {}, {}
+  local function read(n)
+    local messages, name, _, ofUser, ofVisitor, blocked = unpack(KEYS, 4 + n * 8, 9 + n * 8)
+    local user, visitor = unpack(ARGV, 6 + n * 9, 7 + n * 9)
+    local state = call('HMGET', name, 'touched', 'blocked', 'answered')
+    local chat = {
+      name = name, messages = messages, ofUser = ofUser, ofVisitor = ofVisitor, user = user, visitor = visitor,
+      touched = state[1], isBlocked = state[2], isAnswered = state[3], toUser = 0, toVisitor = 0
+    }
+    if not chat.touched then chat.isBlocked = tostring(call('SISMEMBER', blocked, visitor)) end
+    chats[name] = chat
+    return chat
+  end
+
   local function append(n)
-    local messages, chat, ref, ofUser, ofVisitor, blocked, unanswered, waiting = unpack(KEYS, 4 + n * 8, 11 + n * 8)
-    local side, user, visitor, nickname, at, hasRef, onlyAnswered, body = unpack(ARGV, 5 + n * 8, 12 + n * 8)
+    local chat = chats[KEYS[5 + n * 8]] or read(n)
+    local ref, unanswered, waiting = KEYS[6 + n * 8], KEYS[10 + n * 8], KEYS[11 + n * 8]
+    local side, user, _, nickname, at, hasRef, onlyAnswered, body, preview = unpack(ARGV, 5 + n * 9, 13 + n * 9)
     local byVisitor = side == 'visitor'
-    local state = call('HMGET', chat, 'touched', 'blocked', 'answered')
-    local touched, isBlocked, isAnswered = unpack(state, 1, 3)
-    if not touched then isBlocked = tostring(call('SISMEMBER', blocked, visitor)) end
-    local isWaiting = byVisitor and not isAnswered
+    local isWaiting = byVisitor and not chat.isAnswered
     local waitingSince = isWaiting and call('ZSCORE', unanswered, user)
     if waitingSince and tonumber(waitingSince) <= at - ${UNANSWERED_TTL_MS} then waitingSince = false end
     local refused
-    if byVisitor and isBlocked == '1' then
+    if byVisitor and chat.isBlocked == '1' then
       refused = 'blocked'
     elseif isWaiting and onlyAnswered == '1' then
       refused = 'too_many_messages'
     elseif waitingSince and tonumber(call('HGET', waiting, user) or 0) >= ${MAX_UNANSWERED_MESSAGES} then
       refused = 'too_many_messages'
-    elseif isWaiting and not touched and not waitingSince then
+    elseif isWaiting and not chat.touched and not waitingSince then
       call('ZREMRANGEBYSCORE', unanswered, '-inf', at - ${UNANSWERED_TTL_MS})
       if call('ZCARD', unanswered) >= ${MAX_UNANSWERED} then refused = 'too_many_recipients' end
-    elseif not byVisitor and not touched then
+    elseif not byVisitor and not chat.touched then
       refused = 'not_found'
     end
     local id = string.format('%.0f', firstId + n)
@@ -97,11 +110,10 @@ export const APPEND = `
       return refused
     end
     if maxMessages == '0' then
-      call('XADD', messages, id .. '-0', 'at', at, 'body', body)
+      call('XADD', chat.messages, id .. '-0', 'at', at, 'body', body)
     else
-      call('XADD', messages, 'MAXLEN', maxMessages, id .. '-0', 'at', at, 'body', body)
+      call('XADD', chat.messages, 'MAXLEN', maxMessages, id .. '-0', 'at', at, 'body', body)
     end
-    call('HINCRBY', chat, byVisitor and 'unread:user' or 'unread:visitor', 1)
     if isWaiting and waitingSince then
       call('HINCRBY', waiting, user, 1)
     elseif isWaiting then
@@ -109,31 +121,42 @@ export const APPEND = `
       call('HSET', waiting, user, 1)
       call('PEXPIRE', unanswered, ${UNANSWERED_TTL_MS})
       call('PEXPIRE', waiting, ${UNANSWERED_TTL_MS})
-    elseif not byVisitor and not isAnswered then
-      call('HSET', chat, 'answered', 1)
+    elseif not byVisitor and not chat.isAnswered then
+      chat.isAnswered = '1'
+      call('HSET', chat.name, 'answered', 1)
       call('ZREM', unanswered, user)
       call('HDEL', waiting, user)
     end
-    if byVisitor and nickname ~= '' then call('HSET', chat, 'nickname', nickname) end
-    call('ZADD', ofUser, id, visitor)
-    call('ZADD', ofVisitor, id, user)
-    if not touched or at - touched > ${TOUCH_MS} then
-      call('HSET', chat, 'touched', at, 'blocked', isBlocked)
-      if maxAge ~= '0' then
-        dropOld(messages, at - maxAge)
-        for _, key in ipairs({messages, chat, ofUser, ofVisitor}) do
-          call('PEXPIRE', key, maxAge + ${TOUCH_MS})
-        end
-      end
-    end
+    if byVisitor then chat.toUser = chat.toUser + 1 else chat.toVisitor = chat.toVisitor + 1 end
+    if byVisitor and nickname ~= '' then chat.nickname = nickname end
+    if not chat.touched or at - chat.touched > ${TOUCH_MS} then chat.touched, chat.isStale = at, true end
+    if not chat.lastId then changed[#changed + 1] = chat end
+    chat.lastId, chat.at, chat.last = id, at, preview == '' and body or preview
     frames[#frames + 1] = '{"id":"' .. id .. '",' .. body
     return isWaiting and kept .. ' unanswered' or kept
+  end
+
+  local function write(chat)
+    call('HSET', chat.name, 'at', chat.at, 'last', chat.last)
+    if chat.toUser > 0 then call('HINCRBY', chat.name, 'unread:user', chat.toUser) end
+    if chat.toVisitor > 0 then call('HINCRBY', chat.name, 'unread:visitor', chat.toVisitor) end
+    if chat.nickname then call('HSET', chat.name, 'nickname', chat.nickname) end
+    call('ZADD', chat.ofUser, chat.lastId, chat.visitor)
+    call('ZADD', chat.ofVisitor, chat.lastId, chat.user)
+    if not chat.isStale then return end
+    call('HSET', chat.name, 'touched', chat.touched, 'blocked', chat.isBlocked)
+    if maxAge == '0' then return end
+    dropOld(chat.messages, chat.touched - maxAge)
+    for _, key in ipairs({chat.messages, chat.name, chat.ofUser, chat.ofVisitor}) do
+      call('PEXPIRE', key, maxAge + ${TOUCH_MS})
+    end
   end
 
   local outcomes = {}
   for n = 0, count - 1 do
     outcomes[n + 1] = append(n)
   end
+  for _, chat in ipairs(changed) do write(chat) end
   if #frames > 0 then
     addToFeed(feed, feedState, 'kind', 'messages', 'origin', origin, 'frames', table.concat(frames, '\\n'))
   end
@@ -185,28 +208,51 @@ export const MARK_READ = `
   return last
 `;
 
-/** A page of somebody's chats. Expired ones are removed from the index. */
+/**
+ * A page of somebody's chats, from what each has in its hash: reading the last messages themselves would hold up
+ * Redis for many times as long. Expired chats are removed from the index.
+ */
 export const LIST = `
   ${DROP_OLD}
   local index, blocked = unpack(KEYS)
   local before, limit, prefix, side, own, oldest = unpack(ARGV)
+  local call = redis.call
+
+  local function unreadOf(messages, chat, unread, swept)
+    if unread == 0 then return 0 end
+    if oldest - (swept or 0) > ${TOUCH_MS} then
+      dropOld(messages, oldest)
+      call('HSET', chat, 'swept', oldest)
+    end
+    return math.min(unread, call('XLEN', messages))
+  end
+
   local chats = {}
-  for _, partner in ipairs(redis.call('ZREVRANGEBYSCORE', index, before, '-inf', 'LIMIT', 0, limit)) do
+  local found = call('ZREVRANGEBYSCORE', index, before, '-inf', 'WITHSCORES', 'LIMIT', 0, limit)
+  for n = 1, #found, 2 do
+    local partner, id = found[n], string.format('%.0f', found[n + 1])
     local name = side == 'user' and partner .. ':' .. own or own .. ':' .. partner
     local messages, chat = prefix .. 'messages:' .. name, prefix .. 'chat:' .. name
-    dropOld(messages, oldest)
-    local last = redis.call('XREVRANGE', messages, '+', '-', 'COUNT', 1)[1]
-    if last and tonumber(last[2][2]) >= tonumber(oldest) then
-      local state = redis.call('HMGET', chat, 'unread:' .. side, 'nickname')
+    local state = call('HMGET', chat, 'unread:' .. side, 'nickname', 'blocked', 'swept', 'at', 'last')
+    local unread, nickname, isBlocked, swept, at, last = unpack(state, 1, 6)
+    if not at then
+      -- Of an earlier version, or none.
+      local entry = call('XREVRANGE', messages, '+', '-', 'COUNT', 1)[1]
+      if entry then at, last = entry[2][2], entry[2][4] end
+    end
+    local isOld = at and tonumber(at) < tonumber(oldest)
+    if isOld then dropOld(messages, oldest) end
+    if not at or isOld and call('XLEN', messages) == 0 then
+      call('ZREM', index, partner)
+    elseif not isOld then
       table.insert(chats, {
         partner,
-        math.min(tonumber(state[1] or 0), redis.call('XLEN', messages)),
-        state[2] or '',
-        side == 'user' and redis.call('SISMEMBER', blocked, partner) or 0,
+        unreadOf(messages, chat, tonumber(unread or 0), swept),
+        nickname or '',
+        side == 'user' and tonumber(isBlocked or call('SISMEMBER', blocked, partner)) or 0,
+        id,
         last
       })
-    elseif not last then
-      redis.call('ZREM', index, partner)
     end
   end
   return chats
@@ -237,12 +283,15 @@ export const PAGE = `
   return {page, read[1] or '0', read[2] or '0', isCut}
 `;
 
-/** Spends one of the requests that somebody may make in a window (the generic cell rate algorithm). */
+/**
+ * Spends some of the requests that somebody may make in a window (the generic cell rate algorithm). `cost`: what
+ * they take of the window; less than 0 gives back.
+ */
 export const SPEND = `
-  local interval, window = unpack(ARGV)
+  local cost, window = unpack(ARGV)
   local time = redis.call('TIME')
   local now = time[1] * 1000 + math.floor(time[2] / 1000)
-  local whole = math.max(tonumber(redis.call('GET', KEYS[1]) or 0), now) + interval
+  local whole = math.max(tonumber(redis.call('GET', KEYS[1]) or 0), now) + cost
   local wait = math.ceil(whole - now - window)
   if wait > 0 then return wait end
   redis.call('SET', KEYS[1], string.format('%.0f', whole), 'PX', window)
@@ -256,7 +305,7 @@ export const REMOVE = `
   local newest = redis.call('XREVRANGE', messages, '+', '-', 'COUNT', 1)[1]
   redis.call('ZREM', ofUser, visitor)
   redis.call('ZREM', ofVisitor, user)
-  redis.call('DEL', messages)
+  redis.call('UNLINK', messages)
   if redis.call('DEL', chat) == 0 then return 0 end
   addToFeed(feed, feedState, 'kind', 'deleted', 'user', user, 'visitor', visitor,
     'upTo', newest and newest[1]:match('^%d+') or '0')

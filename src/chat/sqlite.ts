@@ -15,6 +15,7 @@ import {
   FAILING_MS,
   MAX_BLOCKS,
   MAX_PAGE_LENGTH,
+  MAX_PREVIEW_LENGTH,
   MAX_UNANSWERED,
   MAX_UNANSWERED_MESSAGES,
   previewOf,
@@ -113,6 +114,10 @@ export function sqliteChatHistory(options: {
   const countBlocks = db.query<{ count: number }, [string]>(
     "SELECT count(*) AS count FROM blocks WHERE user = ?",
   );
+  const findProfile = db.query<{ name: string | null; greeting: string | null }, [string]>(
+    "SELECT name, greeting FROM profiles WHERE user = ?",
+  );
+  const setProfile = db.query("INSERT OR REPLACE INTO profiles VALUES (?, ?, ?)");
   const requests = createRateLimit<string>({
     allowed: REQUESTS_PER_MINUTE,
     windowMs: 60_000,
@@ -331,7 +336,8 @@ export function sqliteChatHistory(options: {
       const before = beforeId === undefined ? Number.MAX_SAFE_INTEGER : Number(beforeId);
       const rows = db
         .query<ChatRow & Omit<MessageRow, "nickname">, [string, number, number, number]>(
-          `SELECT chats.*, last.id, last.side, last.content, last.at_ms, blocks.user IS NOT NULL AS blocked
+          `SELECT chats.*, last.id, last.side, last.at_ms,
+             substr(last.content, 1, ${MAX_PREVIEW_LENGTH + 1}) AS content, blocks.user IS NOT NULL AS blocked
            FROM chats
            JOIN messages AS last ON last.id = chats.last_id
            LEFT JOIN blocks ON blocks.user = chats.user AND blocks.visitor = chats.visitor
@@ -411,7 +417,17 @@ export function sqliteChatHistory(options: {
         events.push({ kind: "blocked", chat, blocked });
         return "done";
       }),
-    spendRequest: async (key) => requests.take(key),
+    setProfile: (user, { name = null, greeting = null }) =>
+      write(() => {
+        const shown = findProfile.get(user);
+        if (shown?.name === name && shown.greeting === greeting) return;
+        setProfile.run(user, name, greeting);
+      }),
+    async profile(user) {
+      const { name, greeting } = findProfile.get(user) ?? {};
+      return { ...(name && { name }), ...(greeting && { greeting }) };
+    },
+    spendRequests: async (key, count) => requests.take(key, count),
     probe: () => write(() => writeVersion(db)),
     async close() {
       isClosing = true;

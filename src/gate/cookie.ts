@@ -52,11 +52,28 @@ export function cookieName(name: string, secure: boolean): string {
  * tell which one an attacker has set (RFC 6265bis section 4.2.2).
  */
 export function cookieValue(header: string | null, name: string): string | undefined {
-  const values = (header ?? "").split(";").flatMap((pair) => {
-    const trimmed = trimBlanks(pair);
-    return trimmed.startsWith(`${name}=`) ? [trimmed.slice(name.length + 1)] : [];
-  });
-  return values.length === 1 ? values[0] : undefined;
+  const text = header ?? "";
+  const start = `${name}=`;
+  let value: string | undefined;
+  // Not by splitting: there may be thousands of others.
+  for (let at = text.indexOf(start); at >= 0; at = text.indexOf(start, at + 1)) {
+    if (!isFirstInPair(text, at)) continue;
+    if (value !== undefined) return undefined;
+    const end = text.indexOf(";", at);
+    value = trimBlanks(text.slice(at, end < 0 ? undefined : end)).slice(start.length);
+  }
+  return value;
+}
+
+/** Whether nothing but blanks stands between the last semicolon and here. */
+function isFirstInPair(text: string, at: number): boolean {
+  let before = at - 1;
+  while (before >= 0 && isBlank(text[before])) before--;
+  return before < 0 || text[before] === ";";
+}
+
+function isBlank(char: string | undefined): boolean {
+  return char === " " || char === "\t";
 }
 
 /**
@@ -64,10 +81,9 @@ export function cookieValue(header: string | null, name: string): string | undef
  * those take quadratic time.
  */
 function trimBlanks(text: string): string {
-  const isBlank = (index: number) => text[index] === " " || text[index] === "\t";
   let start = 0;
   let end = text.length;
-  while (start < end && isBlank(start)) start++;
-  while (end > start && isBlank(end - 1)) end--;
+  while (start < end && isBlank(text[start])) start++;
+  while (end > start && isBlank(text[end - 1])) end--;
   return text.slice(start, end);
 }

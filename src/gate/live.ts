@@ -11,6 +11,8 @@ const REVOCATION_MEMORY_MS = 60_000;
 /** A connection that ends with its credential. */
 export interface Connection {
   readonly identity: Identity;
+  /** Of the identity. */
+  readonly key: string;
   /** The credential is revoked or has expired. */
   end(close: Close): void;
 }
@@ -68,7 +70,7 @@ export function createLive({ clock }: { clock: Clock }): Live {
       return size;
     },
     add(connection) {
-      const key = identityKey(connection.identity);
+      const { key } = connection;
       const own = byIdentity.get(key);
       if (own instanceof Set) own.add(connection);
       else byIdentity.set(key, own ? new Set([own, connection]) : connection);
@@ -80,7 +82,7 @@ export function createLive({ clock }: { clock: Clock }): Live {
       }
     },
     remove(connection) {
-      const key = identityKey(connection.identity);
+      const { key } = connection;
       const own = byIdentity.get(key);
       const isThere = own instanceof Set ? own.delete(connection) : own === connection;
       if (!isThere) return;

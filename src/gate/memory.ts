@@ -59,17 +59,21 @@ export function memoryTicketStore(
     async revoke(revocation) {
       revocationEnds.drop(clock.nowMs(), (key) => {
         const known = revocations.get(key);
-        if (known && known.untilMs <= clock.nowMs()) revocations.delete(key);
+        if (!known) return;
+        if (known.untilMs <= clock.nowMs()) revocations.delete(key);
+        else revocationEnds.add(key, known.untilMs);
       });
       const key = revocationKey(revocation);
-      const { atMs, untilMs } = revocations.get(key) ?? revocation;
+      const known = revocations.get(key);
+      const { atMs, untilMs } = known ?? revocation;
       const merged = {
         ...revocation,
         atMs: Math.max(atMs, revocation.atMs),
         untilMs: Math.max(untilMs, revocation.untilMs),
       };
       revocations.set(key, merged);
-      revocationEnds.add(key, merged.untilMs);
+      // A later end is looked at when the first one comes.
+      if (!known) revocationEnds.add(key, merged.untilMs);
     },
     isRevoked: async (identity) => isRevoked(identity),
     async close() {

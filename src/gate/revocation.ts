@@ -15,9 +15,12 @@ const SESSION_MEMORY_MS = 30 * 86_400_000;
 /** Sign-outs per user and minute, those by other processes included. */
 export const SIGN_OUTS_PER_MINUTE = 10;
 
+/** The same per day: each is remembered for so long that they add up. */
+const SIGN_OUTS_PER_DAY = 200;
+
 /** Ends credentials before their time, here and on every instance that shares the store. */
 export interface Revocations {
-  /** Spends one of the sign-outs that a user may make per minute; returns the milliseconds to wait when there is none left. */
+  /** Spends one of the sign-outs that a user may make; returns the milliseconds to wait when there is none left. */
   spendSignOut(user: string): number;
   /** Ends one session of a user. */
   endSession(credential: {
@@ -46,15 +49,18 @@ export function createRevocations(options: {
 }): Revocations {
   const { store, live, clock, log } = options;
   const feed = store.revocations === "unavailable" ? undefined : store.revocations;
-  const signOuts = createRateLimit<string>({
-    allowed: SIGN_OUTS_PER_MINUTE,
-    windowMs: 60_000,
-    clock,
-    keepsDebts: true,
-  });
+  const signOuts = [
+    { allowed: SIGN_OUTS_PER_MINUTE, windowMs: 60_000 },
+    { allowed: SIGN_OUTS_PER_DAY, windowMs: 86_400_000 },
+  ].map((limit) => createRateLimit<string>({ ...limit, clock, keepsDebts: true }));
+
+  function countSignOut(user: string): void {
+    for (const limit of signOuts) limit.count(user);
+  }
+
   feed?.subscribe({
     onRevoked(revocation, isForeign) {
-      if (isForeign && revocation.kind === "user") signOuts.count(revocation.id);
+      if (isForeign && revocation.kind === "user") countSignOut(revocation.id);
       live.revoke(revocation);
     },
     onGap: () => live.endAll(CLOSE.missedEvents),
@@ -74,7 +80,11 @@ export function createRevocations(options: {
   }
 
   return {
-    spendSignOut: (user) => signOuts.take(user),
+    spendSignOut(user) {
+      const waitMs = Math.max(...signOuts.map((limit) => limit.waitMs(user)));
+      if (waitMs === 0) countSignOut(user);
+      return waitMs;
+    },
     endSession({ id, session, expiresAtMs = 0 }) {
       const atMs = clock.nowMs();
       const untilMs = Math.max(expiresAtMs, atMs + SESSION_MEMORY_MS);

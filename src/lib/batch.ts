@@ -123,15 +123,17 @@ export function createBatcher<Item, Result>(
     const batch: Waiting<Item, Result>[] = [];
     const left: Waiting<Item, Result>[] = [];
     let weight = 0;
-    let isFull = false;
-    for (const one of waiting) {
-      const isHeldBack = one.sender !== undefined && sendersInProgress.has(one.sender);
-      if (!isHeldBack) {
-        weight += weigh(one.item);
-        isFull = batch.length > 0 && weight > maxWeight;
+    for (const [at, one] of waiting.entries()) {
+      if (one.sender !== undefined && sendersInProgress.has(one.sender)) {
+        left.push(one);
+        continue;
       }
-      if (isHeldBack || isFull) left.push(one);
-      else batch.push(one);
+      weight += weigh(one.item);
+      if (batch.length > 0 && weight > maxWeight) {
+        left.push(...waiting.slice(at));
+        break;
+      }
+      batch.push(one);
     }
     waiting = left;
     return batch;
@@ -156,7 +158,7 @@ export function createBatcher<Item, Result>(
     const past = firstOpen < 0 ? pending : pending.slice(0, firstOpen);
     pending = firstOpen < 0 ? [] : pending.slice(firstOpen);
     const due = past.filter(({ isSettled }) => !isSettled);
-    fail(due, new DeadlineError(`No result in time: ${deadlineMs} ms`));
+    if (due.length > 0) fail(due, new DeadlineError(`No result in time: ${deadlineMs} ms`));
   }
 
   return {

@@ -14,9 +14,22 @@ export class DeadlineError extends Error {
  */
 export function withinDeadline<T>(work: Promise<T>, deadlineMs: number, clock: Clock): Promise<T> {
   return new Promise((resolve, reject) => {
-    const cancel = clock.after(deadlineMs, () =>
-      reject(new DeadlineError(`No response in time: ${deadlineMs} ms`)),
-    );
-    work.then(resolve, reject).finally(cancel);
+    let isSettled = false;
+    let cancel: (() => void) | undefined;
+    const settle =
+      <Value>(by: (value: Value) => void) =>
+      (value: Value) => {
+        isSettled = true;
+        cancel?.();
+        by(value);
+      };
+    work.then(settle<T>(resolve), settle(reject));
+    // A store in this process has answered by then, and needs no timer.
+    queueMicrotask(() => {
+      if (isSettled) return;
+      cancel = clock.after(deadlineMs, () =>
+        reject(new DeadlineError(`No response in time: ${deadlineMs} ms`)),
+      );
+    });
   });
 }

@@ -34,14 +34,10 @@ export function isCanonicalBase64url(text: string): boolean {
 }
 
 /** The hash of Bun, where that is the runtime. */
-const bun: { CryptoHasher: new (algorithm: "sha256") => SyncHash } | undefined = Reflect.get(
-  globalThis,
-  "Bun",
-);
+const bun: { CryptoHasher: SyncHasher } | undefined = Reflect.get(globalThis, "Bun");
 
-interface SyncHash {
-  update(text: string): SyncHash;
-  digest(encoding: "hex"): string;
+interface SyncHasher {
+  hash(algorithm: "sha256", text: string, encoding: "hex"): string;
 }
 
 /**
@@ -49,7 +45,7 @@ interface SyncHash {
  * costs more than the hash), else through WebCrypto.
  */
 export function sha256Hex(text: string): string | Promise<string> {
-  if (bun) return new bun.CryptoHasher("sha256").update(text).digest("hex");
+  if (bun) return bun.CryptoHasher.hash("sha256", text, "hex");
   return crypto.subtle
     .digest("SHA-256", utf8(text))
     .then((digest) =>

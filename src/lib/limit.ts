@@ -48,33 +48,38 @@ export function createRateLimit<Key>(options: {
     turnedAtMs = nowMs;
   }
 
-  function wholeAtMs(key: Key): number {
-    return recent.get(key) ?? older.get(key) ?? 0;
+  /** How much of its share a key has used, as the time until that is whole again. */
+  function usedMs(key: Key, nowMs: number): number {
+    return Math.max(0, (recent.get(key) ?? older.get(key) ?? 0) - nowMs);
   }
 
-  function waitMs(key: Key, cost = 1): number {
-    if (allowed === 0) return 0;
-    const usedMs = Math.max(0, wholeAtMs(key) - clock.monotonicMs());
+  function waitFrom(usedMs: number, cost: number): number {
     const overMs = usedMs + Math.min(cost * intervalMs, windowMs) - windowMs;
     // Rounding is no reason to wait.
     return overMs <= 1e-6 ? 0 : Math.min(overMs, windowMs);
   }
 
-  function count(key: Key, cost = 1): void {
-    if (allowed === 0) return;
-    const nowMs = clock.monotonicMs();
-    const nextMs = Math.max(wholeAtMs(key), nowMs) + cost * intervalMs;
+  function countFrom(key: Key, usedMs: number, cost: number, nowMs: number): void {
     turn(nowMs);
-    recent.set(key, Math.min(nextMs, nowMs + longestMs));
+    recent.set(key, nowMs + Math.min(usedMs + cost * intervalMs, longestMs));
   }
 
   return {
-    waitMs,
-    count,
-    take(key, cost) {
-      const wait = waitMs(key, cost);
-      if (wait === 0) count(key, cost);
-      return wait;
+    waitMs(key, cost = 1) {
+      return allowed === 0 ? 0 : waitFrom(usedMs(key, clock.monotonicMs()), cost);
+    },
+    count(key, cost = 1) {
+      if (allowed === 0) return;
+      const nowMs = clock.monotonicMs();
+      countFrom(key, usedMs(key, nowMs), cost, nowMs);
+    },
+    take(key, cost = 1) {
+      if (allowed === 0) return 0;
+      const nowMs = clock.monotonicMs();
+      const used = usedMs(key, nowMs);
+      const waitMs = waitFrom(used, cost);
+      if (waitMs === 0) countFrom(key, used, cost, nowMs);
+      return waitMs;
     },
     get size() {
       const isPast = clock.monotonicMs() - turnedAtMs >= 2 * longestMs;

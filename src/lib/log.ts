@@ -1,5 +1,7 @@
 import type { Clock } from "./clock.ts";
 import { dependencyFault } from "./fault.ts";
+import { createRateLimit } from "./limit.ts";
+import { toTimestamp } from "./text.ts";
 
 /** How much is logged; `silent`: nothing. */
 export type LogLevel = "debug" | "info" | "warn" | "error" | "silent";
@@ -43,6 +45,12 @@ export type LogEvent =
   | "keys_unavailable"
   | "store_failed";
 
+/** What anybody can cause as often as requests can be sent. */
+const REFUSALS: ReadonlySet<LogEvent> = new Set(["refused", "socket_refused", "ticket_refused"]);
+/** Lines of each of them per address and minute, and for all addresses together; further ones are counted only. */
+const LINES_PER_ADDRESS = 120;
+const LINES_PER_EVENT = 1_200;
+
 /**
  * Everything a log line can say. A field that isn't in this list has no way into the log, so no token,
  * ticket, cookie, URL, header or message text does.
@@ -62,6 +70,8 @@ export interface LogFields {
   peer?: string;
   /** How long it took. */
   durationMs?: number;
+  /** Refusals that were left out of the log before this line, since there were too many. */
+  skipped?: number;
   /** Name of a setting. */
   variable?: string;
   /** Where this server listens. */
@@ -78,10 +88,16 @@ const FIELDS: readonly (keyof LogFields)[] = [
   "ticketTag",
   "peer",
   "durationMs",
+  "skipped",
   "variable",
   "url",
   "note",
 ];
+
+/** How long lines are collected before they are written together, in milliseconds. */
+const FLUSH_MS = 10;
+/** Longest value of a field, in UTF-16 code units. */
+const MAX_FIELD_LENGTH = 300;
 
 /** Writes one event. A function of your own may take its place. */
 export type Log = (level: Exclude<LogLevel, "silent">, event: LogEvent, fields?: LogFields) => void;
@@ -103,19 +119,38 @@ export function createLog(options: {
 }): Log {
   const { clock, write } = options;
   const threshold = LOG_LEVELS.indexOf(options.level);
-  return (level, event, fields = {}) => {
+  const perMinute = (allowed: number) =>
+    createRateLimit<string>({ allowed, windowMs: 60_000, clock });
+  const byAddress = perMinute(LINES_PER_ADDRESS);
+  const byEvent = perMinute(LINES_PER_EVENT);
+  let skipped = 0;
+
+  /** Whether one more refusal may be written: a client that is refused all day must not fill the disk. */
+  function mayWrite(event: LogEvent, { peer = "" }: LogFields): boolean {
+    const address = `${event} ${peer}`;
+    const isTooMuch = byAddress.waitMs(address) > 0 || byEvent.take(event) > 0;
+    if (isTooMuch) skipped++;
+    else byAddress.count(address);
+    return !isTooMuch;
+  }
+
+  return (level, event, given = {}) => {
     if (LOG_LEVELS.indexOf(level) < threshold) return;
-    const line: Record<string, string | number> = {
-      time: new Date(clock.nowMs()).toISOString(),
-      level,
-      event,
-    };
+    let fields = given;
+    if (REFUSALS.has(event)) {
+      if (!mayWrite(event, given)) return;
+      if (skipped > 0) fields = { ...given, skipped };
+      skipped = 0;
+    }
+    // By hand: of an admission, an object for each line would take a tenth.
+    let line = `{"time":"${toTimestamp(clock.nowMs())}","level":"${level}","event":"${event}"`;
     for (const field of FIELDS) {
       const value = fields[field];
-      if (value !== undefined)
-        line[field] = typeof value === "string" ? value.slice(0, 300) : value;
+      if (value === undefined) continue;
+      const short = typeof value === "string" ? value.slice(0, MAX_FIELD_LENGTH) : value;
+      line += `,"${field}":${JSON.stringify(short)}`;
     }
-    write(`${escapeLineBreaks(JSON.stringify(line))}\n`);
+    write(`${escapeLineBreaks(line)}}\n`);
   };
 }
 
@@ -133,7 +168,7 @@ export function createLineBuffer(write: (text: string) => void): {
   }
   return {
     add(line) {
-      if (waiting === "") setTimeout(flush);
+      if (waiting === "") setTimeout(flush, FLUSH_MS);
       waiting += line;
     },
     flush,

@@ -38,6 +38,8 @@ export class Incoming {
   /** Whether the browser's connection is encrypted. */
   readonly isSecure: boolean;
   readonly #connection: ConnectionInfo;
+  /** Kept: finding it out takes time. */
+  #address: string | undefined | null = null;
 
   constructor(request: Request, url: URL, policy: RequestPolicy, connection: ConnectionInfo) {
     const { scope, path } = readScope(url.pathname, policy);
@@ -73,8 +75,11 @@ export class Incoming {
 
   /** The client's network address, where it is known. */
   get address(): string | undefined {
-    const { socketAddress } = this.#connection;
-    return clientAddress(this.request, socketAddress, this.policy.trustProxy);
+    if (this.#address === null) {
+      const { socketAddress } = this.#connection;
+      this.#address = clientAddress(this.request, socketAddress, this.policy.trustProxy);
+    }
+    return this.#address;
   }
 
   /** The key for limits per address; `undefined` where there are none. */

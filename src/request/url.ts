@@ -6,6 +6,8 @@ const MAX_URL_LENGTH = 8_192;
 const MAX_PARAMETERS = 64;
 /** Longest parameter name that can mean a credential, in characters, percent-encoded or not. */
 const MAX_CREDENTIAL_NAME_LENGTH = 256;
+/** Most parameters whose names aren't plain ASCII: finding out what they mean takes many times longer. */
+const MAX_ODD_NAMES = 8;
 /** Percent-encoding is undone at most this many times: a proxy's next hop may decode, too. */
 const MAX_DECODINGS = 3;
 
@@ -53,10 +55,14 @@ export function readTicket(
   url: URL,
 ): { readonly ok: true; readonly ticket: string | undefined } | Refusal {
   if (url.search === "") return { ok: true, ticket: undefined };
+  // Counted before they are parsed, which takes longer.
+  if (url.search.split("&", MAX_PARAMETERS + 1).length > MAX_PARAMETERS) {
+    return refuse("malformed_request");
+  }
   const tickets: string[] = [];
-  let parameters = 0;
+  let oddNames = 0;
   for (const [name, value] of url.searchParams) {
-    if (++parameters > MAX_PARAMETERS) return refuse("malformed_request");
+    if (!isPlain(name) && ++oddNames > MAX_ODD_NAMES) return refuse("malformed_request");
     if (name === "ticket") tickets.push(value);
     else if (isCredentialName(name) || isJwt(value)) return refuse("credential_in_url");
   }
@@ -67,18 +73,25 @@ export function readTicket(
   return { ok: true, ticket: tickets[0] };
 }
 
+/** Whether a name has nothing to decode: ASCII without percent-encoding. */
+function isPlain(name: string): boolean {
+  return !/[^\0-\x7f]|%/.test(name);
+}
+
 /** Whether a parameter's name means a credential, including other spellings of `ticket`. */
 function isCredentialName(name: string): boolean {
   if (name.length > MAX_CREDENTIAL_NAME_LENGTH) return false;
+  const plain = (isPlain(name) ? name : decode(name)).toLowerCase().replaceAll(/[^a-z0-9]/g, "");
+  return plain === "ticket" || CREDENTIAL_NAMES.has(plain);
+}
+
+/** A name without its percent-encoding, and with plain letters for their look-alikes. */
+function decode(name: string): string {
   let decoded = name;
   for (let round = 0; round < MAX_DECODINGS && decoded.includes("%"); round++) {
     decoded = new URLSearchParams(`name=${decoded.replaceAll("&", "")}`).get("name") ?? "";
   }
-  const plain = decoded
-    .normalize("NFKC")
-    .toLowerCase()
-    .replaceAll(/[^a-z0-9]/g, "");
-  return plain === "ticket" || CREDENTIAL_NAMES.has(plain);
+  return decoded.normalize("NFKC");
 }
 
 /** Whether a value has the form of a JWT: base64url of an object, twice, and a signature. */

@@ -1,5 +1,5 @@
 import type { Connection } from "../gate/live.ts";
-import { type Identity, identityFields } from "../gate/identity.ts";
+import { type Identity, identityFields, identityKey } from "../gate/identity.ts";
 import type { Clock } from "../lib/clock.ts";
 import type { Log } from "../lib/log.ts";
 import type { Close } from "../wire/close.ts";
@@ -47,6 +47,7 @@ export interface SocketHandlers<Claims = unknown> {
 /** The state of one socket: its `data`, and the connection that ends with the credential. */
 export class SocketState implements SocketData, Connection {
   readonly identity: Identity;
+  readonly key: string;
   readonly #search: string;
   readonly #log: Log;
   /** The key for limits per address. */
@@ -75,6 +76,7 @@ export class SocketState implements SocketData, Connection {
   }) {
     const { identity, clock } = options;
     this.identity = identity;
+    this.key = identityKey(identity);
     this.#search = options.search;
     this.#log = options.log;
     this.limitKey = options.limitKey;

@@ -1,6 +1,6 @@
 /// <reference lib="esnext.disposable" preserve="true" />
 import { type Gate, type GateParts, partsOf, requireFeed } from "../gate/gate.ts";
-import { identityFields, identityKey } from "../gate/identity.ts";
+import { identityFields } from "../gate/identity.ts";
 import { pause } from "../lib/clock.ts";
 import { withinDeadline } from "../lib/deadline.ts";
 import { createRateLimit } from "../lib/limit.ts";
@@ -142,8 +142,9 @@ export function openSocketRoom(
   /** Whether an identity has too many. Sockets that had notice don't count, or renewing at the limit would fail. */
   function isCrowded(state: SocketState): boolean {
     const { maxPerIdentity } = limits;
+    if (maxPerIdentity === 0) return false;
     const own = live.of(state.identity);
-    if (maxPerIdentity === 0 || own.length <= maxPerIdentity) return false;
+    if (own.length <= maxPerIdentity) return false;
     const counted = own.filter((one) => one instanceof SocketState && !one.hadNotice);
     return counted.length > maxPerIdentity;
   }
@@ -184,7 +185,7 @@ export function openSocketRoom(
 
   /** Whether the identity may send one more; otherwise the socket is closed. */
   function mayReceive(state: SocketState): boolean {
-    if (messages.take(identityKey(state.identity)) === 0) return true;
+    if (messages.take(state.key) === 0) return true;
     state.end(CLOSE.flooding);
     return false;
   }
@@ -248,7 +249,10 @@ export function openSocketRoom(
       if (!state.isEnded) mayReceive(state);
     },
     pong(socket) {
-      stateOf(socket).missedBeats = 0;
+      const state = stateOf(socket);
+      // One that wasn't asked for is as much work as a ping.
+      if (state.missedBeats === 0 && !state.isEnded) mayReceive(state);
+      state.missedBeats = 0;
     },
     close(socket, code) {
       const state = stateOf(socket);
@@ -305,11 +309,10 @@ export function openSocketRoom(
     const search = TICKET_ALONE.test(url.search) ? "" : url.search;
     const data = new SocketState({ identity, search, limitKey, clock, log });
     // False where the client has gone meanwhile.
-    const isUpgraded = on.upgrade(request, {
-      data,
-      // Without it Bun would echo the first subprotocol offered, whatever it is.
-      headers: { "Sec-WebSocket-Protocol": "" },
-    });
+    const isUpgraded = request.headers.has("sec-websocket-protocol")
+      ? // Bun would echo the first subprotocol offered, whatever it is.
+        on.upgrade(request, { data, headers: { "Sec-WebSocket-Protocol": "" } })
+      : on.upgrade(request, { data });
     log("info", isUpgraded ? "socket_opened" : "client_gone", {
       ...fields,
       ...identityFields(identity),

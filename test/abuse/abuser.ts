@@ -1,42 +1,85 @@
-/** One abuser, in a process of its own: runs one attack after the other, as it is told over IPC. */
-import { type Abuser, ATTACKS, type Tally } from "./attacks.ts";
+/** One abuser, in a process of its own: runs one attack, as it is told over IPC. */
+import { type Abuser, ATTACKS, type Attack, type Tally } from "./attacks.ts";
 import { clientAt } from "./client.ts";
 
 export interface AbuserJob {
+  readonly kind: "prepare" | "attack";
   readonly attack: string;
   readonly origins: readonly string[];
-  /** A number of its own, for its name and its address. */
-  readonly number: number;
+  readonly name: string;
+  readonly address: string;
   readonly seconds: number;
+  /** Attempts that there must be, on a machine that is slow, too. */
+  readonly least: number;
 }
 
 export type AbuserOutcome = Tally | { readonly fault: string };
 
-process.on("message", async ({ attack, origins, number, seconds }: AbuserJob) => {
-  const address = `203.0.113.${number}`;
+let prepared: ((abuser: Abuser) => Promise<Tally>) | undefined;
+
+process.on("message", async ({ kind, attack: attackName, ...job }: AbuserJob) => {
+  const { prepare, run } = ATTACKS[attackName] as Attack;
+  const abuser = abuserOf(job);
+  try {
+    if (kind === "prepare") {
+      prepared = prepare ? await prepare(abuser) : run;
+      process.send?.({ attempts: 0, through: 0 });
+    } else {
+      process.send?.(await prepared?.(abuser));
+    }
+  } catch (error) {
+    process.send?.({ fault: (error as Error).message });
+  }
+});
+
+/** How much longer than the time an attack may take to make its attempts. */
+const PATIENCE = 10;
+
+function abuserOf({
+  origins,
+  name,
+  address,
+  seconds,
+  least,
+}: Omit<AbuserJob, "kind" | "attack">): Abuser {
   const clients = origins.map((origin) => clientAt(origin, address));
-  const abuser: Abuser = {
+  const startMs = performance.now();
+  const isOver = (attempts: number) => {
+    const passedMs = performance.now() - startMs;
+    return passedMs > seconds * 1000 * (attempts < least ? PATIENCE : 1);
+  };
+  return {
     clients: clients as unknown as Abuser["clients"],
-    ...{ address, seconds, name: `abuser ${number}` },
+    ...{ address, seconds, name },
     async flood(atOnce, attempt) {
-      const endMs = performance.now() + seconds * 1000;
       let attempts = 0;
       let through = 0;
+      let fault: Error | undefined;
       await Promise.all(
         Array.from({ length: atOnce }, async () => {
-          while (performance.now() < endMs) {
+          while (!isOver(attempts)) {
             const n = attempts++;
             const client = clients[n % clients.length] as Abuser["clients"][0];
-            // A refusal, or a connection that was ended.
-            if (await attempt(n, client).catch(() => false)) through++;
+            try {
+              if (await attempt(n, client)) through++;
+            } catch (error) {
+              // A refusal, or a connection that was ended.
+              if (!isExpected(error as Error)) fault = error as Error;
+            }
           }
         }),
       );
+      if (fault) throw fault;
       return { attempts, through };
     },
   };
-  const outcome: AbuserOutcome = await (ATTACKS[attack] as (typeof ATTACKS)[string])
-    .run(abuser)
-    .catch((error: Error) => ({ fault: error.message }));
-  process.send?.(outcome);
-});
+}
+
+/** What a server does to a client that is refused; anything else is a mistake of the attack's, or of the server's. */
+function isExpected({ message, name, code }: Error & { code?: string }): boolean {
+  return (
+    /^(No (ticket|cookie|socket|answer)|Socket (is closed|closed)|Connection ended)/.test(
+      message,
+    ) || /Connection|socket|ECONN|Failed to connect/.test(`${name} ${code} ${message}`)
+  );
+}

@@ -1,7 +1,9 @@
 import { connect, type Socket } from "node:net";
-import { OPCODE, openRawSocket, frame } from "../support/frame.ts";
-import { type Client, clientAt, openPair, tokenOf } from "./client.ts";
+import { frame, OPCODE, openRawSocket } from "../support/frame.ts";
+import { HANDSHAKE, sendRaw } from "../support/raw.ts";
+import { type Client, clientAt, openPair } from "./client.ts";
 import { ADMIN_TOKEN, OPEN_FILES } from "./servers.ts";
+import { tokenOf, withBadSignature, withOtherSignature } from "./tokens.ts";
 
 /** What one abuser did. */
 export interface Tally {
@@ -14,7 +16,7 @@ export interface Tally {
 /** Who attacks: one address, one identity, on all servers at once. */
 export interface Abuser {
   readonly clients: readonly [Client, ...Client[]];
-  /** In no other attack. */
+  /** In no other attack, and the beginning of no other name. */
   readonly name: string;
   readonly address: string;
   readonly seconds: number;
@@ -23,154 +25,307 @@ export interface Abuser {
 }
 
 export interface Attack {
-  /** Row of the table of what was proven. */
-  readonly row: string;
   readonly what: string;
   /** Most that may get through on so many servers in so many seconds. */
   most(servers: number, seconds: number): number;
-  run(abuser: Abuser): Promise<Tally>;
+  /** Most messages, blocks and sign-outs that may be left behind, and most entries in the feed. Default: none. */
+  traces?(servers: number, seconds: number): number;
+  /** Before the time begins. */
+  prepare?(abuser: Abuser): Promise<(abuser: Abuser) => Promise<Tally>>;
+  run?(abuser: Abuser): Promise<Tally>;
 }
 
 const SOCKETS_PER_ADDRESS = Math.ceil(Math.floor(OPEN_FILES * 0.8) * 0.25);
-/** Messages of a visitor's with 4,000 characters, as many as at once and then by the minute. */
-const longMessages = (_: number, seconds: number) => (100_000 + (10_000 * seconds) / 60) / 4_050;
-const requests = (_: number, seconds: number) => 600 + 10 * seconds;
+/**
+ * Messages of a visitor's with 4,000 characters, as many as at once and then by the minute. Until servers hear of
+ * each other, each allows twenty a second, and those are made up for.
+ */
+const longMessages = (servers: number, seconds: number) =>
+  (100_000 + (10_000 * seconds) / 60) / 4_050 + 20 * (servers - 1);
+/** The same of all visitors at an address, on each server. */
+const tenVisitors = (servers: number, seconds: number) =>
+  ((100_000 + (100_000 * seconds) / 60) / 4_050) * servers;
+const perIdentity = (perSecond: number) => (servers: number, seconds: number) =>
+  perSecond * (1 + seconds) * servers;
+/** What is looked at after too many failures: 10 a second, beside the first 120. */
+const failures = (servers: number, seconds: number) => (120 + 10 + 12 * seconds) * servers;
+const none = () => 0;
 
 export const ATTACKS: Readonly<Record<string, Attack>> = {
   targets: {
-    row: "1",
     what: "URLs that are expensive to read",
-    most: () => 0,
+    most: none,
     run: ({ flood }) => {
       const targets = [
-        `?a${"%CC%81".repeat(1_200)}`,
-        `?${"%25&".repeat(1_900)}`,
-        `?a${"\u0301".repeat(3_700)}`,
-        `?${"%2525252574oken=&".repeat(450)}`,
+        `a${"%CC%81".repeat(1_200)}`,
+        "%25&".repeat(1_900),
+        "%2525252574oken=&".repeat(450),
+        `${"%25&".repeat(60)}${"%C3%A9".repeat(1_200)}`,
+        Array.from({ length: 8 }, () => `%25${"%EF%B7%BA".repeat(25)}`).join("&"),
       ];
       return flood(32, async (n, client) => {
-        const { status } = await client.ask(`/healthz${targets[n % targets.length]}`);
+        const { status } = await client.ask(`/healthz?${targets[n % targets.length]}`);
         return status >= 500;
       });
     },
   },
+  "raw-targets": {
+    what: "3,700 combining marks as they are, 14.8 KB",
+    most: none,
+    run({ flood, address }) {
+      const marks = Buffer.from("\u{1D165}".repeat(3_700));
+      const request = (host: string) =>
+        Buffer.concat([
+          Buffer.from("GET /healthz?a"),
+          marks,
+          Buffer.from(` HTTP/1.1\r\nHost: ${host}\r\nX-Forwarded-For: ${address}\r\n\r\n`),
+        ]);
+      return flood(32, async (_, { origin }) => {
+        const { port, host } = new URL(origin);
+        return (await sendRaw(Number(port), request(host))).status === 200;
+      });
+    },
+  },
   tickets: {
-    row: "2",
-    what: "bad tickets, and good ones from the same address",
-    most: () => 0,
-    async run({ flood, clients: [first], name, seconds }) {
+    what: "bad tickets and tokens, beside good ones from the same address",
+    // A token that is looked at gets 401; what is refused without, 429.
+    most: failures,
+    async run({ flood, clients, address, name, seconds }) {
       const token = await tokenOf(name);
+      const forged = withBadSignature(token);
       const endMs = performance.now() + seconds * 1000;
-      // Somebody else at this address: within a second each.
+      // Somebody else at this address, with tickets of the server where the socket is opened.
+      const enter = async (client: Client) => {
+        const socket = await client.openUser(token);
+        await socket[Symbol.asyncDispose]();
+        return true;
+      };
       let good = 0;
+      let bad = 0;
       const neighbour = (async () => {
-        while (performance.now() < endMs - 1_500) {
-          const ticket = await first.mint(token).catch(() => undefined);
-          const socket = ticket && (await first.open(`?ticket=${ticket}`).catch(() => undefined));
-          if (socket) {
-            good++;
-            await socket[Symbol.asyncDispose]();
-          }
-          await Bun.sleep(50);
+        for (let n = 0; performance.now() < endMs; n++) {
+          const client = clients[n % clients.length] as Client;
+          const isIn = await enter(client).catch(() => false);
+          if (isIn) good++;
+          else bad++;
+          await Bun.sleep(200);
         }
       })();
-      const tally = await flood(32, async (_, client) => {
-        const Authorization = "Bearer e30.e30.AAAA";
-        const headers = { Authorization };
-        const { status } = await client.ask("/api/auth/ws-ticket", { method: "POST", headers });
-        return status === 200;
+      const tally = await flood(32, async (n, client) => {
+        if (n % 2) {
+          const headers = { Authorization: `Bearer ${forged}` };
+          const path = "/api/auth/ws-ticket";
+          return (await client.ask(path, { method: "POST", headers })).status !== 429;
+        }
+        const ticket = randomId(32);
+        const headers = { ...HANDSHAKE, "X-Forwarded-For": address };
+        const path = `/ws/chat?ticket=${ticket}`;
+        return (await client.ask(path, { headers })).status !== 429;
       });
       await neighbour;
-      if (good === 0) throw new Error("A good ticket from the same address never got in");
+      if (bad > good) throw new Error(`${bad} good tickets from the same address were refused`);
       return tally;
     },
   },
   messages: {
-    row: "3",
     what: "one cookie, by reconnecting, with long messages",
     most: longMessages,
-    run: (abuser) => floodMessages(abuser, "x".repeat(4_000)),
+    traces: (servers, seconds) => 3 + longMessages(servers, seconds),
+    prepare: (abuser) => prepareFlood(abuser, "x".repeat(4_000)),
   },
   quotes: {
-    row: "5",
     what: "messages of quotation marks only",
     most: longMessages,
-    run: (abuser) => floodMessages(abuser, '"'.repeat(4_000)),
+    traces: (servers, seconds) => 3 + longMessages(servers, seconds),
+    prepare: (abuser) => prepareFlood(abuser, '"'.repeat(4_000)),
+  },
+  strangers: {
+    what: "one new cookie after the other, to users who never answer",
+    // In ten minutes, on each server.
+    most: (servers, seconds) => (300 + seconds / 2) * servers,
+    traces: (servers, seconds) => (300 + seconds / 2) * servers,
+    run({ flood, name }) {
+      return countStored(flood, 10, async (_, client) => {
+        const socket = await client.openVisitor(await client.cookie());
+        return { socket, to: (m: number) => `${name} ${m % 10}`, content: "x".repeat(100) };
+      });
+    },
+  },
+  accomplices: {
+    what: "many cookies, all with an answer, long messages",
+    most: tenVisitors,
+    traces: tenVisitors,
+    async prepare({ clients: [first], address, name }) {
+      const partner = clientAt(first.origin, `${address}0`);
+      const cookies: string[] = [];
+      // From elsewhere, so that nothing is used up.
+      for (let n = 0; n < 12; n++) {
+        const { cookie, ...sockets } = await openPair(
+          { client: partner, name },
+          { client: clientAt(first.origin, `${address}${n % 5}`) },
+        );
+        await sockets.userSocket[Symbol.asyncDispose]();
+        await sockets.visitorSocket[Symbol.asyncDispose]();
+        cookies.push(cookie);
+        // One user answers all of them, 20 a second.
+        await Bun.sleep(60);
+      }
+      return ({ flood }) =>
+        countStored(flood, 24, async (n, client) => {
+          const socket = await client.openVisitor(cookies[n % cookies.length] as string);
+          return { socket, to: () => name, content: "漢".repeat(4_000) };
+        });
+    },
   },
   "sign-outs": {
-    row: "4",
-    what: "one user's sign-outs, of tokens good and bad",
-    // Until they hear of each other, each allows what it may.
-    most: (servers, seconds) => 10 * servers + (10 * seconds) / 60,
+    what: "one user's sign-outs, of one session after the other",
+    // Until they hear of each other, each allows what it may; each may end everything once.
+    most: (servers, seconds) => 11 * servers + (10 * seconds) / 60,
+    traces: (servers, seconds) => 11 * servers + (10 * seconds) / 60,
     async run({ flood, name }) {
-      const tokens = await Promise.all(Array.from({ length: 400 }, () => tokenOf(name)));
+      const ended = await tokenOf(name);
       return flood(16, async (n, client) => {
-        const headers = { Authorization: `Bearer ${tokens[n % tokens.length]}` };
-        const body = n % 10 === 0 ? '{"everywhere":true}' : "";
+        const isRepeated = n % 3 === 1;
+        const isEverywhere = n % 3 === 2;
+        const token = isRepeated
+          ? ended
+          : await tokenOf(isEverywhere ? `${name} everywhere` : name);
         const { status } = await client.ask("/api/auth/sign-out", {
-          ...{ method: "POST", headers },
-          ...(body && { body }),
+          method: "POST",
+          headers: { Authorization: `Bearer ${token}` },
+          ...(isEverywhere && { body: '{"everywhere":true}' }),
         });
-        return status === 204;
+        // What has ended already costs nothing.
+        return status === 204 && !isRepeated;
       });
+    },
+  },
+  signatures: {
+    what: "a signed-out token, with its other signature",
+    most: none,
+    traces: () => 3,
+    async run({ flood, clients, name }) {
+      const token = await tokenOf(name, { session: false });
+      const other = withOtherSignature(token);
+      if (!other) throw new Error("There is no other signature");
+      const mint = async (client: Client, signed: string) => {
+        const headers = { Authorization: `Bearer ${signed}` };
+        return (await client.ask("/api/auth/ws-ticket", { method: "POST", headers })).status;
+      };
+      if ((await mint(clients[0], other)) !== 200) throw new Error("The other signature is none");
+      const headers = { Authorization: `Bearer ${token}` };
+      const signedOut = await clients[0].ask("/api/auth/sign-out", { method: "POST", headers });
+      if (signedOut.status !== 204) throw new Error(`No sign-out: ${signedOut.status}`);
+      return flood(4, async (n, client) => (await mint(client, n % 2 ? other : token)) === 200);
     },
   },
   sockets: {
-    row: "7",
     what: "all sockets, from one address with 41 cookies",
     most: (servers) => SOCKETS_PER_ADDRESS * servers,
-    async run({ flood, clients }) {
-      const cookies = await Promise.all(Array.from({ length: 41 }, () => clients[0].cookie()));
-      const sockets: { socket: WebSocket }[] = [];
-      const tally = await flood(32, async (n, client) => {
-        const socket = await client.openVisitor(cookies[n % cookies.length] as string);
-        sockets.push(socket);
-        // One too many of an identity's is open for a moment.
-        await Bun.sleep(5);
-        return socket.socket.readyState === WebSocket.OPEN;
-      });
-      for (const { socket } of sockets) socket.close();
-      return tally;
+    async prepare({ clients: [first] }) {
+      const cookies = await Promise.all(Array.from({ length: 41 }, () => first.cookie()));
+      return async ({ flood }) => {
+        const sockets: { socket: WebSocket }[] = [];
+        const tally = await flood(32, async (n, client) => {
+          const socket = await client.openVisitor(cookies[n % cookies.length] as string);
+          sockets.push(socket);
+          // One too many of an identity's is open for a moment.
+          await Bun.sleep(5);
+          return socket.socket.readyState === WebSocket.OPEN;
+        });
+        for (const { socket } of sockets) socket.close();
+        return tally;
+      };
+    },
+  },
+  reconnects: {
+    what: "one cookie, a socket opened and closed again and again",
+    most: (servers, seconds) => (60 + seconds) * servers,
+    async prepare({ clients: [first] }) {
+      const cookie = await first.cookie();
+      return ({ flood }) =>
+        flood(32, async (_, client) => {
+          const socket = await client.openVisitor(cookie);
+          socket.socket.close();
+          return true;
+        });
     },
   },
   pages: {
-    row: "8",
-    what: "pages of 200 long messages",
-    most: requests,
-    async run({ flood, clients, name }) {
-      const pair = await openPair({ client: clients[0], name }, { client: clients[0] });
+    what: "pages of 200 long messages, and of 200 chats",
+    // A page counts as up to nine requests.
+    most: (_, seconds) => (600 + 10 * seconds) / 5,
+    traces: () => Number.POSITIVE_INFINITY,
+    async prepare({ clients: [first], name }) {
+      const pair = await openPair({ client: first, name }, { client: first });
       const frameTo = { type: "USER_TO_ANON", to: pair.visitor, content: "漢".repeat(4_000) };
-      for (let n = 0; n < 60; n++) {
+      // As long as a page gets.
+      for (let n = 0; n < 18; n++) {
         pair.userSocket.send({ ...frameTo, ref: `${n}` });
         await pair.userSocket.next(({ ref }) => ref === `${n}`);
-        await Bun.sleep(50);
       }
+      const hello = { type: "ANON_TO_USER", to: name, content: "x".repeat(4_000), ref: "x" };
+      // From many addresses, so that there are so many chats.
+      await Promise.all(
+        Array.from({ length: 10 }, async (_, at) => {
+          for (let n = 0; n < 20; n++) {
+            const visiting = clientAt(first.origin, `198.51.100.${at}`);
+            await using socket = await visiting.openVisitor(await visiting.cookie());
+            socket.send(hello);
+            await socket.next(({ ref }) => ref === "x");
+          }
+        }),
+      );
       const headers = { Authorization: `Bearer ${pair.token}` };
-      return flood(16, async (n, client) => {
-        const path =
-          n % 2 ? `/api/chats/${pair.visitor}/messages?limit=200` : "/api/chats?limit=200";
-        return (await client.ask(path, { headers })).status === 200;
-      });
+      return ({ flood }) =>
+        flood(16, async (n, client) => {
+          const path = n % 2 ? `/api/chats/${pair.visitor}/messages` : "/api/chats";
+          return (await client.ask(`${path}?limit=200`, { headers })).status === 200;
+        });
     },
   },
   blocks: {
-    row: "8",
     what: "blocks of random ids",
-    most: () => 0,
+    most: none,
     async run({ flood, name }) {
       const headers = { Authorization: `Bearer ${await tokenOf(name)}` };
       return flood(16, async (_, client) => {
-        const id = Buffer.from(crypto.getRandomValues(new Uint8Array(16))).toString("base64url");
-        const path = `/api/chats/${id}/block`;
+        const path = `/api/chats/${randomId(16)}/block`;
         return (await client.ask(path, { method: "PUT", headers })).status === 204;
       });
     },
   },
+  reads: {
+    what: "read marks, over twenty sockets and HTTP at once",
+    // Of frames and of requests; each server hears of the other's a moment later.
+    most: (servers, seconds) => (600 + 10 * seconds) * (1 + servers),
+    traces: () => 3,
+    async prepare({ clients, name }) {
+      const pair = await openPair({ client: clients[0], name }, { client: clients[0] });
+      const sockets = await Promise.all(
+        Array.from({ length: 19 }, (_, n) =>
+          (clients[n % clients.length] as Client).openVisitor(pair.cookie),
+        ),
+      );
+      const cookie = { Cookie: pair.cookie };
+      return async ({ flood }) =>
+        flood(20, async (n, client) => {
+          if (n % 2) {
+            const headers = { ...cookie, Origin: client.origin };
+            const path = `/api/chats/${encodeURIComponent(name)}/read`;
+            return (await client.ask(path, { method: "POST", headers })).status === 200;
+          }
+          const socket = sockets[n % sockets.length];
+          if (socket?.socket.readyState !== WebSocket.OPEN) return false;
+          socket.send({ type: "MARK_AS_READ", chatId: pair.visitor });
+          await Bun.sleep(20);
+          return true;
+        });
+    },
+  },
   admin: {
-    row: "12",
     what: "wrong admin tokens",
-    // What is compared, and not refused for being too much.
-    most: (servers, seconds) => (120 + 10 + 12 * seconds) * servers,
+    most: failures,
     run: ({ flood }) =>
       flood(16, async (n, client) => {
         const Authorization = `Bearer ${ADMIN_TOKEN.slice(0, -1)}${n % 10}`;
@@ -180,30 +335,34 @@ export const ATTACKS: Readonly<Record<string, Attack>> = {
       }),
   },
   pings: {
-    row: "12",
-    what: "pings on one socket after the other",
-    most: (servers, seconds) => (20 + 20 * seconds) * servers,
-    async run({ flood, clients, name, address }) {
+    what: "pings and pongs on one socket after the other",
+    most: perIdentity(20),
+    async prepare({ clients: [first], name, address }) {
       const token = await tokenOf(name);
       // As many as there are tickets in a minute.
       const tickets: string[] = [];
-      for (let n = 0; n < 50; n++) tickets.push(await clients[0].mint(token));
-      return flood(2, async (_, client) => {
-        const ticket = tickets.pop();
-        if (ticket === undefined) {
-          await Bun.sleep(100);
-          return false;
+      for (let n = 0; n < 50; n++) tickets.push(await first.mint(token));
+      return async ({ seconds }) => {
+        const endMs = performance.now() + seconds * 1000;
+        let [sent, pongs] = [0, 0];
+        while (performance.now() < endMs) {
+          const ticket = tickets.pop();
+          if (ticket === undefined) break;
+          const headers = { "X-Forwarded-For": address };
+          using socket = await openRawSocket(first.origin, `/ws/chat?ticket=${ticket}`, headers);
+          for (let n = 0; n < 4_000; n++) {
+            socket.write(frame(n % 2 ? OPCODE.ping : OPCODE.pong, "x"));
+          }
+          const code = await Promise.race([socket.closeCode, Bun.sleep(5_000)]);
+          if (code !== 4501) throw new Error(`A flood of pings ended with ${code}`);
+          sent += 4_000;
+          pongs += socket.frames.filter(({ opcode }) => opcode === OPCODE.pong).length;
         }
-        const headers = { "X-Forwarded-For": address };
-        using socket = await openRawSocket(client.origin, `/ws/chat?ticket=${ticket}`, headers);
-        for (let n = 0; n < 400; n++) socket.write(frame(OPCODE.ping, "x"));
-        await socket.closeCode;
-        return socket.frames.filter(({ opcode }) => opcode === OPCODE.pong).length > 60;
-      });
+        return { attempts: sent, through: pongs };
+      };
     },
   },
   mints: {
-    row: "13",
     what: "tickets that are never used",
     most: (servers, seconds) => (60 + seconds) * servers,
     async run({ flood, name }) {
@@ -215,7 +374,6 @@ export const ATTACKS: Readonly<Record<string, Attack>> = {
     },
   },
   idle: {
-    row: "12",
     what: "1,500 TCP connections that say nothing",
     most: () => Number.POSITIVE_INFINITY,
     async run({ clients, seconds }) {
@@ -234,17 +392,38 @@ export const ATTACKS: Readonly<Record<string, Attack>> = {
   },
 };
 
+function randomId(bytes: number): string {
+  return Buffer.from(crypto.getRandomValues(new Uint8Array(bytes))).toString("base64url");
+}
+
 /** Long messages in an answered chat, from twenty sockets, each opened again when it was ended. */
-async function floodMessages(
-  { flood, clients, name, address }: Abuser,
-  content: string,
-): Promise<Tally> {
+async function prepareFlood({ clients: [first], name, address }: Abuser, content: string) {
   // The partner has another address, and only listens.
-  const partner = clientAt(clients[0].origin, `${address}0`);
-  const { cookie } = await openPair({ client: partner, name }, { client: clients[0] });
+  const partner = clientAt(first.origin, `${address}0`);
+  const { cookie } = await openPair({ client: partner, name }, { client: first });
+  return ({ flood }: Abuser) =>
+    countStored(flood, 20, async (_, client) => {
+      return { socket: await client.openVisitor(cookie), to: () => name, content };
+    });
+}
+
+/** Twenty messages of each socket, so many sockets at once; counts those that were stored. */
+async function countStored(
+  flood: Abuser["flood"],
+  atOnce: number,
+  open: (
+    n: number,
+    client: Client,
+  ) => Promise<{
+    socket: Awaited<ReturnType<Client["open"]>>;
+    to(m: number): string;
+    content: string;
+  }>,
+): Promise<Tally> {
   let stored = 0;
-  const tally = await flood(20, async (n, client) => {
-    const socket = await client.openVisitor(cookie);
+  let sent = 0;
+  await flood(atOnce, async (n, client) => {
+    const { socket, to, content } = await open(n, client);
     let left = 20;
     const ended = socket.closed.then(() => true);
     socket.onFrame(({ type }) => {
@@ -252,7 +431,8 @@ async function floodMessages(
       if (type === "ACK" || type === "ERROR") left--;
     });
     for (let m = 0; m < 20; m++) {
-      socket.send({ type: "ANON_TO_USER", to: name, content, ref: `${n} ${m}` });
+      sent++;
+      socket.send({ type: "ANON_TO_USER", to: to(m), content, ref: `${n} ${m}` });
     }
     for (let turn = 0; turn < 50 && left > 0; turn++) {
       if (await Promise.race([ended, Bun.sleep(10)])) break;
@@ -260,5 +440,5 @@ async function floodMessages(
     await socket[Symbol.asyncDispose]();
     return false;
   });
-  return { attempts: 20 * tally.attempts, through: stored };
+  return { attempts: sent, through: stored };
 }

@@ -1,6 +1,5 @@
-import { signToken } from "../../src/gate/token.ts";
-import { TOKEN_SECRET } from "../support/people.ts";
 import { openSocket, type TestSocket } from "../support/socket.ts";
+import { tokenOf } from "./tokens.ts";
 
 /** Somebody at an address of the network's, as the proxy in front says. */
 export interface Client {
@@ -49,13 +48,6 @@ export function clientAt(origin: string, address: string): Client {
     openVisitor: (cookie) => self.open("", { Cookie: cookie, Origin: origin }),
   };
   return self;
-}
-
-/** A token of a session of its own. */
-export function tokenOf(user: string, ttlMs = 3_600_000): Promise<string> {
-  const nowMs = Date.now();
-  const claims = { jti: crypto.randomUUID(), iat: Math.floor(nowMs / 1000) };
-  return signToken({ secret: TOKEN_SECRET, user, expiresAtMs: nowMs + ttlMs, claims });
 }
 
 /** A visitor and a user with a chat that has an answer, both with an open socket. */

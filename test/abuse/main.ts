@@ -1,34 +1,54 @@
 /**
  * `bun run abuse`: an honest crowd beside one abuser at a time, for each way of abuse that was ever proven, on each
- * backend; prints how long the crowd waits with and without the abuser, and how many of its sockets ended. With
- * `--short`: smaller and shorter, without a word on times; ends with 1 when more got through than may, or when the
- * crowd lost a socket or a request.
+ * backend. Prints how long the crowd waits with and without the abuser, how many of its sockets ended, and what the
+ * abuser left behind. Names of backends and attacks as arguments: only those. With `--short`: smaller and shorter,
+ * without a word on times. Ends with 1 when more got through than may, or when the crowd lost a socket or a request.
  */
 import { ATTACKS, type Tally } from "./attacks.ts";
 import type { AbuserJob, AbuserOutcome } from "./abuser.ts";
 import { type CrowdJob, type CrowdOutcome, DEEDS } from "./crowd.ts";
-import { type Backend, BACKENDS, startServers } from "./servers.ts";
+import { type Backend, BACKENDS, type Servers, startServers, type Traces } from "./servers.ts";
+import { KEY_VARIABLE } from "./tokens.ts";
 
 const isShort = process.argv.includes("--short");
-const SECONDS = Number(process.env.ABUSE_SECONDS || (isShort ? 1.5 : 6));
+const SECONDS = Number(process.env.ABUSE_SECONDS || (isShort ? 1 : 6));
 const PAIRS = isShort ? 25 : 100;
-/** How far the count may be over the limit. */
+const LEAST_ATTEMPTS = isShort ? 400 : 0;
+/** Longest time to prepare an attack. */
+const PREPARE_MS = 60_000;
+/** How far a count may be over the limit. */
 const TOLERANCE = 1.1;
-/** In the short form Upstash has only what is its own: the rest is the same code as with Redis. */
-const SHORT_ON_UPSTASH = ["quotes", "messages", "pages"];
+/** In the short form each backend has what is its own: the rest is the same code. `idle` is a matter of time, and of Bun's. */
+const SHORT: Readonly<Record<Backend, readonly string[]>> = {
+  SQLite: Object.keys(ATTACKS).filter((name) => name !== "idle"),
+  Redis: ["tickets", "messages", "accomplices", "sign-outs", "signatures", "pages", "reads"],
+  Upstash: ["quotes", "sign-outs"],
+};
 
 interface Row {
   readonly backend: Backend;
   readonly attack: string;
   readonly tally: Tally | { readonly fault: string };
   readonly most: number;
-  readonly before: CrowdOutcome;
+  /** What the abuser left behind. */
+  readonly left: Traces;
+  readonly mostLeft: number;
+  /** Of the servers' processors without the abuser, in milliseconds. */
+  readonly usualCpuMs: number;
+  /** Not in the short form. */
+  readonly before: CrowdOutcome | undefined;
   readonly during: CrowdOutcome;
 }
 
 const rows: Row[] = [];
-const wanted = process.argv.slice(2).filter((name) => name in ATTACKS);
-for (const backend of BACKENDS) await measure(backend);
+const words = process.argv.slice(2).filter((word) => !word.startsWith("--"));
+const attacks = words.filter((word) => word in ATTACKS);
+const backends = BACKENDS.filter((backend) => words.includes(backend));
+if (attacks.length + backends.length < words.length) {
+  console.error(`Takes names of ${BACKENDS.join(", ")}, and of ${Object.keys(ATTACKS).join(", ")}`);
+  process.exit(2);
+}
+for (const backend of backends.length > 0 ? backends : BACKENDS) await measure(backend);
 if (isShort) printCounts();
 else printTimes();
 const faults = rows.flatMap(faultsOf);
@@ -39,39 +59,62 @@ process.exitCode = faults.length === 0 ? 0 : 1;
 async function measure(backend: Backend): Promise<void> {
   await using servers = await startServers(backend);
   const { origins } = servers;
-  using crowd = startProcess<CrowdJob, CrowdOutcome>("crowd.ts");
+  using crowd = startProcess<CrowdJob, CrowdOutcome>("crowd.ts", servers);
   await crowd.run({ kind: "gather", origins, pairs: PAIRS });
   const live = () => crowd.run({ kind: "live", seconds: SECONDS });
   // Until everything has run once.
-  if (!isShort) await live();
-  for (const [number, attack] of attacksOn(backend).entries()) {
-    using abuser = startProcess<AbuserJob, AbuserOutcome>("abuser.ts");
-    const before = await live();
-    const job = { attack, origins, number: number + 1, seconds: SECONDS };
-    const [tally, during] = await Promise.all([abuser.run(job), live()]);
-    const most = ATTACKS[attack]?.most(origins.length, SECONDS + 1) ?? 0;
-    rows.push({ backend, attack, tally, most, before, during });
-    console.log(new Date().toISOString(), backend, attack, JSON.stringify(tally));
+  await live();
+  for (const [at, attack] of attacksOn(backend, servers).entries()) {
+    using abuser = startProcess<AbuserJob, AbuserOutcome>("abuser.ts", servers);
+    const name = `abuser ${String.fromCharCode(97 + at)}`;
+    const times = { seconds: SECONDS, least: LEAST_ATTEMPTS };
+    const job = { ...times, attack, origins, name, address: `203.0.113.${at + 1}` };
+    const prepared = await Promise.race([
+      abuser.run({ ...job, kind: "prepare" }),
+      Bun.sleep(PREPARE_MS).then((): AbuserOutcome => ({ fault: "can't be prepared" })),
+    ]);
+    const start = await servers.traces(name);
+    const before = isShort ? undefined : await live();
+    const earlier = await servers.traces(name);
+    const startMs = performance.now();
+    const [tally, during] =
+      "fault" in prepared
+        ? [prepared, await live()]
+        : await Promise.all([abuser.run({ ...job, kind: "attack" }), live()]);
+    const seconds = (performance.now() - startMs) / 1000;
+    const later = await servers.traces(name);
+    const { most, traces = () => 0 } = ATTACKS[attack] as (typeof ATTACKS)[string];
+    const left = {
+      rows: later.rows - earlier.rows,
+      entries: later.entries - earlier.entries,
+      logBytes: later.logBytes - earlier.logBytes,
+      cpuMs: later.cpuMs - earlier.cpuMs,
+    };
+    const usualCpuMs = earlier.cpuMs - start.cpuMs;
+    const limitOf = (limit: typeof most) => limit(origins.length, seconds);
+    const limits = { most: limitOf(most), mostLeft: limitOf(traces) };
+    rows.push({ backend, attack, tally, ...limits, left, usualCpuMs, before, during });
+    console.log(new Date().toISOString(), backend, attack, JSON.stringify({ ...tally, ...left }));
   }
 }
 
-function attacksOn(backend: Backend): string[] {
-  if (wanted.length > 0) return wanted;
-  const all = Object.keys(ATTACKS);
-  if (!isShort) return all;
-  // What it does is a matter of time, and of Bun's.
-  const short = all.filter((name) => name !== "idle");
-  return backend === "Upstash" ? SHORT_ON_UPSTASH : short;
+function attacksOn(backend: Backend, { key }: Servers): readonly string[] {
+  const all = isShort ? SHORT[backend] : Object.keys(ATTACKS);
+  const wanted = attacks.length > 0 ? attacks : all;
+  // With a secret, a token has no other signature.
+  return wanted.filter((name) => name !== "signatures" || key !== undefined);
 }
 
 /** A process that takes jobs; the abuser's machine is another one, so its process comes last. */
 function startProcess<Job, Outcome>(
   file: string,
+  { key }: Servers,
 ): Disposable & { run(job: Job): Promise<Outcome> } {
   let finish: (outcome: Outcome) => void = () => {};
   let fail: (error: Error) => void = () => {};
-  const priority = file === "abuser.ts" ? ["nice", "-n", "19"] : [];
+  const priority = file === "abuser.ts" && !isShort ? ["nice", "-n", "19"] : [];
   const child = Bun.spawn([...priority, process.execPath, `${import.meta.dir}/${file}`], {
+    env: { ...process.env, [KEY_VARIABLE]: key ?? "" },
     stdout: "inherit",
     stderr: "inherit",
     ipc: (outcome: Outcome) => finish(outcome),
@@ -89,7 +132,7 @@ function startProcess<Job, Outcome>(
   };
 }
 
-function faultsOf({ backend, attack, tally, most, before, during }: Row): string[] {
+function faultsOf({ backend, attack, tally, most, left, mostLeft, before, during }: Row): string[] {
   const where = `${backend}, ${attack}:`;
   const faults: string[] = [];
   if ("fault" in tally) faults.push(`${where} ${tally.fault}`);
@@ -97,7 +140,11 @@ function faultsOf({ backend, attack, tally, most, before, during }: Row): string
   else if (tally.through > most * TOLERANCE) {
     faults.push(`${where} ${tally.through} got through, ${Math.ceil(most)} may`);
   }
-  for (const { ended, failures, count } of [before, during]) {
+  for (const what of ["rows", "entries"] as const) {
+    if (left[what] <= mostLeft * TOLERANCE) continue;
+    faults.push(`${where} ${left[what]} ${what} were left behind, ${Math.ceil(mostLeft)} may be`);
+  }
+  for (const { ended, failures, count } of before ? [before, during] : [during]) {
     if (ended > 0) faults.push(`${where} ${ended} sockets of the crowd ended`);
     if (attack === "idle") continue;
     for (const [failure, times] of Object.entries(failures)) {
@@ -108,38 +155,40 @@ function faultsOf({ backend, attack, tally, most, before, during }: Row): string
   return faults;
 }
 
+function countsOf({ tally, most, left, during }: Row): Record<string, unknown> {
+  return {
+    ...("fault" in tally ? {} : tally),
+    most: Math.ceil(most),
+    rows: left.rows,
+    entries: left.entries,
+    ended: during.ended,
+    failed: Object.values(during.failures).reduce((sum, times) => sum + times, 0),
+  };
+}
+
 function printCounts(): void {
-  console.table(
-    rows.map(({ backend, attack, tally, most, during }) => ({
-      backend,
-      attack,
-      ...("fault" in tally ? {} : tally),
-      most: Math.ceil(most),
-      ended: during.ended,
-      failed: Object.values(during.failures).reduce((sum, times) => sum + times, 0),
-    })),
-  );
+  console.table(rows.map((row) => ({ on: row.backend, attack: row.attack, ...countsOf(row) })));
 }
 
 function printTimes(): void {
   for (const backend of BACKENDS) {
-    console.log(`${backend}: p99 of the crowd in milliseconds, without and with one abuser`);
+    const own = rows.filter((row) => row.backend === backend);
+    if (own.length === 0) continue;
+    console.log(
+      `${backend}: p99 of the crowd in milliseconds, and the servers' CPU, without and with one abuser`,
+    );
     console.table(
-      rows
-        .filter((row) => row.backend === backend)
-        .map(({ attack, tally, before, during }) => ({
-          row: ATTACKS[attack]?.row,
-          attack: ATTACKS[attack]?.what,
-          ...("fault" in tally ? {} : { through: `${tally.through} of ${tally.attempts}` }),
-          ...Object.fromEntries(
-            DEEDS.map((deed) => [
-              deed,
-              `${before.p99Ms[deed].toFixed(0)} → ${during.p99Ms[deed].toFixed(0)}`,
-            ]),
-          ),
-          ended: `${before.ended} → ${during.ended}`,
-          failed: Object.values(during.failures).reduce((sum, times) => sum + times, 0),
-        })),
+      own.map((row) => {
+        const { attack, left, usualCpuMs, before, during } = row;
+        const times = DEEDS.map((deed): [string, string] => {
+          const [without, with_] = [before?.p99Ms[deed] ?? 0, during.p99Ms[deed]];
+          return [deed, `${without.toFixed(0)} → ${with_.toFixed(0)}`];
+        });
+        const percent = (cpuMs: number) => (cpuMs / SECONDS / 10).toFixed(0);
+        const cpu = `${percent(usualCpuMs)} → ${percent(left.cpuMs)} %`;
+        const logKb = Math.round(left.logBytes / 1024);
+        return { attack, ...Object.fromEntries(times), cpu, ...countsOf(row), "log KB": logKb };
+      }),
     );
   }
 }

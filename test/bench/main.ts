@@ -4,6 +4,7 @@
  * about the machine than about the server. Each section takes at most three minutes.
  */
 import { chats } from "./chats.ts";
+import { client } from "./client.ts";
 import { type Figure, print } from "./figures.ts";
 import { admissions, log, peers, redisAdmissions } from "./gate.ts";
 import { housekeeping, redisHousekeeping } from "./housekeeping.ts";
@@ -21,6 +22,7 @@ const SECTIONS: Readonly<Record<string, () => Promise<Figure[]>>> = {
   latency,
   growth,
   chats,
+  client,
   housekeeping,
   "redis-housekeeping": redisHousekeeping,
 };
@@ -34,6 +36,10 @@ if (unknown !== undefined) {
 
 const figures: Figure[] = [];
 for (const [name, measure] of Object.entries(SECTIONS)) {
-  if (wanted.length === 0 || wanted.includes(name)) figures.push(...(await measure()));
+  if (wanted.length > 0 && !wanted.includes(name)) continue;
+  const measured = await measure();
+  // At once, too: a long run may be cut off.
+  print(measured);
+  figures.push(...measured);
 }
-print(figures);
+if (wanted.length !== 1) print(figures);

@@ -1,4 +1,4 @@
-import { describe, expect, test } from "bun:test";
+import { describe, expect, spyOn, test } from "bun:test";
 import {
   type ChatHistory,
   MAX_UNANSWERED,
@@ -144,18 +144,57 @@ describe("what somebody may write", () => {
   });
 });
 
+async function visitorFrom(server: TestServer, address: string, cookie?: string) {
+  const Cookie = cookie ?? (await server.visitorCookie());
+  const url = `${server.origin.replace("http", "ws")}/ws/chat`;
+  const headers = { Cookie, Origin: server.origin, "X-Forwarded-For": address };
+  const socket = openSocket(url, headers);
+  await socket.opened;
+  return socket;
+}
+
+describe("what visitors of one address may write", () => {
+  test("is as much a minute as ten of them may, however many cookies it has and whoever answers", async () => {
+    await using scene = await setScene({ charactersPerMinute: PER_MINUTE, trustProxy: 1 });
+    const { server, history, clock } = scene;
+    const frame = { type: "ANON_TO_USER", to: USER, content: "x".repeat(950) };
+    let stored = 0;
+    for (let n = 0; n < 12; n++) {
+      const cookie = await server.visitorCookie();
+      await begin(history, { user: USER, visitor: visitorIdOf(cookie) }, { atMs: clock.nowMs() });
+      await using socket = await visitorFrom(server, "192.0.2.1", cookie);
+      // Some of each, and at the end as much as is left.
+      for (let m = 0; m < 2; m++) if ((await codeOf(socket, frame)) === undefined) stored++;
+    }
+    expect(stored).toBe((10 * PER_MINUTE) / 4 / 1_000);
+    await using elsewhere = await visitorFrom(server, "192.0.2.2", scene.cookie);
+    expect(await codeOf(elsewhere, frame)).toBeUndefined();
+    await using here = await visitorFrom(server, "192.0.2.1", scene.cookie);
+    expect(await codeOf(here, frame)).toBe("too_many_messages");
+    // A tenth of a minute's worth of ten visitors.
+    clock.advance(6_000);
+    expect(await flood([here], frame)).toBe(1);
+    // Nothing was taken from what each may write.
+    await using moved = await visitorFrom(server, "192.0.2.3", scene.cookie);
+    expect(await flood([moved], frame)).toBe(BURST / 4 / 1_000 - 2);
+  });
+
+  test("has no limit on loopback, where a proxy may speak for many", async () => {
+    await using scene = await setScene({ charactersPerMinute: 40 });
+    const { server, history, clock } = scene;
+    for (let n = 0; n < 12; n++) {
+      const cookie = await server.visitorCookie();
+      await begin(history, { user: USER, visitor: visitorIdOf(cookie) }, { atMs: clock.nowMs() });
+      await using socket = await server.openVisitor(cookie);
+      const frame = { type: "ANON_TO_USER", to: USER, content: "x".repeat(50) };
+      expect(await codeOf(socket, frame)).toBeUndefined();
+    }
+  });
+});
+
 describe("messages that nobody has answered", () => {
   /** So many in ten minutes from one address. */
   const PER_ADDRESS = 300;
-
-  async function visitorFrom(server: TestServer, address: string, cookie?: string) {
-    const Cookie = cookie ?? (await server.visitorCookie());
-    const url = `${server.origin.replace("http", "ws")}/ws/chat`;
-    const headers = { Cookie, Origin: server.origin, "X-Forwarded-For": address };
-    const socket = openSocket(url, headers);
-    await socket.opened;
-    return socket;
-  }
 
   /** Lets visitors from an address write to as many users as each may, so many messages in all. */
   async function writeFrom(server: TestServer, address: string, count: number): Promise<void> {
@@ -219,7 +258,7 @@ describe("messages that nobody has answered", () => {
     expect(await codeOf(last, { type: "ANON_TO_USER", to: USER, content: "x" })).toBe(
       "too_many_messages",
     );
-    expect(await history.spendRequest("anybody")).toBe(0);
+    expect(await history.spendRequests("anybody", 1)).toBe(0);
   });
 });
 
@@ -250,6 +289,11 @@ describe("read marks by frames", () => {
     }
     expect(await mark(one, { chatId: visitor, to: USER })).toBe("too_many_messages");
     expect(await mark(two, { chatId: visitor, to: USER })).toBe("too_many_messages");
+    // Nor are all chats looked up for it.
+    const lists = spyOn(history, "chats");
+    expect(await mark(two, { chatId: visitor })).toBe("too_many_messages");
+    expect(lists).not.toHaveBeenCalled();
+    lists.mockRestore();
     await using other = await server.openUser(USER);
     expect(await mark(other, { chatId: visitor })).toBeUndefined();
     clock.advance(100);
@@ -258,6 +302,111 @@ describe("read marks by frames", () => {
     clock.advance(600);
     expect(await mark(one, { chatId: visitor })).toBeUndefined();
     for (const socket of sockets) await socket[Symbol.asyncDispose]();
+  });
+});
+
+/** What the longest page costs, in requests. */
+const MOST = 9;
+
+describe("long pages", () => {
+  async function requestsLeft(history: ChatHistory, key: string): Promise<number> {
+    let left = 0;
+    while ((await history.spendRequests(key, 1)) === 0) left++;
+    return left;
+  }
+
+  test("of messages cost as many requests as they have 8,000 characters, and one more", async () => {
+    await using scene = await setScene();
+    const { server, history, clock, visitor } = scene;
+    const path = `/api/chats/${visitor}/messages`;
+    let spent = 0;
+    for (const [messages, cost] of [
+      [0, 1],
+      [1, 1],
+      [1, 2],
+      [4, 4],
+      // As many as fit into the longest page.
+      [200, 8],
+    ] as const) {
+      for (let n = 0; n < messages; n++) {
+        const content = "x".repeat(4_000);
+        await write(history, { user: USER, visitor }, content, { atMs: clock.nowMs() });
+      }
+      expect((await server.ask(path, { user: USER })).status).toBe(200);
+      spent += cost;
+    }
+    expect(await requestsLeft(history, `user:${USER}`)).toBe(REQUESTS_PER_MINUTE - spent);
+  });
+
+  test("of chats cost one more for each 25", async () => {
+    await using scene = await setScene();
+    const { server, history, clock } = scene;
+    for (let n = 0; n < 59; n++) {
+      const where = { user: USER, visitor: newVisitorId() };
+      await write(history, where, "x", { atMs: clock.nowMs() });
+    }
+    const { body } = await server.ask("/api/chats?limit=200", { user: USER });
+    expect(body.chats).toHaveLength(60);
+    expect(await requestsLeft(history, `user:${USER}`)).toBe(REQUESTS_PER_MINUTE - 3);
+  });
+
+  test("at the same time cost no more than there is", async () => {
+    await using scene = await setScene();
+    const { server, history, clock, visitor } = scene;
+    for (let n = 0; n < 20; n++) {
+      const content = "x".repeat(4_000);
+      await write(history, { user: USER, visitor }, content, { atMs: clock.nowMs() });
+    }
+    const path = `/api/chats/${visitor}/messages`;
+    const answers = await Promise.all(
+      Array.from({ length: 200 }, () => server.ask(path, { user: USER })),
+    );
+    const pages = answers.filter(({ status }) => status === 200).length;
+    expect(pages).toBeGreaterThanOrEqual(Math.floor(REQUESTS_PER_MINUTE / MOST));
+    expect(pages).toBeLessThanOrEqual(REQUESTS_PER_MINUTE / 8);
+  });
+
+  test("of one person are put together one by one, with other work in between", async () => {
+    await using scene = await setScene();
+    const { server, history, visitor } = scene;
+    let turn = 0;
+    let isOver = false;
+    const count = () => void (++turn && !isOver && setImmediate(count));
+    count();
+    const turns: number[] = [];
+    const { messages } = history;
+    const pages = spyOn(history, "messages").mockImplementation((...args) => {
+      turns.push(turn);
+      return messages(...args);
+    });
+    const path = `/api/chats/${visitor}/messages`;
+    await Promise.all(Array.from({ length: 30 }, () => server.ask(path, { user: USER })));
+    isOver = true;
+    pages.mockRestore();
+    expect(turns).toHaveLength(30);
+    expect(new Set(turns).size).toBe(30);
+  });
+
+  test("count for their address, too", async () => {
+    await using scene = await setScene({ trustProxy: 1 });
+    const { server, history, clock } = scene;
+    const headers = { "X-Forwarded-For": "192.0.2.1" };
+    const statuses: number[] = [];
+    for (let person = 0; person < 6; person++) {
+      const chat = { user: `user ${person}`, visitor: newVisitorId() };
+      for (let n = 0; n < 16; n++) {
+        await write(history, chat, "x".repeat(4_000), { atMs: clock.nowMs() });
+      }
+      for (let n = 0; n < 66; n++) {
+        const path = `/api/chats/${chat.visitor}/messages`;
+        statuses.push((await server.ask(path, { user: chat.user, headers })).status);
+      }
+    }
+    const PER_ADDRESS = 3_000;
+    expect(statuses.filter((status) => status === 200).length).toBeLessThanOrEqual(
+      PER_ADDRESS / MOST + 1,
+    );
+    expect(statuses.slice(0, 330)).toEqual(Array<number>(330).fill(200));
   });
 });
 
@@ -278,10 +427,13 @@ describe("requests", () => {
       const [method, path] = ways[n % ways.length] as (typeof ways)[number];
       return server.ask(path, { method, ...asking });
     };
+    const remove = () => server.ask(peer, { method: "DELETE", user: USER });
     const statuses: number[] = [];
-    for (let n = 0; n < REQUESTS_PER_MINUTE; n++) {
+    for (let n = 0; n < REQUESTS_PER_MINUTE - MOST; n++) {
       statuses.push((await send(n, { user: USER })).status);
     }
+    // For a page there has to be as much left as the longest one costs.
+    for (let n = 0; n < MOST; n++) statuses.push((await remove()).status);
     expect([...new Set(statuses)].toSorted()).toEqual([200, 204, 404]);
     for (let n = 0; n < ways.length; n++) {
       const { status, headers, body } = await send(n, { user: USER });
@@ -293,8 +445,8 @@ describe("requests", () => {
     expect((await server.ask("/api/chats", { user: "bob" })).status).toBe(200);
     expect((await server.ask("/api/chats", { cookie })).status).toBe(200);
     clock.advance(60_000 / REQUESTS_PER_MINUTE);
-    expect((await server.ask("/api/chats", { user: USER })).status).toBe(200);
-    expect((await server.ask("/api/chats", { user: USER })).status).toBe(429);
+    expect((await remove()).status).toBe(404);
+    expect((await remove()).status).toBe(429);
   });
 
   test("are limited per address, with and without a credential", async () => {

@@ -60,6 +60,31 @@ for (const name of WIRE_NAMES) {
       expect(await touched()).toBe(String(atMs + HOUR_MS + 1));
     });
 
+    test("a list of chats reads none of their messages, nor needs anything that an earlier version didn't write", async () => {
+      await using wire = await startWire(name);
+      await using chat = await openRedisHistory(wire, name, { maxAgeMs: 5 * DAY_MS });
+      const user = `user-${newVisitorId()}`;
+      const of = { side: "user", id: user } as const;
+      for (let n = 0; n < 20; n++) {
+        const where = { user, visitor: newVisitorId() };
+        await write(chat.history, where, "漢".repeat(4_000), {
+          nickname: `${n}`,
+          atMs: Date.now(),
+        });
+      }
+      // Once in an hour, what is too old is looked for.
+      const chats = await chat.history.chats(of, { limit: 200 });
+      expect(chats).toHaveLength(20);
+      await wire.redis.command("CONFIG", "RESETSTAT");
+      expect(await chat.history.chats(of, { limit: 200 })).toEqual(chats);
+      const commands = String(await wire.redis.command("INFO", "commandstats"));
+      expect(commands).toContain("cmdstat_hmget:calls=20,");
+      expect(commands).not.toMatch(/cmdstat_x(rev)?range:/);
+      const keys = (await wire.redis.command("KEYS", "ws-ticket:chat:chat:*")) as string[];
+      for (const key of keys) await wire.redis.command("HDEL", key, "at", "last", "blocked");
+      expect(await chat.history.chats(of, { limit: 200 })).toEqual(chats);
+    });
+
     test("the feed isn't ready while Redis is away, and is when it is back", async () => {
       await using wire = await startWire(name);
       await wire.goDown();

@@ -87,6 +87,28 @@ describe("sign-outs", () => {
     expect(await signOut(await headersOf(world, "mine"), everywhere)).toBe(204);
   });
 
+  test("are so many a day, since each is remembered for a month", async () => {
+    const PER_DAY = 200;
+    const world = bareGate();
+    const { send, clock } = world;
+    let sessions = 0;
+    const signOut = async () => {
+      const headers = await headersOf(world, `session ${sessions++}`);
+      return (await send(SIGN_OUT, { method: "POST", headers })).status;
+    };
+    let done = 0;
+    // As many as there may be in a minute, all day.
+    for (let minute = 0; minute < 30; minute++) {
+      for (let time = 0; time < 10; time++) if ((await signOut()) === 204) done++;
+      clock.advance(60_000);
+    }
+    const grownBack = (30 / (24 * 60)) * PER_DAY;
+    expect(done).toBeGreaterThanOrEqual(PER_DAY);
+    expect(done).toBeLessThanOrEqual(PER_DAY + grownBack);
+    clock.advance(86_400_000 / PER_DAY);
+    expect(await signOut()).toBe(204);
+  });
+
   test("of a session that has ended change nothing in the store", async () => {
     const store = memoryTicketStore();
     const revoked: unknown[] = [];

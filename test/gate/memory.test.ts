@@ -128,6 +128,30 @@ describe("memory store", () => {
     expect(calls).toEqual([0, 0, 0, 0, 0]);
   });
 
+  test("keeps one sign-out for each user, however often it is repeated, until the last one is over", async () => {
+    const clock = fakeClock();
+    const store = memoryTicketStore({ clock });
+    const identity = { ...recordOf("a").identity, issuedAtMs: 0 };
+    const { kind, id } = identity;
+    const pushes = spyOn(Array.prototype, "push");
+    for (let n = 0; n < 1_000; n++) {
+      const atMs = clock.nowMs();
+      await store.revoke({ kind, id, atMs, untilMs: atMs + 86_400_000 });
+      clock.advance(60_000);
+    }
+    const count = pushes.mock.calls.filter(([key]) => String(key).includes(id)).length;
+    pushes.mockRestore();
+    expect(count).toBe(0);
+    const signOutOfOthers = () =>
+      store.revoke({ kind, id: "bob", atMs: clock.nowMs(), untilMs: clock.nowMs() + 1 });
+    clock.advance(86_400_000 - 120_000);
+    await signOutOfOthers();
+    expect(await store.isRevoked(identity)).toBe(true);
+    clock.advance(2 * 3_600_000);
+    await signOutOfOthers();
+    expect(await store.isRevoked(identity)).toBe(false);
+  });
+
   test("runs no timers", async () => {
     const clock = fakeClock();
     const store = memoryTicketStore({ clock });

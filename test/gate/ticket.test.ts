@@ -354,6 +354,7 @@ describe("redeeming a ticket", () => {
     const held = at.store.hold();
     const redeeming = at.redeem(ticket);
     await held.asked;
+    await settle();
     at.clock.advance(DEPENDENCY_DEADLINE_MS - 1);
     expect(await isPending(redeeming)).toBe(true);
     at.clock.advance(1);

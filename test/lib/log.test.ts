@@ -54,6 +54,43 @@ describe("levels", () => {
   });
 });
 
+describe("refusals", () => {
+  const PER_ADDRESS = 120;
+  const REFUSALS = ["refused", "socket_refused", "ticket_refused"] as const;
+
+  test.each(REFUSALS)("of one address fill no disk: of %s so many lines a minute", (event) => {
+    const clock = fakeClock();
+    const lines: Record<string, unknown>[] = [];
+    const write = (line: string) => void lines.push(JSON.parse(line));
+    const log = createLog({ level: "info", clock, write });
+    const refuse = (peer: string) => log("info", event, { code: "token_invalid", peer });
+    for (let n = 0; n < 10_000; n++) refuse("192.0.2.1");
+    expect(lines).toHaveLength(PER_ADDRESS);
+    expect(lines.filter(({ skipped }) => skipped !== undefined)).toEqual([]);
+    refuse("192.0.2.2");
+    expect(lines.at(-1)).toMatchObject({ peer: "192.0.2.2", skipped: 10_000 - PER_ADDRESS });
+    clock.advance(60_000 / PER_ADDRESS);
+    refuse("192.0.2.1");
+    expect(lines.at(-1)).toEqual({
+      ...{ time: "2026-01-01T00:00:00.500Z", level: "info", event },
+      ...{ code: "token_invalid", peer: "192.0.2.1" },
+    });
+    refuse("192.0.2.1");
+    expect(lines).toHaveLength(PER_ADDRESS + 2);
+  });
+
+  test("of many addresses don't either, and what isn't a refusal is never left out", () => {
+    const lines = linesOf((log) => {
+      for (let n = 0; n < 10_000; n++) {
+        log("info", "refused", { code: "token_invalid", peer: `192.0.${n >> 8}.${n & 255}` });
+        log("info", "socket_opened", { user: "alice" });
+      }
+    });
+    expect(lines.filter((line) => line.includes('"refused"'))).toHaveLength(1_200);
+    expect(lines.filter((line) => line.includes('"socket_opened"'))).toHaveLength(10_000);
+  });
+});
+
 describe("fields", () => {
   test("what isn't in the list has no way in, wherever it comes from", () => {
     const canary = "canary-7f3a";

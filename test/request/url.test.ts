@@ -71,6 +71,13 @@ describe("readTicket", () => {
     expect(read(`${nameOf(257)}=x`)).toEqual({ ok: true, ticket: undefined });
   });
 
+  test.each(["%25", "é", "%C3%A9"])("reads eight names such as p%s, and refuses more", (odd) => {
+    const query = (count: number) =>
+      Array.from({ length: count }, (_, at) => `p${odd}${at}=x`).join("&");
+    expect(read(`${query(8)}&ticket=${TICKET}`)).toEqual({ ok: true, ticket: TICKET });
+    expect(read(`${query(9)}&ticket=${TICKET}`)).toEqual({ ok: false, code: "malformed_request" });
+  });
+
   const good: [query: string, ticket: string | undefined][] = [
     ["", undefined],
     ["a=b&c", undefined],

@@ -491,6 +491,18 @@ for (const [name, form] of FORMS) {
       expect(await socket.closeCode).toBe(4501);
     });
 
+    test("with 4501 when it sends too many pongs that nothing asked for", async () => {
+      await using room = startRoom(form, { limits: { messagesPerSecond: 4 } });
+      using socket = await room.openRaw();
+      room.clock.advance(BEAT_MS);
+      await socket.until(() => countOf(socket, OPCODE.ping) === 1);
+      // The first one was asked for.
+      for (let pong = 0; pong < 5; pong++) socket.write(frame(OPCODE.pong));
+      await socket.flushed().catch(() => {});
+      socket.write(frame(OPCODE.pong));
+      expect(await socket.closeCode).toBe(4501);
+    });
+
     test("with 4502 when its identity has too many, and never reaches the handlers", async () => {
       const handlers = echo();
       await using room = startRoom(form, { handlers, limits: { maxPerIdentity: 2 } });
