@@ -21,7 +21,7 @@ export interface Embedding extends AsyncDisposable {
 const CHAT = "chat.site.test";
 const HOSTS = { sameSite: "www.site.test", crossSite: "shop.other.test", foreign: "evil.test" };
 
-/** `attributes`: of the script on the pages, beside its address and the user. `policy`: the pages' own. */
+/** `attributes`: of the script on the pages, beside its address and the user. `policy`: the pages' own, except at `/open`. */
 export async function startEmbedding(
   options: { user?: string; attributes?: string; policy?: (chat: string) => string } = {},
 ): Promise<Embedding> {
@@ -37,11 +37,11 @@ export async function startEmbedding(
     hostname: "127.0.0.1",
     port: 0,
     tls,
-    fetch: () =>
+    fetch: ({ url }) =>
       new Response(page, {
         headers: {
           "Content-Type": "text/html",
-          ...(policy && { "Content-Security-Policy": policy(chat) }),
+          ...(policy && !url.endsWith("/open") && { "Content-Security-Policy": policy(chat) }),
         },
       }),
   });
