@@ -37,7 +37,16 @@ const PASSING: ReadonlyMap<string, string> = new Map([
  */
 export async function start(environment: Environment): Promise<void> {
   const clock = systemClock;
-  const lines = createLineBuffer((text) => void process.stdout.write(text));
+  // Not process.stdout, which takes a fifth of the time to start.
+  const stdout = Bun.stdout.writer();
+  const lines = createLineBuffer(async (text) => {
+    try {
+      stdout.write(text);
+      await stdout.flush();
+    } catch {
+      // Nobody reads it any more, which is no reason to end.
+    }
+  });
   const read = readConfig(environment);
   const writeLog = createLog({
     level: read.ok ? read.config.logLevel : "error",
@@ -145,7 +154,10 @@ export async function start(environment: Environment): Promise<void> {
 
       await withinDeadline(gate.close(), CLOSE_MS, clock);
       log("info", "stopped");
-      exit(0);
+      lines.flush();
+      // A pipe takes no more than its reader does.
+      await withinDeadline((async () => stdout.end())(), CLOSE_MS, clock).catch(() => {});
+      process.exit(0);
     } catch (error) {
       log("error", "stop_failed", { code: faultCode(error) });
       exit(1);

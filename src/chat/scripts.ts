@@ -305,7 +305,7 @@ export const REMOVE = `
   local newest = redis.call('XREVRANGE', messages, '+', '-', 'COUNT', 1)[1]
   redis.call('ZREM', ofUser, visitor)
   redis.call('ZREM', ofVisitor, user)
-  redis.call('DEL', messages)
+  redis.call('UNLINK', messages)
   if redis.call('DEL', chat) == 0 then return 0 end
   addToFeed(feed, feedState, 'kind', 'deleted', 'user', user, 'visitor', visitor,
     'upTo', newest and newest[1]:match('^%d+') or '0')

@@ -49,7 +49,8 @@ const COMMANDS: readonly (readonly [name: string, ...args: string[]])[] = [
   ["TIME"],
   ["EVAL", "return 1", "0"],
   ["EVALSHA", "0".repeat(40), "0"],
-  ["DEL", "value", "hash", "set", "sorted", "stream"],
+  ["UNLINK", "stream"],
+  ["DEL", "value", "hash", "set", "sorted"],
 ];
 const KEYS = new Set(["value", "hash", "set", "sorted", "stream"]);
 

@@ -45,6 +45,7 @@ const SCRIPTS: Readonly<Record<string, string>> = {
   "chat.js": "page/browser/chat-page.ts",
   "frame.js": "page/browser/frame.ts",
   "inbox.js": "page/browser/inbox.ts",
+  "plain.js": "page/browser/plain.ts",
 };
 
 /** What others import or load by name, at paths that stay. */
@@ -98,6 +99,7 @@ async function readSources(): Promise<Record<string, string>> {
     "page/browser/nickname.ts": await import("./browser/nickname.ts", { with: { type: "text" } }),
     "page/browser/open-chat.ts": await import("./browser/open-chat.ts", { with: { type: "text" } }),
     "page/browser/panes.ts": await import("./browser/panes.ts", { with: { type: "text" } }),
+    "page/browser/plain.ts": await import("./browser/plain.ts", { with: { type: "text" } }),
     "page/browser/route.ts": await import("./browser/route.ts", { with: { type: "text" } }),
     "page/browser/session.ts": await import("./browser/session.ts", { with: { type: "text" } }),
     "page/browser/share.ts": await import("./browser/share.ts", { with: { type: "text" } }),

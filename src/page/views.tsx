@@ -17,7 +17,13 @@ type Html = ReturnType<typeof Page>;
 /** `/`: for people who come here without a link to somebody. */
 export function home({ demo, pathOf }: PageOptions & Assets): Html {
   return (
-    <Page title="Chat" pathOf={pathOf} className="home">
+    <Page
+      title="Chat"
+      // The demo is for developers, and in English alone.
+      {...(!demo && { script: "plain.js" })}
+      pathOf={pathOf}
+      className="home"
+    >
       <main>
         <h1>
           <img src={pathOf("icon.svg")} alt="" width={44} height={44} /> Chat
@@ -44,12 +50,12 @@ export function home({ demo, pathOf }: PageOptions & Assets): Html {
           </section>
         ) : (
           <section class="card">
-            <p>To write to somebody, open the link that you got from them.</p>
-            <p>If people write to you here, you answer in your inbox.</p>
+            <p data-word="howToWrite">{EN.howToWrite}</p>
+            <p data-word="howToAnswer">{EN.howToAnswer}</p>
             <ul class="actions">
               <li>
-                <a class="button" href="/inbox">
-                  Open the inbox
+                <a class="button" href="/inbox" data-word="openInbox">
+                  {EN.openInbox}
                 </a>
               </li>
             </ul>
@@ -63,10 +69,10 @@ export function home({ demo, pathOf }: PageOptions & Assets): Html {
 /** In place of a page that doesn't exist. */
 export function notFound({ pathOf }: Assets): Html {
   return (
-    <Page title="Page not found" pathOf={pathOf} className="home">
+    <Page title={EN.notFound} script="plain.js" pathOf={pathOf} className="home">
       <main>
-        <h1>Page not found</h1>
-        <p>There is nothing at this address. Check the link that you followed.</p>
+        <h1 data-word="notFound">{EN.notFound}</h1>
+        <p data-word="notFoundHint">{EN.notFoundHint}</p>
       </main>
     </Page>
   );

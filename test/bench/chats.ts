@@ -34,7 +34,7 @@ export async function chats(): Promise<Figure[]> {
 
 async function fillChats(history: Parameters<typeof fill>[0]): Promise<void> {
   for (const [user, count] of Object.entries({ many: MANY, few: FEW })) {
-    await fill(history, count, (number) => ({
+    await fill(history, { count }, (number) => ({
       chat: { user, visitor: visitorId(number) },
       from: "visitor",
       content: "Hello",

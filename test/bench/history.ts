@@ -18,12 +18,11 @@ export async function folder(): Promise<{ path: string } & AsyncDisposable> {
 /** Stores many messages, several at once. */
 export async function fill(
   history: ChatHistory,
-  count: number,
+  { count, atOnce = 500 }: { count: number; atOnce?: number | undefined },
   draft: (number: number) => Draft,
 ): Promise<void> {
-  const AT_ONCE = 2_000;
-  for (let number = 0; number < count; number += AT_ONCE) {
-    const drafts = Array.from({ length: Math.min(AT_ONCE, count - number) }, (_, at) =>
+  for (let number = 0; number < count; number += atOnce) {
+    const drafts = Array.from({ length: Math.min(atOnce, count - number) }, (_, at) =>
       draft(number + at),
     );
     const stored = await Promise.all(drafts.map((one) => history.append(one)));

@@ -10,6 +10,8 @@ import { fill, folder, longestStallMs, visitorId } from "./history.ts";
 const MESSAGES = 1_000_000;
 /** Chats that they are in, for what concerns all chats. */
 const CHATS = 1_000;
+/** Messages in one transaction of SQLite while it is filled. */
+const AT_ONCE = 5_000;
 /** Longest stall that is acceptable, in milliseconds. */
 const STALL_MS = 50;
 /** Later than any message is kept. */
@@ -26,7 +28,7 @@ export async function housekeeping(): Promise<Figure[]> {
     every: (_, run) => (sweep.resolve(run), () => {}),
   };
   const old = sqliteChatHistory({ path: join(directory.path, "old.sqlite"), clock });
-  await fillChats(old, CHATS);
+  await fillChats(old, CHATS, AT_ONCE);
   aheadMs = LATER_MS;
   (await sweep.promise)();
   const swept = await longestStallMs(hasNone(old, visitorId(CHATS - 1)));
@@ -34,7 +36,7 @@ export async function housekeeping(): Promise<Figure[]> {
 
   const path = join(directory.path, "long.sqlite");
   const long = sqliteChatHistory({ path, retention: { maxMessages: 0 } });
-  await fillChats(long, 1);
+  await fillChats(long, 1, AT_ONCE);
   const deleted = await longestStallMs(long.remove({ user: "user", visitor: visitorId(0) }));
   await long.close();
   return [
@@ -76,8 +78,8 @@ function stall(figure: string, stallMs: number): Figure {
 }
 
 /** Visitors who write once, and whom the user then answers in turn. */
-function fillChats(history: ChatHistory, chats: number): Promise<void> {
-  return fill(history, MESSAGES, (number) => ({
+function fillChats(history: ChatHistory, chats: number, atOnce?: number): Promise<void> {
+  return fill(history, { count: MESSAGES, atOnce }, (number) => ({
     chat: { user: "user", visitor: visitorId(number % chats) },
     from: number < chats ? "visitor" : "user",
     content: "x".repeat(100),

@@ -36,6 +36,10 @@ if (unknown !== undefined) {
 
 const figures: Figure[] = [];
 for (const [name, measure] of Object.entries(SECTIONS)) {
-  if (wanted.length === 0 || wanted.includes(name)) figures.push(...(await measure()));
+  if (wanted.length > 0 && !wanted.includes(name)) continue;
+  const measured = await measure();
+  // At once, too: a long run may be cut off.
+  print(measured);
+  figures.push(...measured);
 }
-print(figures);
+if (wanted.length !== 1) print(figures);

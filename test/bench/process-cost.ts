@@ -1,4 +1,6 @@
+import { join } from "node:path";
 import { type Figure, inTurn } from "./figures.ts";
+import { folder } from "./history.ts";
 import { type Server, startControl, startLoad, startMain } from "./process.ts";
 
 /** Idle sockets whose memory is compared. */
@@ -33,8 +35,10 @@ async function bytesPerSocket(server: Server): Promise<number> {
 
 /** How long it takes until the first request is answered. */
 export async function start(): Promise<Figure[]> {
+  await using directory = await folder();
+  const CHAT_DATABASE = join(directory.path, "chat.sqlite");
   const rounds = await inTurn(25, {
-    main: () => startMs(startMain),
+    main: () => startMs(() => startMain({ CHAT_DATABASE })),
     hello: () => startMs(() => startControl("hello")),
   });
   return [

@@ -29,7 +29,16 @@ test("the commands that are tried are those that the server sends", async () => 
     files.map((file) => Bun.file(join(import.meta.dir, "../../src", file)).text()),
   );
   const words = sources.join("\n").matchAll(/["']([A-Z]{3,})["']/g);
-  const options = new Set(["COUNT", "BLOCK", "STREAMS", "MAXLEN", "LIMIT", "MINID", "NOSCRIPT"]);
+  const options = new Set([
+    "COUNT",
+    "BLOCK",
+    "STREAMS",
+    "MAXLEN",
+    "LIMIT",
+    "MINID",
+    "NOSCRIPT",
+    "WITHSCORES",
+  ]);
   const sent = new Set(
     [...words].map(([, word = ""]) => word).filter((word) => !options.has(word)),
   );

@@ -48,7 +48,9 @@ describeWith(
     // Somebody who calls himself like a line of the log.
     const name = '"code":"token_invalid","peer":"127.0.0.23"';
     expect(await sendFrom(good, site.front, knock(`ticket=${await site.ticket(name)}`))).toBe(101);
-    while (!server?.stdout.includes("token_invalid\\")) await Bun.sleep(10);
+    while (!server?.events.some(({ event, user }) => event === "socket_opened" && user === name)) {
+      await Bun.sleep(10);
+    }
     expect(await failuresIn(server.stdout, folder.path)).toEqual({ [bad]: 1, [worse]: 3 });
   });
 });

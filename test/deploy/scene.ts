@@ -55,7 +55,8 @@ export async function sendFrom(
 ): Promise<number> {
   const { promise, resolve, reject } = Promise.withResolvers<number>();
   const socket = connect({
-    ...{ host: "127.0.0.1", port, ca, servername: "localhost", localAddress: address },
+    ...{ host: address.includes(":") ? "::1" : "127.0.0.1", localAddress: address },
+    ...{ port, ca, servername: "localhost" },
   } as Parameters<typeof connect>[0]);
   socket.on("data", (bytes) => resolve(Number(String(bytes).split(" ")[1])));
   socket.on("error", reject);

@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { DeadlineError, withinDeadline } from "../../src/lib/deadline.ts";
+import { DEPENDENCY_DEADLINE_MS, DeadlineError, withinDeadline } from "../../src/lib/deadline.ts";
 import { fakeClock, settle } from "../support/clock.ts";
 
 test("work that settles in time settles as it does, and leaves no timer", async () => {
@@ -9,6 +9,11 @@ test("work that settles in time settles as it does, and leaves no timer", async 
   expect(await failing.catch((error) => error)).toBeInstanceOf(TypeError);
   await settle(1);
   expect(clock.delays).toBe(0);
+});
+
+test("a dependency gets less than the 2 s within which a caller has its 503", () => {
+  expect(DEPENDENCY_DEADLINE_MS).toBeLessThan(2_000);
+  expect(DEPENDENCY_DEADLINE_MS).toBeGreaterThan(1_000);
 });
 
 test("work that doesn't is a DeadlineError at its time, whatever becomes of it", async () => {

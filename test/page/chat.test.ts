@@ -151,6 +151,22 @@ describeWith("chromium")("in Chromium", () => {
     expectQuiet({ outage: true });
   });
 
+  test("whoever doesn't want to wait for the next attempt can try now", async () => {
+    const person = await crowd.newcomer();
+    const page = await visit(person, site.origin, newName());
+    await say(page, "one");
+    await connected(page);
+    await person.context.route("**/api/auth/**", (route) =>
+      route.fulfill({ status: 503, headers: { "Retry-After": "3000" } }),
+    );
+    await person.context.setOffline(true);
+    await page.getByText(/^Reconnecting in \d+/).waitFor();
+    await person.context.setOffline(false);
+    await person.context.unroute("**/api/auth/**");
+    await page.getByRole("button", { name: "Try now" }).click();
+    await connected(page);
+  });
+
   test("two tabs of each side show the same", async () => {
     const alice = newName();
     const [guest, host] = [await newcomer(), await newcomer()];

@@ -183,6 +183,10 @@ describeWith("chromium")("the inbox in Chromium", () => {
     await field.fill("not.a.token");
     await page.getByRole("button", { name: "Sign in" }).click();
     await page.getByRole("alert").getByText("This token is invalid or has expired.").waitFor();
+    await page.route("**/api/**", (route) => route.fulfill({ status: 429 }), { times: 1 });
+    await page.getByRole("button", { name: "Sign in" }).click();
+    const tooMany = "Too many attempts. Try again in a minute.";
+    await page.getByRole("alert").getByText(tooMany).waitFor();
     await field.fill(await plain.token("alice"));
     await page.getByRole("button", { name: "Sign in" }).click();
     await connected(page);

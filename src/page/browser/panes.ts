@@ -57,6 +57,7 @@ export function showInbox(
     list.update(chats.chats, open?.peer);
     noChats.hidden = !isEmpty || !chats.isLoaded;
     noThread.hidden = open !== undefined || isEmpty;
+    panes.classList.toggle("bare", isEmpty && !open);
     setText(problem, chats.failure ? text("listFailed") : "");
     setTitle(text("inbox"), chats.unread);
     open?.update();

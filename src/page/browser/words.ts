@@ -9,6 +9,11 @@ export const EN = {
   chatWith: "Chat with {name}",
   inbox: "Inbox",
   noScript: "This page needs JavaScript: the chat runs over a WebSocket.",
+  howToWrite: "To write to somebody, open the link that you got from them.",
+  howToAnswer: "If people write to you here, you answer in your inbox.",
+  openInbox: "Open the inbox",
+  notFound: "Page not found",
+  notFoundHint: "There is nothing at this address. Check the link that you followed.",
 
   writeTo: "Write to {name}. You don't need an account.",
   remembered: "We'll remember this chat on this device for 30 days.",
@@ -115,6 +120,11 @@ export const DE: { readonly [Key in keyof typeof EN]: (typeof EN)[Key] } = {
   chatWith: "Chat mit {name}",
   inbox: "Posteingang",
   noScript: "Diese Seite braucht JavaScript, denn der Chat läuft über einen WebSocket.",
+  howToWrite: "Um jemandem zu schreiben, öffnen Sie den Link, den Sie von dieser Person haben.",
+  howToAnswer: "Wenn man Ihnen hier schreibt, antworten Sie in Ihrem Posteingang.",
+  openInbox: "Posteingang öffnen",
+  notFound: "Seite nicht gefunden",
+  notFoundHint: "Unter dieser Adresse gibt es nichts. Prüfen Sie den Link, dem Sie gefolgt sind.",
 
   writeTo: "Schreiben Sie {name}. Sie brauchen dafür kein Konto.",
   remembered: "Auf diesem Gerät finden Sie den Chat 30 Tage lang wieder.",
