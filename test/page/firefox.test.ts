@@ -9,7 +9,6 @@ import { startSite } from "../support/site.ts";
 setDefaultTimeout(120_000);
 
 const ENTER = "\uE007";
-const ESCAPE = "\uE00C";
 const LAUNCHER = 'document.querySelector("body > div").shadowRoot.querySelector(".launcher")';
 const LOG = `document.querySelector('[role="log"]')?.textContent`;
 const SENT = `document.querySelector('[data-status="sent"], [data-status="read"]')`;
@@ -78,7 +77,7 @@ describeWith("firefox-esr", "openssl")("in Firefox", () => {
       await using alice = await embedding.server.openUser("alice");
       alice.send({ type: "USER_TO_ANON", to: peer, content: `Hi, ${where}` });
       await frame.until(`${LOG}.includes("Hi, ${where}")`);
-      await frame.type(ESCAPE);
+      await frame.click('document.querySelector("#close")');
       await tab.until(`${LAUNCHER}.ariaExpanded === "false"`);
 
       await tab.navigate(embedding[where]);

@@ -20,7 +20,7 @@ export interface Tab {
   navigate(url: string): Promise<void>;
   /** Clicks what an expression returns, as a person would. */
   click(expression: string): Promise<void>;
-  /** Types text, `\uE007` being Enter and `\uE00C` Escape, into what has the focus. */
+  /** Types text, `\uE007` being Enter, into what has the focus. */
   type(text: string): Promise<void>;
   /** The first frame in it, once there is one. */
   frame(): Promise<Tab>;
