@@ -30,6 +30,8 @@ export interface Config {
   readonly userClaim: string;
   readonly allowedOrigins?: readonly string[];
   readonly publicUrl?: URL;
+  /** Pages of other sites on which visitors may write, in a frame. */
+  readonly embedOrigins?: readonly string[];
   /** Where users sign in. */
   readonly loginUrl?: URL;
   readonly redis?: { readonly url: string; readonly token?: string };
@@ -152,6 +154,11 @@ export function readConfig(
     fault("ALLOWED_ORIGINS", "must be exact origins such as https://example.com, with no pattern");
   }
 
+  const embedOrigins = list("EMBED_ORIGINS");
+  if (embedOrigins && !embedOrigins.every(isExactOrigin)) {
+    fault("EMBED_ORIGINS", "must be exact origins such as https://example.com, with no pattern");
+  }
+
   const issuer = text("JWT_ISSUER");
   const audience = list("JWT_AUDIENCE");
   if (audience?.includes("")) fault("JWT_AUDIENCE", "must be one audience, or several with commas");
@@ -204,6 +211,7 @@ export function readConfig(
     ...(allowedOrigins && { allowedOrigins }),
     ...(publicUrl && { publicUrl }),
     ...(loginUrl && { loginUrl }),
+    ...(embedOrigins && { embedOrigins }),
     ...(redis && { redis }),
     chatDatabase: text("CHAT_DATABASE") ?? (demo ? ":memory:" : "ws-ticket.sqlite"),
     retention: {

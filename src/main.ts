@@ -77,7 +77,7 @@ export async function start(environment: Environment): Promise<void> {
   const { trustProxy, strictTransport } = config;
   const gate = createGate({
     users: { ...(config.keys ?? { secret: demoSecret }), issuer, audience, userClaim },
-    visitors: { secret: sessionSecret },
+    visitors: { secret: sessionSecret, embedded: config.embedOrigins !== undefined },
     userSessions: { secret: sessionSecret },
     store: metrics?.measure(store) ?? store,
     origins: config.allowedOrigins,
@@ -94,7 +94,7 @@ export async function start(environment: Environment): Promise<void> {
   const fetch = createServerRoutes({
     gate,
     chat,
-    pages: createPages(config),
+    pages: createPages({ ...config, profileOf: chat.profiles.profile }),
     adminToken: config.adminToken,
     signDemoToken: config.demo ? signDemoToken : undefined,
     isStopping: () => server.isStopping,

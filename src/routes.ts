@@ -76,7 +76,7 @@ export function createServerRoutes(options: {
     });
   }
 
-  addInboxSession(routes, partsOf(gate));
+  addInboxSession(routes, partsOf(gate), chat.profiles);
 
   routes.add("/healthz", {
     GET: (c) => jsonResponse({ status: "ok" }, headersFor(c.env.incoming)),

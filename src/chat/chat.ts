@@ -15,6 +15,8 @@ export interface ChatService {
   readonly handlers: SocketHandlers;
   /** Answers the requests at and below `/api/chats`; `not_found` for all others. Never rejects. */
   fetch(request: Request, connection?: ConnectionInfo): Promise<Response>;
+  /** What users show to visitors: a name, a greeting. */
+  readonly profiles: Pick<ChatHistory, "profile" | "setProfile">;
   /** Rejects while messages can't be stored, as far as the history can say. */
   probe(): Promise<void>;
 }
@@ -49,6 +51,10 @@ export function createChat(
     async fetch(request, connection) {
       const read = readRequest(request, parts.policy, connection);
       return read.ok ? handle(read.incoming) : refusalResponse(read);
+    },
+    profiles: {
+      profile: (user) => history.profile(user),
+      setProfile: (user, profile) => history.setProfile(user, profile),
     },
     probe: health.probe,
   };

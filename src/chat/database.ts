@@ -71,6 +71,15 @@ const COUNT_UNANSWERED = `
   WHERE answered = 0 AND messages > 0;
 `;
 
+/** Added to any version, since those before can live with it: what users show to visitors. */
+const PROFILES = `
+  CREATE TABLE IF NOT EXISTS profiles (
+    user TEXT PRIMARY KEY,
+    name TEXT,
+    greeting TEXT
+  ) WITHOUT ROWID;
+`;
+
 /** From each version to the present one. */
 const MIGRATIONS: readonly string[] = [
   SCHEMA,
@@ -104,6 +113,7 @@ export function openDatabase(path: string): Database {
       }
       const migration = MIGRATIONS[found];
       if (migration) db.run(migration);
+      db.run(PROFILES);
       // A read-only file is noticed now and not at the first message.
       writeVersion(db);
     }).immediate();

@@ -1,3 +1,4 @@
+import type { Profile } from "../gate/identity.ts";
 import { toTimestamp } from "../lib/text.ts";
 import type { ChatSummary, Message, MessagePage, MessageType, Side } from "../wire/frames.ts";
 
@@ -128,6 +129,10 @@ export interface ChatHistory {
    * `too_many` for more than `MAX_BLOCKS`.
    */
   setBlocked(chat: Chat, blocked: boolean): Promise<"done" | "not_found" | "too_many">;
+  /** Stores what a user shows to visitors, in place of what was there. */
+  setProfile(user: string, profile: Profile): Promise<void>;
+  /** What a user shows to visitors; empty for a user who has never signed in. */
+  profile(user: string): Promise<Profile>;
   /**
    * Spends so many of the requests that somebody may make per minute, over all processes; returns the milliseconds
    * to wait when there aren't as many left. Less than 0 gives back what was spent.

@@ -11,7 +11,7 @@ export const CHARACTERS_PER_MINUTE = 40_000;
 /** What a message costs beside its characters: storing and delivering it takes as much, however short it is. */
 const MESSAGE_COST = 50;
 const VISITOR_SHARE = 0.25;
-/** Visitors' worth of characters that all visitors of an address may write, loopback excepted. */
+/** Visitors' worth of characters that all visitors of an address may write a minute, loopback excepted. */
 const VISITORS_PER_ADDRESS = 10;
 /** Minutes' worth of characters that may be written at once. */
 const BURST_MINUTES = 10;
@@ -57,7 +57,11 @@ export function createChatLimits(options: {
       user: inBurst(charactersPerMinute),
       visitor: inBurst(charactersPerMinute * VISITOR_SHARE),
     },
-    visitors: inBurst(charactersPerMinute * VISITOR_SHARE * VISITORS_PER_ADDRESS),
+    visitors: createRateLimit<string>({
+      allowed: charactersPerMinute * VISITOR_SHARE * VISITORS_PER_ADDRESS,
+      windowMs: 60_000,
+      clock,
+    }),
     marks: createRateLimit<string>({
       allowed: MARKS_PER_MINUTE,
       windowMs: 60_000,

@@ -171,6 +171,17 @@ export function redisChatHistory(options: {
       feed.wake();
       return outcome as "done" | "not_found" | "too_many";
     },
+    async setProfile(user, profile) {
+      const isEmpty = Object.keys(profile).length === 0;
+      const key = profileKey(user);
+      // Half of the room is for tickets and sign-outs, and a name can wait.
+      if (!isEmpty && (await memory.isNearlyFull())) return;
+      await transport.command(isEmpty ? ["DEL", key] : ["SET", key, JSON.stringify(profile)]);
+    },
+    async profile(user) {
+      const json = await transport.command(["GET", profileKey(user)]);
+      return typeof json === "string" ? JSON.parse(json) : {};
+    },
     async spendRequests(key, count) {
       const args = [(count * 60_000) / REQUESTS_PER_MINUTE, 60_000];
       return Number(await run(SPEND, [`${PREFIX}requests:${key}`], args));
@@ -241,6 +252,10 @@ function indexKey(side: Side, id: string): string {
 
 function blockedKey(user: string): string {
   return `${PREFIX}blocked:${user}`;
+}
+
+function profileKey(user: string): string {
+  return `${PREFIX}profile:${user}`;
 }
 
 /** A message in its chat's stream: its time, and all of it but the id. */

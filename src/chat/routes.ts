@@ -1,3 +1,4 @@
+import { createTurns } from "../lib/turns.ts";
 import type { GateParts } from "../gate/gate.ts";
 import { type Identity, identityKey } from "../gate/identity.ts";
 import { faultCode } from "../lib/log.ts";
@@ -41,6 +42,7 @@ export function createChatRoutes(
   limits: Pick<ChatLimits, "requests">,
 ): (incoming: Incoming) => Response | Promise<Response> {
   const routes = createRoutes(log);
+  const turns = createTurns();
 
   function add(path: string, handlers: Readonly<Record<string, ChatHandler>>): void {
     const entries = Object.entries(handlers).map(([method, handler]) => [
@@ -63,6 +65,8 @@ export function createChatRoutes(
         const key = identityKey(identified.identity);
         const waitMs = await history.spendRequests(key, most);
         if (waitMs > 0) return declined(c, refuseFor(waitMs), log, SHARING);
+        // Putting a page together takes longer than anything else here.
+        if (most > 1) await turns.next(limitKey ?? key);
         let cost = 1;
         const response = await handler(c, identified.identity, (charged) => {
           cost = Math.min(charged, most);

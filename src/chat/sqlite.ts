@@ -114,6 +114,10 @@ export function sqliteChatHistory(options: {
   const countBlocks = db.query<{ count: number }, [string]>(
     "SELECT count(*) AS count FROM blocks WHERE user = ?",
   );
+  const findProfile = db.query<{ name: string | null; greeting: string | null }, [string]>(
+    "SELECT name, greeting FROM profiles WHERE user = ?",
+  );
+  const setProfile = db.query("INSERT OR REPLACE INTO profiles VALUES (?, ?, ?)");
   const requests = createRateLimit<string>({
     allowed: REQUESTS_PER_MINUTE,
     windowMs: 60_000,
@@ -413,6 +417,16 @@ export function sqliteChatHistory(options: {
         events.push({ kind: "blocked", chat, blocked });
         return "done";
       }),
+    setProfile: (user, { name = null, greeting = null }) =>
+      write(() => {
+        const shown = findProfile.get(user);
+        if (shown?.name === name && shown.greeting === greeting) return;
+        setProfile.run(user, name, greeting);
+      }),
+    async profile(user) {
+      const { name, greeting } = findProfile.get(user) ?? {};
+      return { ...(name && { name }), ...(greeting && { greeting }) };
+    },
     spendRequests: async (key, count) => requests.take(key, count),
     probe: () => write(() => writeVersion(db)),
     async close() {

@@ -19,6 +19,7 @@ const OPTIONS = {
   "ticket-pointer": { type: "string", default: "/ticket" },
   parameter: { type: "string", default: "ticket" },
   origin: { type: "string" },
+  instances: { type: "string", default: "1" },
   slow: { type: "boolean", default: false },
   json: { type: "boolean", default: false },
 } as const;
@@ -38,6 +39,7 @@ runs it first, and use a token that you can do without: it is sent in URLs, to s
   --socket-path PATH        Where sockets are opened (${SOCKET_PATH})
   --parameter NAME          The parameter that has the ticket there (ticket)
   --session-path PATH       Where a visitor's cookie is set (${BASE_PATH}${VISITOR_PATH})
+  --instances COUNT         How many instances are behind the URL, each with limits of its own (1)
   --slow                    Also waits until a ticket should have ended
   --json                    Prints one JSON object
 
@@ -56,6 +58,7 @@ Checks: ${Object.keys(CHECKS).join(", ")}.`,
       pointer: readPointer(values["ticket-pointer"]),
       parameter: values.parameter,
       origin: readOrigin(values.origin ?? url.origin),
+      instances: readCount(values.instances),
       clock: systemClock,
       onWait: (reason) => report(isWatched ? `\r\u001b[K${reason}` : `${reason}\n`),
     };
@@ -141,6 +144,11 @@ function readUrl(text: string): URL {
 function readOrigin(text: string): string {
   if (isExactOrigin(text)) return text;
   throw new UsageError("--origin must be like https://chat.example.com");
+}
+
+function readCount(text: string): number {
+  if (/^[1-9]\d{0,2}$/.test(text)) return Number(text);
+  throw new UsageError("--instances must be a number from 1 to 999");
 }
 
 function readPath(text: string, option: string): string {

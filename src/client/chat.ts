@@ -80,10 +80,9 @@ export interface ChatClient extends Disposable {
 /**
  * Connects a user (with `getToken`) or a visitor (without) to the chat.
  *
- * ```ts
+ * @example
  * const chat = createChatClient({ getToken: () => session.jwt });
  * chat.on("state", ({ status }) => console.log(status));
- * ```
  */
 export function createChatClient(options: ChatClientOptions = {}): ChatClient {
   const { url, getToken, paths, silenceMs = SILENCE_MS, outbox } = options;

@@ -117,7 +117,7 @@ export function createChatList(
     if (!known && hasMore) {
       cancelNewest ??= runtime.after(UNKNOWN_MS, () => {
         cancelNewest = undefined;
-        load({ limit: PAGE }, merge).catch(() => {});
+        load({ limit: PAGE }, ({ chats }) => chats.forEach(put)).catch(() => {});
       });
     }
   }
@@ -136,13 +136,6 @@ export function createChatList(
       emit("change", list);
     } finally {
       missed.delete(frames);
-    }
-  }
-
-  function merge(page: ChatPage): void {
-    for (const chat of page.chats) {
-      const known = chats.find(({ peer }) => peer === chat.peer);
-      if (!known || idOf(known) <= idOf(chat)) put(chat);
     }
   }
 
@@ -228,7 +221,7 @@ export function createChatList(
       const thisRun = run;
       return (more ??= load({ before: cursor, limit: PAGE }, (page) => {
         if (thisRun !== run) return;
-        merge(page);
+        page.chats.forEach(put);
         cursor = page.chats.at(-1)?.lastMessage.id ?? cursor;
         hasMore = page.more;
       }).finally(() => {

@@ -1,4 +1,5 @@
 import type { ConversationMessage, Outbox, Unsent } from "./conversation.ts";
+import { completeRuntime, type Runtime } from "./runtime.ts";
 
 /** As much of a `Storage` as is needed. */
 export interface TextStorage {
@@ -44,12 +45,16 @@ const MAX_AGE_MS = 40 * 3_600_000;
  * const outbox = createOutbox({ owner: session.userId });
  * const chat = createChatClient({ getToken: () => session.jwt, outbox });
  */
-export function createOutbox(options: StorageOptions): Outbox {
+export function createOutbox(
+  options: StorageOptions & { runtime?: Partial<Runtime> | undefined },
+): Outbox {
   const slot = openSlot("outbox", options);
+  const { nowMs } = completeRuntime(options.runtime);
   return {
     load() {
       const found = slot.read();
-      return Array.isArray(found) ? found.filter(isUnsent).map(refuseOld) : [];
+      const unsent: Unsent[] = Array.isArray(found) ? found.filter(isUnsent) : [];
+      return unsent.map((one) => (nowMs() - one.message.atMs < MAX_AGE_MS ? one : refused(one)));
     },
     save(messages) {
       const kept: Unsent[] = [];
@@ -140,7 +145,6 @@ function isUnsent(value: Unsent | null | undefined): value is Unsent {
 }
 
 /** What is too old isn't sent by itself any more: the server may have it, and may not recognise it. */
-function refuseOld({ peer, message }: Unsent): Unsent {
-  if (Date.now() - message.atMs < MAX_AGE_MS) return { peer, message };
+function refused({ peer, message }: Unsent): Unsent {
   return { peer, message: { ...message, status: "failed", error: "too_old" } };
 }

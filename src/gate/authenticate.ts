@@ -5,10 +5,10 @@ import { faultCode, type Log } from "../lib/log.ts";
 import type { Incoming } from "../request/incoming.ts";
 import type { Scope } from "../request/scope.ts";
 import { type Refusal, refuse, refuseFor, refuseToken } from "../request/refusal.ts";
-import type { UserCredential } from "./identity.ts";
+import type { Identity, UserCredential } from "./identity.ts";
 import type { Revocations } from "./revocation.ts";
 import { type Identified, toIdentity } from "./ticket.ts";
-import { readBearer, type TokenVerifier } from "./token.ts";
+import { type ProvedByToken, readBearer, type TokenVerifier } from "./token.ts";
 import type { UserSessions } from "./user-session.ts";
 import type { VisitorSessions } from "./visitor.ts";
 
@@ -16,6 +16,13 @@ import type { VisitorSessions } from "./visitor.ts";
 const FAILURES_PER_MINUTE = 120;
 /** Attempts per second of an address with too many failures, so that a good credential still gets in. */
 const SLOW_ATTEMPTS_PER_SECOND = 10;
+
+/**
+ * Handshakes with good cookies per address within this time, in milliseconds: further ones are refused. Each takes
+ * many times longer than any other request, and a new cookie is a new visitor.
+ */
+const VISITS_PER_ADDRESS = 300;
+const VISITS_WINDOW_MS = 6_000;
 
 /** Finds out who sent a request. */
 export interface Authenticator {
@@ -26,7 +33,7 @@ export interface Authenticator {
    */
   user(incoming: Incoming): Promise<Identified | Refusal>;
   /** The user of a bearer token, wherever it was sent: `token_invalid`, `keys_unavailable`, `too_many_requests`. */
-  bearer(incoming: Incoming, token: string): Promise<Identified | Refusal>;
+  bearer(incoming: Incoming, token: string): Promise<ProvedByToken | Refusal>;
   /**
    * The visitor of the request's cookie, from an allowed page, and not revoked. `isLasting`: for a connection,
    * so that later revocations have to arrive, too.
@@ -66,13 +73,16 @@ export function createAuthenticator(options: {
   /** Left out: users have no cookie. */
   userSessions: UserSessions | undefined;
   revocations: Pick<Revocations, "areFollowed" | "isRevoked">;
+  /** Handshakes of each; 0 for no limit. */
+  visitsPerMinute: number;
   clock: Clock;
   log: Log;
 }): Authenticator {
-  const { users, visitors, userSessions, revocations, clock, log } = options;
+  const { users, visitors, userSessions, revocations, visitsPerMinute, clock, log } = options;
   const attempts = createAttempts(clock);
+  const visits = createVisits(visitsPerMinute, clock);
 
-  async function bearer(incoming: Incoming, token: string): Promise<Identified | Refusal> {
+  async function bearer(incoming: Incoming, token: string): Promise<ProvedByToken | Refusal> {
     if (typeof users !== "function") return refuseToken("not_a_jwt");
     const verified = await users(token);
     const isBad = !verified.ok && verified.code === "token_invalid";
@@ -139,6 +149,8 @@ export function createAuthenticator(options: {
     const identity = await visitors[scope]?.read(request.headers.get("cookie"), { secure });
     if (!identity) return refuse("session_refused");
     if (!mayUseCookie(incoming)) return refuse("origin_refused");
+    const waitMs = options?.isLasting ? visits.take(incoming, identity) : 0;
+    if (waitMs > 0) return refuseFor(waitMs);
     return unlessRevoked({ ok: true, identity }, options);
   }
 
@@ -176,6 +188,21 @@ function mayUseCookie(incoming: Incoming): boolean {
   const { method, headers } = request;
   const isReading = method === "GET" || method === "HEAD";
   return isReading || headers.get("sec-fetch-site") === "same-origin";
+}
+
+/** How often visitors may connect: `perMinute` each, 0 for no limit. Returns the milliseconds to wait. */
+function createVisits(perMinute: number, clock: Clock) {
+  const byVisitor = createRateLimit<string>({ allowed: perMinute, windowMs: 60_000, clock });
+  const byAddress = createRateLimit<string>({
+    allowed: VISITS_PER_ADDRESS,
+    windowMs: VISITS_WINDOW_MS,
+    clock,
+  });
+  return {
+    // One who comes back too often uses up nothing of what others at the same address may do.
+    take: ({ limitKey }: Incoming, { id }: Identity): number =>
+      byVisitor.take(id) || (limitKey === undefined ? 0 : byAddress.take(limitKey)),
+  };
 }
 
 function createAttempts(clock: Clock): Attempts {

@@ -1,8 +1,8 @@
 import { fromBase64url, sha256Hex } from "../lib/encoding.ts";
-import { isLine } from "../lib/text.ts";
+import { isLine, isLines } from "../lib/text.ts";
 import type { TokenFault } from "../request/refusal.ts";
 import { isUserId } from "../wire/ids.ts";
-import { type Identity, MAX_SESSION_LENGTH } from "./identity.ts";
+import { type Identity, MAX_SESSION_LENGTH, type Profile } from "./identity.ts";
 
 /** How far clocks may be apart, in seconds: for `nbf` and `iat`, never for `exp`. */
 export const CLOCK_TOLERANCE_SECONDS = 5;
@@ -17,17 +17,27 @@ export interface ClaimRules {
   readonly userClaim: string;
 }
 
+/** Longest name and greeting, in UTF-16 code units; longer ones are left out. */
+const MAX_NAME_LENGTH = 100;
+const MAX_GREETING_LENGTH = 500;
+
+/** What a token's claims say. */
+export interface ReadClaims {
+  readonly identity: Identity;
+  readonly profile: Profile;
+}
+
 const strictUtf8 = new TextDecoder("utf-8", { fatal: true });
 
 /**
- * The user of a token whose signature was verified (RFC 7519 section 7.2), or what is wrong with its claims.
+ * The user and profile of a token whose signature was verified (RFC 7519 section 7.2), or what is wrong with its claims.
  * `signed` is what the signature covers: header and payload in base64url.
  */
 export function readClaims(
   signed: string,
   rules: ClaimRules,
   nowMs: number,
-): Identity | TokenFault | Promise<Identity> {
+): ReadClaims | TokenFault | Promise<ReadClaims> {
   const claims = parsePayload(signed.slice(signed.indexOf(".") + 1));
   if (!claims) return "not_a_jwt";
   const own = (name: string): unknown => (Object.hasOwn(claims, name) ? claims[name] : undefined);
@@ -57,9 +67,10 @@ export function readClaims(
     expiresAtMs: Math.floor(exp * 1000),
   } as const;
   const session = sessionOf(own("sid") || own("jti"), signed);
+  const profile = profileOf(own("name"), own("greeting"));
   return typeof session === "string"
-    ? { ...identity, session }
-    : session.then((hash) => ({ ...identity, session: hash }));
+    ? { identity: { ...identity, session }, profile }
+    : session.then((hash) => ({ identity: { ...identity, session: hash }, profile }));
 }
 
 /** A payload as its claims; `undefined` for anything but a JSON object in canonical base64url and valid UTF-8. */
@@ -72,6 +83,14 @@ function parsePayload(payload: string): Record<string, unknown> | undefined {
   } catch {
     return undefined;
   }
+}
+
+/** A picture isn't taken: to show it, every visitor's browser would have to call a host of the issuer's choice. */
+function profileOf(name: unknown, greeting: unknown): Profile {
+  return {
+    ...(isLine(name, MAX_NAME_LENGTH) && name.trim() !== "" && { name: name.trim() }),
+    ...(isLines(greeting, MAX_GREETING_LENGTH) && { greeting: greeting.trim() }),
+  };
 }
 
 function isFor(aud: unknown, audience: readonly string[]): boolean {

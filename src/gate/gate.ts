@@ -95,7 +95,7 @@ export interface GateOptions<Claims = unknown> {
   readonly publicUrl?: string | URL | undefined;
   /** 1,000 to 300,000. Default 30,000. */
   readonly ticketTtlMs?: number | undefined;
-  /** Per user. Default 60; 0 for no limit. */
+  /** Per user; a visitor may open as many sockets. Default 60; 0 for no limit. */
   readonly ticketsPerMinute?: number | undefined;
   /** Proxies whose `X-Forwarded-For` counts. Default 0. */
   readonly trustProxy?: number | undefined;
@@ -251,11 +251,16 @@ export function createGate<Claims = unknown>(options: GateOptions<Claims>): Gate
       secret: requireSecret(options.userSessions.secret, "userSessions.secret"),
       clock,
     });
+  const ticketsPerMinute = requireWhole(options.ticketsPerMinute ?? 60, "ticketsPerMinute", {
+    least: 0,
+    most: 1_000_000,
+  });
   const authenticator = createAuthenticator({
     users,
     visitors,
     userSessions,
     revocations,
+    visitsPerMinute: ticketsPerMinute,
     clock,
     log,
   });
@@ -266,10 +271,7 @@ export function createGate<Claims = unknown>(options: GateOptions<Claims>): Gate
       most: 300_000,
     }),
     limit: createRateLimit<string>({
-      allowed: requireWhole(options.ticketsPerMinute ?? 60, "ticketsPerMinute", {
-        least: 0,
-        most: 1_000_000,
-      }),
+      allowed: ticketsPerMinute,
       windowMs: 60_000,
       clock,
     }),

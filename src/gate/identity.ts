@@ -36,6 +36,14 @@ export interface UserCredential<Claims = unknown> {
   readonly claims?: Claims | undefined;
 }
 
+/** What a user shows to those who write to them, as their JWT says it. */
+export interface Profile {
+  /** 1 to 100 characters. */
+  readonly name?: string;
+  /** A few lines, at most 500 characters. */
+  readonly greeting?: string;
+}
+
 /** When the proof was issued by this server's clock, at the earliest: a revocation from then on covers it. */
 export function earliestIssueMs({
   issuedAtMs,

@@ -4,6 +4,7 @@ import { fromBase64url, isCanonicalBase64url } from "../lib/encoding.ts";
 import type { Log } from "../lib/log.ts";
 import { type Refusal, refuse, refuseToken, type TokenFault } from "../request/refusal.ts";
 import { readClaims } from "./claims.ts";
+import type { Profile } from "./identity.ts";
 import { createHmac, isSameText, SECRET_ALGORITHMS } from "./hmac.ts";
 import { KeysUnavailableError, remoteKeys } from "./jwks.ts";
 import { requireSecret } from "./options.ts";
@@ -18,7 +19,12 @@ const MAX_HEADERS = 32;
 export type TokenKeys = { readonly secret: Uint8Array<ArrayBuffer> } | { readonly jwksUrl: URL };
 
 /** Verifies a compact JWT; `token_invalid` when it is no good, `keys_unavailable` when that can't be said. */
-export type TokenVerifier = (token: string) => Promise<Identified | Refusal>;
+export type TokenVerifier = (token: string) => Promise<ProvedByToken | Refusal>;
+
+/** The user of a token, and what it says of them to others. */
+export interface ProvedByToken extends Identified {
+  readonly profile: Profile;
+}
 
 const JWKS_ALGORITHMS = "RS256 RS384 RS512 PS256 PS384 PS512 ES256 ES384 ES512 EdDSA Ed25519".split(
   " ",
@@ -93,8 +99,8 @@ export function createTokenVerifier(options: {
       throw error;
     }
     const read = readClaims(signed, rules, clock.nowMs());
-    const identity = typeof read === "object" ? await read : read;
-    return typeof identity === "string" ? refuseToken(identity) : { ok: true, identity };
+    const claims = typeof read === "object" ? await read : read;
+    return typeof claims === "string" ? refuseToken(claims) : { ok: true, ...claims };
   };
 }
 

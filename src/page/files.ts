@@ -43,11 +43,16 @@ const TYPES: Readonly<Record<string, string>> = {
 /** What browsers run, each bundled into one file. */
 const SCRIPTS: Readonly<Record<string, string>> = {
   "chat.js": "page/browser/chat-page.ts",
+  "frame.js": "page/browser/frame.ts",
   "inbox.js": "page/browser/inbox.ts",
+  "plain.js": "page/browser/plain.ts",
 };
 
 /** What others import or load by name, at paths that stay. */
-const MODULES: Readonly<Record<string, string>> = { "/client.js": "client/mod.ts" };
+const BY_NAME: Readonly<Record<string, string>> = {
+  "/client.js": "client/mod.ts",
+  "/embed.js": "page/browser/embed.ts",
+};
 
 /**
  * The browser's half of the source, as text: so it is also inside the compiled binary, where no other file
@@ -73,10 +78,16 @@ async function readSources(): Promise<Record<string, string>> {
     "page/browser/chat-page.ts": await import("./browser/chat-page.ts", { with: { type: "text" } }),
     "page/browser/chat.ts": await import("./browser/chat.ts", { with: { type: "text" } }),
     "page/browser/composer.ts": await import("./browser/composer.ts", { with: { type: "text" } }),
+    "page/browser/contrast.ts": await import("./browser/contrast.ts", { with: { type: "text" } }),
     "page/browser/copy.ts": await import("./browser/copy.ts", { with: { type: "text" } }),
     "page/browser/describe.ts": await import("./browser/describe.ts", { with: { type: "text" } }),
     "page/browser/dialog.ts": await import("./browser/dialog.ts", { with: { type: "text" } }),
     "page/browser/dom.ts": await import("./browser/dom.ts", { with: { type: "text" } }),
+    "page/browser/embed.ts": await import("./browser/embed.ts", { with: { type: "text" } }),
+    "page/browser/embed-messages.ts": await import("./browser/embed-messages.ts", {
+      with: { type: "text" },
+    }),
+    "page/browser/frame.ts": await import("./browser/frame.ts", { with: { type: "text" } }),
     "page/browser/inbox.ts": await import("./browser/inbox.ts", { with: { type: "text" } }),
     "page/browser/language.ts": await import("./browser/language.ts", { with: { type: "text" } }),
     "page/browser/links.ts": await import("./browser/links.ts", { with: { type: "text" } }),
@@ -88,6 +99,7 @@ async function readSources(): Promise<Record<string, string>> {
     "page/browser/nickname.ts": await import("./browser/nickname.ts", { with: { type: "text" } }),
     "page/browser/open-chat.ts": await import("./browser/open-chat.ts", { with: { type: "text" } }),
     "page/browser/panes.ts": await import("./browser/panes.ts", { with: { type: "text" } }),
+    "page/browser/plain.ts": await import("./browser/plain.ts", { with: { type: "text" } }),
     "page/browser/route.ts": await import("./browser/route.ts", { with: { type: "text" } }),
     "page/browser/session.ts": await import("./browser/session.ts", { with: { type: "text" } }),
     "page/browser/share.ts": await import("./browser/share.ts", { with: { type: "text" } }),
@@ -126,6 +138,8 @@ async function bundle(entry: string, sources: Record<string, string>): Promise<s
     files: sources,
     target: "browser",
     minify: true,
+    // The script that other sites load is no module: what it declares must not be global there.
+    format: entry === BY_NAME["/embed.js"] ? "iife" : "esm",
   });
   return (await outputs[0]?.text()) ?? "";
 }
@@ -156,7 +170,7 @@ async function makeFiles(): Promise<SiteFiles> {
   for (const [name, entry] of Object.entries(SCRIPTS)) {
     await addAsset(name, await bundle(entry, sources));
   }
-  for (const [path, entry] of Object.entries(MODULES)) {
+  for (const [path, entry] of Object.entries(BY_NAME)) {
     served.set(path, await fileOf(path, await bundle(entry, sources), false));
   }
   return {

@@ -1,14 +1,18 @@
 import { Hono } from "hono/tiny";
+import type { Profile } from "../gate/identity.ts";
+import { type Clock, systemClock } from "../lib/clock.ts";
+import { createRateLimit } from "../lib/limit.ts";
 import { headersFor, type Incoming, type Sharing } from "../request/incoming.ts";
 import { refuse } from "../request/refusal.ts";
 import { refused, type RouteContext, type RouteEnv } from "../request/routes.ts";
 import { isUserId } from "../wire/ids.ts";
+import { EMBED_PREFIX } from "../wire/paths.ts";
 import type { SiteFile } from "./files.ts";
 import type { PageOptions } from "./views.tsx";
 
-const PAGE_HEADERS = {
-  // Trusted Types: not even our own scripts can turn text into markup.
-  "Content-Security-Policy": [
+/** The policy of a page. `ancestor`: the one origin whose pages may have it in a frame. */
+function policyOf(ancestor = "'none'"): string {
+  return [
     "default-src 'none'",
     "script-src 'self'",
     "style-src 'self'",
@@ -16,10 +20,15 @@ const PAGE_HEADERS = {
     "connect-src 'self'",
     "form-action 'self'",
     "base-uri 'none'",
-    "frame-ancestors 'none'",
+    `frame-ancestors ${ancestor}`,
+    // Not even our own scripts can turn text into markup.
     "require-trusted-types-for 'script'",
     "trusted-types 'none'",
-  ].join("; "),
+  ].join("; ");
+}
+
+const PAGE_HEADERS = {
+  "Content-Security-Policy": policyOf(),
   "Cross-Origin-Opener-Policy": "same-origin",
   "Cross-Origin-Resource-Policy": "same-origin",
   "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
@@ -29,6 +38,8 @@ const PAGE_HEADERS = {
 const IMMUTABLE = "public, max-age=31536000, immutable";
 /** Asks whether there is a newer one, every time; may be shown again by Back. */
 const REVALIDATED = "no-cache";
+/** For what other sites load: a new version is there after ten minutes. */
+const BRIEF = "public, max-age=600";
 /** Modules may be imported by the pages of allowed origins. */
 const MODULE_SHARING: Sharing = { methods: "GET", credentials: false };
 
@@ -39,7 +50,18 @@ export interface Pages {
   notFound(incoming: Incoming): Promise<Response> | undefined;
 }
 
-export function createPages(options: PageOptions): Pages {
+/** Looks at what a user shows, per address and minute, loopback excepted; beyond it, the id stands in the name's place. */
+const LOOKS_PER_MINUTE = 600;
+
+/** `profileOf`: what a user shows to visitors. Default: nothing but the id. */
+export function createPages(
+  options: PageOptions & {
+    profileOf?: (user: string) => Promise<Profile>;
+    clock?: Clock;
+  },
+): Pages {
+  const { profileOf = async () => ({}), clock = systemClock } = options;
+  const looks = createRateLimit<string>({ allowed: LOOKS_PER_MINUTE, windowMs: 60_000, clock });
   const routes = new Hono<RouteEnv>();
   // Loaded with the first request for a page, so that a server that only serves sockets starts without.
   let loaded: ReturnType<typeof load> | undefined;
@@ -51,6 +73,12 @@ export function createPages(options: PageOptions): Pages {
     });
     return loaded;
   };
+
+  /** A name that can't be read now is no reason to refuse the page. */
+  async function profileFor({ limitKey }: Incoming, user: string): Promise<Profile> {
+    const waitMs = limitKey === undefined ? 0 : looks.take(limitKey);
+    return waitMs > 0 ? {} : profileOf(user).catch(() => ({}));
+  }
 
   routes
     .get("/", async (c) => {
@@ -64,9 +92,37 @@ export function createPages(options: PageOptions): Pages {
       const user = c.req.param("user");
       if (!isUserId(user)) return refused(c, refuse("not_found"));
       const { chat, pathOf } = await site();
-      return page(c.env.incoming, chat({ user, pathOf }), { caching: REVALIDATED });
+      const profile = await profileFor(c.env.incoming, user);
+      return page(c.env.incoming, chat({ user, profile, pathOf }), { caching: REVALIDATED });
     })
     .all(refuseMethod);
+
+  const embedOrigins = new Set(options.embedOrigins);
+  if (embedOrigins.size > 0) {
+    routes
+      .get(`${EMBED_PREFIX}/:user`, async (c) => {
+        const user = c.req.param("user");
+        const { host, language } = readEmbedding(c.env.incoming.url);
+        if (!isUserId(user) || !embedOrigins.has(host)) return refused(c, refuse("not_found"));
+        const { chat, pathOf } = await site();
+        const profile = await profileFor(c.env.incoming, user);
+        const html = chat({ user, profile, embed: { host, language }, pathOf });
+        return page(c.env.incoming, html, { caching: REVALIDATED, ancestor: host });
+      })
+      .all(refuseMethod);
+
+    routes
+      .get("/embed.js", async (c) => {
+        const { served, encodingOf } = await site();
+        const file = served.get("/embed.js") as SiteFile;
+        const response = send(c, file, encodingOf(c.req.header("accept-encoding")));
+        response.headers.set("Cache-Control", BRIEF);
+        // Any page may load it; it works where the frame may be.
+        response.headers.set("Cross-Origin-Resource-Policy", "cross-origin");
+        return response;
+      })
+      .all(refuseMethod);
+  }
 
   // What has been read in the inbox isn't shown again by Back once the user has signed out: it isn't kept.
   for (const path of ["/inbox", "/inbox/:visitor"]) {
@@ -112,11 +168,16 @@ async function load() {
 async function page(
   incoming: Incoming,
   html: string | Promise<string>,
-  { status = 200, caching }: { status?: number; caching?: string } = {},
+  {
+    status = 200,
+    caching,
+    ancestor,
+  }: { status?: number; caching?: string; ancestor?: string } = {},
 ): Promise<Response> {
   const headers = {
     ...headersFor(incoming),
     ...PAGE_HEADERS,
+    "Content-Security-Policy": policyOf(ancestor),
     ...(caching && { "Cache-Control": caching }),
     "Content-Type": "text/html; charset=UTF-8",
   };
@@ -124,6 +185,14 @@ async function page(
     status,
     headers,
   });
+}
+
+/** Where the page that has the chat in a frame is from, and the language that it asks for. */
+function readEmbedding({ searchParams }: URL): { host: string; language: string | undefined } {
+  const host = searchParams.get("host") ?? "";
+  const language = searchParams.get("lang") ?? "";
+  const isTag = /^[A-Za-z]{2,3}(?:-[A-Za-z\d]{2,8}){0,3}$/.test(language);
+  return { host, language: isTag ? language : undefined };
 }
 
 function send(c: RouteContext, file: SiteFile, encoding: keyof SiteFile["bodies"]): Response {

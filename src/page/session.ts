@@ -1,7 +1,9 @@
+import type { ChatService } from "../chat/chat.ts";
 import type { GateParts } from "../gate/gate.ts";
 import type { Identified } from "../gate/ticket.ts";
-import { readBearer } from "../gate/token.ts";
+import { type ProvedByToken, readBearer } from "../gate/token.ts";
 import { createRateLimit } from "../lib/limit.ts";
+import { faultCode } from "../lib/log.ts";
 import { emptyResponse, headersFor, jsonResponse, type Sharing } from "../request/incoming.ts";
 import { type Refusal, refuse, refuseFor, refuseToken } from "../request/refusal.ts";
 import { declined, type RouteContext, type Routes } from "../request/routes.ts";
@@ -11,6 +13,8 @@ import { INBOX_PREFIX, INBOX_SESSION_PATH } from "../wire/paths.ts";
 const EXCHANGES_PER_MINUTE = 60;
 /** Looks at whose session it is, per address and minute, loopback excepted. */
 const LOOKS_PER_MINUTE = 600;
+/** Most fields of a form: reading thousands takes milliseconds. */
+const MAX_FIELDS = 16;
 /** The host's app may hand a JWT over from its own pages. */
 const SHARING: Sharing = { methods: "GET,POST", credentials: true };
 
@@ -18,6 +22,7 @@ const SHARING: Sharing = { methods: "GET,POST", credentials: true };
 export function addInboxSession(
   routes: Routes,
   parts: Pick<GateParts, "authenticator" | "userSessions" | "revocations" | "clock" | "log">,
+  profiles: ChatService["profiles"],
 ): void {
   const { authenticator, userSessions: sessions, revocations, clock, log } = parts;
   if (!sessions) return;
@@ -45,6 +50,7 @@ export function addInboxSession(
         if (!user.ok) return no(c, user);
         const cookie = await sessions.issue(user.identity, { secure: incoming.isSecure });
         if (cookie === undefined) return no(c, refuseToken("expired"));
+        if (proved.ok) await keepProfile(proved);
         log("info", "session_issued", { user: user.identity.id });
         const headers = { ...headersFor(incoming, SHARING), "Set-Cookie": cookie };
         if (!token.isForm) return emptyResponse(headers);
@@ -60,16 +66,27 @@ export function addInboxSession(
         const user = await unlessRevoked(await authenticator.user(incoming));
         const isNobody = !user.ok && (user.code === "session_refused" || user.fault === "revoked");
         if (!user.ok && !isNobody) return no(c, user);
-        return jsonResponse(whoIs(user), headersFor(incoming, SHARING));
+        return jsonResponse(await whoIs(user), headersFor(incoming, SHARING));
       },
     },
     SHARING,
   );
 
-  function whoIs(user: Identified | Refusal): object {
+  async function whoIs(user: Identified | Refusal): Promise<object> {
     if (!user.ok) return { user: null };
     const { id, expiresAtMs } = user.identity;
-    return { user: id, expiresInSeconds: Math.floor((expiresAtMs - clock.nowMs()) / 1000) };
+    const expiresInSeconds = Math.floor((expiresAtMs - clock.nowMs()) / 1000);
+    const profile = await profiles.profile(id).catch(failed);
+    return { user: id, ...profile, expiresInSeconds };
+  }
+
+  async function keepProfile({ identity, profile }: ProvedByToken): Promise<void> {
+    await profiles.setProfile(identity.id, profile).catch(failed);
+  }
+
+  /** Nobody is kept out because a name can't be stored or read. */
+  function failed(error: unknown): undefined {
+    log("error", "chat_failed", { code: faultCode(error) });
   }
 
   function no(c: RouteContext, refusal: Refusal): Response {
@@ -95,7 +112,9 @@ async function readExchange(
   const type = request.headers.get("content-type") ?? "";
   if (!/^application\/x-www-form-urlencoded(?:;|$)/i.test(type)) return refuse("token_missing");
   if (origin !== "allowed") return refuse("origin_refused");
-  const [token, ...others] = new URLSearchParams(await c.req.raw.text()).getAll("token");
+  const form = await c.req.raw.text();
+  if (form.split("&", MAX_FIELDS + 1).length > MAX_FIELDS) return refuse("malformed_request");
+  const [token, ...others] = new URLSearchParams(form).getAll("token");
   if (others.length > 0) return refuse("malformed_request");
   return token ? { ok: true, token, isForm: true } : refuse("token_missing");
 }

@@ -2,11 +2,12 @@
 import { raw } from "hono/html";
 import type { Child } from "hono/jsx";
 import type { Config } from "../config.ts";
+import type { Profile } from "../gate/identity.ts";
 import { EN } from "./browser/words.ts";
 import type { SiteFiles } from "./files.ts";
 
 /** What the pages show of the configuration. */
-export type PageOptions = Pick<Config, "demo"> & Partial<Pick<Config, "loginUrl" | "userClaim">>;
+export type PageOptions = Pick<Config, "demo"> & Partial<Pick<Config, "loginUrl" | "embedOrigins">>;
 
 /** Where the assets are. */
 type Assets = Pick<SiteFiles, "pathOf">;
@@ -16,7 +17,13 @@ type Html = ReturnType<typeof Page>;
 /** `/`: for people who come here without a link to somebody. */
 export function home({ demo, pathOf }: PageOptions & Assets): Html {
   return (
-    <Page title="Chat" pathOf={pathOf} className="home">
+    <Page
+      title="Chat"
+      // The demo is for developers, and in English alone.
+      {...(!demo && { script: "plain.js" })}
+      pathOf={pathOf}
+      className="home"
+    >
       <main>
         <h1>
           <img src={pathOf("icon.svg")} alt="" width={44} height={44} /> Chat
@@ -43,12 +50,12 @@ export function home({ demo, pathOf }: PageOptions & Assets): Html {
           </section>
         ) : (
           <section class="card">
-            <p>To write to somebody, open the link that you got from them.</p>
-            <p>If people write to you here, you answer in your inbox.</p>
+            <p data-word="howToWrite">{EN.howToWrite}</p>
+            <p data-word="howToAnswer">{EN.howToAnswer}</p>
             <ul class="actions">
               <li>
-                <a class="button" href="/inbox">
-                  Open the inbox
+                <a class="button" href="/inbox" data-word="openInbox">
+                  {EN.openInbox}
                 </a>
               </li>
             </ul>
@@ -62,30 +69,45 @@ export function home({ demo, pathOf }: PageOptions & Assets): Html {
 /** In place of a page that doesn't exist. */
 export function notFound({ pathOf }: Assets): Html {
   return (
-    <Page title="Page not found" pathOf={pathOf} className="home">
+    <Page title={EN.notFound} script="plain.js" pathOf={pathOf} className="home">
       <main>
-        <h1>Page not found</h1>
-        <p>There is nothing at this address. Check the link that you followed.</p>
+        <h1 data-word="notFound">{EN.notFound}</h1>
+        <p data-word="notFoundHint">{EN.notFoundHint}</p>
       </main>
     </Page>
   );
 }
 
-/** `/chat/:user`: a visitor writes to that user. */
-export function chat({ user, pathOf }: { user: string } & Assets): Html {
+/** `/chat/:user`: a visitor writes to that user. With `embed`, in a frame on a page of `host`'s. */
+export function chat({
+  user,
+  profile: { name = user, greeting },
+  embed,
+  pathOf,
+}: {
+  user: string;
+  profile: Profile;
+  embed?: { host: string; language: string | undefined } | undefined;
+} & Assets): Html {
   const [before, after] = EN.chatWith.split("{name}");
   return (
     <Page
-      title={`Chat with ${user}`}
-      script="chat.js"
+      title={`Chat with ${name}`}
+      script={embed ? "frame.js" : "chat.js"}
       pathOf={pathOf}
       className="app"
-      data={{ user }}
+      data={{
+        user,
+        name,
+        greeting,
+        embed: embed?.host,
+        lang: embed?.language,
+      }}
     >
       <header class="bar" id="bar">
         <h1 id="title">
           {before}
-          <bdi>{user}</bdi>
+          <bdi>{name}</bdi>
           {after}
         </h1>
       </header>
@@ -98,7 +120,8 @@ export function chat({ user, pathOf }: { user: string } & Assets): Html {
 }
 
 /** `/inbox` and `/inbox/:visitor`: a user's chats. */
-export function inbox({ demo, loginUrl, userClaim = "sub", pathOf }: PageOptions & Assets): Html {
+export function inbox(options: PageOptions & Assets): Html {
+  const { demo, loginUrl, embedOrigins, pathOf } = options;
   const mode = demo ? "demo" : loginUrl ? "login" : "token";
   return (
     <Page
@@ -106,7 +129,11 @@ export function inbox({ demo, loginUrl, userClaim = "sub", pathOf }: PageOptions
       script="inbox.js"
       pathOf={pathOf}
       className="app"
-      data={{ mode, claim: userClaim, ...(loginUrl && { login: loginUrl.href }) }}
+      data={{
+        mode,
+        login: loginUrl?.href,
+        embeds: embedOrigins && "yes",
+      }}
     >
       <header class="bar" id="bar">
         <h1 data-word="inbox">{EN.inbox}</h1>
@@ -124,12 +151,14 @@ function Page(props: {
   script?: string;
   pathOf: Assets["pathOf"];
   className: string;
-  data?: Record<string, string>;
+  data?: Record<string, string | undefined>;
   children: Child;
 }) {
   const { title, script, pathOf, className, data = {}, children } = props;
   const dataset = Object.fromEntries(
-    Object.entries(data).map(([name, value]) => [`data-${name}`, value]),
+    Object.entries(data).flatMap(([name, value]) =>
+      value === undefined ? [] : [[`data-${name}`, value]],
+    ),
   );
   return (
     <>

@@ -20,9 +20,6 @@ import {
 
 /** Handshakes in progress at once; further ones are refused. */
 const MAX_HANDSHAKES = 1_000;
-/** Handshakes per address within this time, in milliseconds, loopback excepted; further ones are refused. */
-const HANDSHAKES_PER_ADDRESS = 300;
-const HANDSHAKE_WINDOW_MS = 6_000;
 /** Messages of one socket that may wait for an earlier one; beyond it the socket floods. */
 const MAX_PENDING_MESSAGES = 1_024;
 /** Unsent bytes to one socket that make it a slow reader. */
@@ -134,11 +131,6 @@ export function openSocketRoom(
   const messages = createRateLimit<string>({
     allowed: limits.messagesPerSecond,
     windowMs: 1_000,
-    clock,
-  });
-  const recentHandshakes = createRateLimit<string>({
-    allowed: HANDSHAKES_PER_ADDRESS,
-    windowMs: HANDSHAKE_WINDOW_MS,
     clock,
   });
   let server: Bun.Server<SocketData> | undefined;
@@ -304,8 +296,7 @@ export function openSocketRoom(
   ): Promise<Response | undefined> {
     const startedAtMs = clock.monotonicMs();
     const { address: peer, request, url } = incoming;
-    const waitMs = addressWaitMs(limitKey);
-    const admitted = waitMs > 0 ? refuseFor(waitMs) : await parts.admit(incoming);
+    const admitted = isCrowdedAddress(limitKey) ? refuseFor(1_000) : await parts.admit(incoming);
     // It may have begun to stop meanwhile.
     const admission = admitted.ok && isStopping ? refuse("shutting_down") : admitted;
     const durationMs = Math.round(clock.monotonicMs() - startedAtMs);
@@ -337,12 +328,9 @@ export function openSocketRoom(
     else perAddress.delete(limitKey);
   }
 
-  /** How long an address has to wait for its next handshake, in milliseconds; 0 when it may shake hands now. */
-  function addressWaitMs(limitKey: string | undefined): number {
-    if (limitKey === undefined) return 0;
-    const { maxPerAddress } = limits;
-    if (maxPerAddress > 0 && (perAddress.get(limitKey) ?? 0) > maxPerAddress) return 1_000;
-    return recentHandshakes.take(limitKey);
+  function isCrowdedAddress(limitKey: string | undefined): boolean {
+    if (limitKey === undefined || limits.maxPerAddress === 0) return false;
+    return (perAddress.get(limitKey) ?? 0) > limits.maxPerAddress;
   }
 
   /** Closes all of them, evenly spread over `spreadMs`. */

@@ -42,6 +42,9 @@ const SOCKETS_PER_ADDRESS = Math.ceil(Math.floor(OPEN_FILES * 0.8) * 0.25);
  */
 const longMessages = (servers: number, seconds: number) =>
   (100_000 + (10_000 * seconds) / 60) / 4_050 + 20 * (servers - 1);
+/** The same of all visitors at an address, on each server. */
+const tenVisitors = (servers: number, seconds: number) =>
+  ((100_000 + (100_000 * seconds) / 60) / 4_050) * servers;
 const perIdentity = (perSecond: number) => (servers: number, seconds: number) =>
   perSecond * (1 + seconds) * servers;
 /** What is looked at after too many failures: 10 a second, beside the first 120. */
@@ -144,20 +147,19 @@ export const ATTACKS: Readonly<Record<string, Attack>> = {
     run({ flood, name }) {
       return countStored(flood, 10, async (_, client) => {
         const socket = await client.openVisitor(await client.cookie());
-        return { socket, to: (m: number) => `${name} ${m % 10}`, content: "x".repeat(4_000) };
+        return { socket, to: (m: number) => `${name} ${m % 10}`, content: "x".repeat(100) };
       });
     },
   },
   accomplices: {
     what: "many cookies, all with an answer, long messages",
-    // As much as ten visitors, on each server.
-    most: (servers, seconds) => ((1_000_000 + (100_000 * seconds) / 60) / 4_050) * servers,
-    traces: (servers, seconds) => 120 + ((1_000_000 + (100_000 * seconds) / 60) / 4_050) * servers,
+    most: tenVisitors,
+    traces: tenVisitors,
     async prepare({ clients: [first], address, name }) {
       const partner = clientAt(first.origin, `${address}0`);
       const cookies: string[] = [];
       // From elsewhere, so that nothing is used up.
-      for (let n = 0; n < 40; n++) {
+      for (let n = 0; n < 12; n++) {
         const { cookie, ...sockets } = await openPair(
           { client: partner, name },
           { client: clientAt(first.origin, `${address}${n % 5}`) },
@@ -169,7 +171,7 @@ export const ATTACKS: Readonly<Record<string, Attack>> = {
         await Bun.sleep(60);
       }
       return ({ flood }) =>
-        countStored(flood, 40, async (n, client) => {
+        countStored(flood, 24, async (n, client) => {
           const socket = await client.openVisitor(cookies[n % cookies.length] as string);
           return { socket, to: () => name, content: "漢".repeat(4_000) };
         });
@@ -238,7 +240,7 @@ export const ATTACKS: Readonly<Record<string, Attack>> = {
   },
   reconnects: {
     what: "one cookie, a socket opened and closed again and again",
-    most: (servers, seconds) => (300 + 50 * seconds) * servers,
+    most: (servers, seconds) => (60 + seconds) * servers,
     async prepare({ clients: [first] }) {
       const cookie = await first.cookie();
       return ({ flood }) =>

@@ -40,6 +40,8 @@ interface Pair {
 }
 
 let pairs: Pair[] = [];
+/** What becomes of messages that are refused, by their `ref`. */
+const refusals = new Map<string, (error: Error) => void>();
 let ended = 0;
 let messages = 0;
 
@@ -59,6 +61,9 @@ async function gather({ origins, pairs: count }: CrowdJob & { kind: "gather" }):
       const name = `user ${at}`;
       const opened = await openPair({ client: user, name }, { client: visiting });
       const pair = { name, user, visiting, ...opened };
+      pair.visitorSocket.onFrame(({ type, ref, code }) => {
+        if (type === "ERROR") refusals.get(ref)?.(new Error(code));
+      });
       for (const { closed } of [pair.userSocket, pair.visitorSocket])
         void closed.then(() => ended++);
       return pair;
@@ -94,7 +99,10 @@ async function live(forMs: number): Promise<CrowdOutcome> {
       const content = `message ${++messages}`;
       await time("message", async () => {
         visitorSocket.send({ type: "ANON_TO_USER", to: name, content, ref: content });
-        await userSocket.next((frame) => frame.content === content);
+        const { promise: refused, reject } = Promise.withResolvers<never>();
+        refusals.set(content, reject);
+        await Promise.race([refused, userSocket.next((frame) => frame.content === content)]);
+        refusals.delete(content);
       });
       await Bun.sleep(Math.random() * 100);
     }

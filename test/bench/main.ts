@@ -4,6 +4,7 @@
  * about the machine than about the server. Each section takes at most three minutes.
  */
 import { chats } from "./chats.ts";
+import { client } from "./client.ts";
 import { type Figure, print } from "./figures.ts";
 import { admissions, log, peers, redisAdmissions } from "./gate.ts";
 import { housekeeping, redisHousekeeping } from "./housekeeping.ts";
@@ -21,6 +22,7 @@ const SECTIONS: Readonly<Record<string, () => Promise<Figure[]>>> = {
   latency,
   growth,
   chats,
+  client,
   housekeeping,
   "redis-housekeeping": redisHousekeeping,
 };

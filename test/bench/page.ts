@@ -55,7 +55,7 @@ async function siteWith(chats: ReadonlyMap<string, number>, content: string): Pr
 /** The cookie of a visitor whom every site of these tests accepts. */
 async function newCookie(): Promise<string> {
   await using site = startSite();
-  return site.visitorCookie();
+  return await site.visitorCookie();
 }
 
 async function openInbox(of: Browser, site: TestServer): Promise<Page> {

@@ -143,6 +143,25 @@ export function contract(start: () => Promise<Subject>): void {
     expect(new Set(ids).size).toBe(6);
   });
 
+  test("keeps what users show to visitors, each for themselves, and the latest of it", async () => {
+    await using chat = await subject.open();
+    const { history } = chat;
+    expect(await history.profile("nobody")).toEqual({});
+    const shown = { name: `"Al" {ice}`, greeting: "Hello\n漢字" };
+    await history.setProfile("alice", { name: "Alice" });
+    await history.setProfile("alice", shown);
+    await history.setProfile("bob", { greeting: "1" });
+    expect(await history.profile("alice")).toEqual(shown);
+    expect(await history.profile("bob")).toEqual({ greeting: "1" });
+    await history.setProfile("alice", {});
+    expect(await history.profile("alice")).toEqual({});
+    for (const [, user] of AWKWARD_USERS)
+      await history.setProfile(user, { name: `for ${user}`.slice(0, 6) });
+    for (const [, user] of AWKWARD_USERS) {
+      expect(await history.profile(user)).toEqual({ name: `for ${user}`.slice(0, 6) });
+    }
+  });
+
   test("a probe resolves, and leaves ids, chats and deliveries as they were", async () => {
     await using chat = await subject.open();
     const where = newChat();

@@ -183,6 +183,9 @@ describe("anything but a frame is malformed, and the socket stays open", () => {
     ["an unknown type", VALID.replace("ANON_TO_USER", CANARY)],
     ["an acknowledgement", '{"type":"ACK","ref":"1","id":"1"}'],
     ["a read receipt", '{"type":"READ","chatId":"x","by":"alice","upTo":"1"}'],
+    ["a deletion", '{"type":"DELETED","chatId":"x","user":"alice","upTo":"1"}'],
+    ["a block", '{"type":"BLOCKED","chatId":"x","user":"alice","blocked":true}'],
+    ["a heartbeat", '{"type":"HEARTBEAT"}'],
     ["an error", '{"type":"ERROR","code":"blocked"}'],
     ["a notice of expiry", '{"type":"EXPIRING","inSeconds":30}'],
     ["an operator's command", '{"type":"JOIN_CHAT","chatId":"x"}'],
@@ -573,7 +576,13 @@ describe("marking a chat as read", () => {
     for (const socket of [user, secondTab, visitor]) {
       const read = await socket.next(({ type }) => type === "READ");
       expect(read.upTo === id || Number(read.upTo) > Number(id)).toBe(true);
-      expect(read).toEqual({ type: "READ", chatId: visitorId, by: "alice", upTo: read.upTo });
+      expect(read).toEqual({
+        type: "READ",
+        chatId: visitorId,
+        user: "alice",
+        by: "alice",
+        upTo: read.upTo,
+      });
     }
     await hear(user, toAlice());
     expect(user.frames.filter(({ type }) => type === "READ")).toHaveLength(1);

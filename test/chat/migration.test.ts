@@ -188,7 +188,7 @@ describe("a file of version 1", () => {
         expect(file.query("PRAGMA user_version").get()).toEqual({ user_version: 3 });
         const tables = file.query("SELECT name FROM sqlite_schema WHERE type = 'table'").all();
         expect(tables.map((row) => (row as { name: string }).name).toSorted()).toEqual([
-          ...["blocks", "chats", "messages", "refs", "sqlite_sequence", "unanswered"],
+          ...["blocks", "chats", "messages", "profiles", "refs", "sqlite_sequence", "unanswered"],
         ]);
         expect(file.query("SELECT visitor, user, messages FROM unanswered").all()).toEqual([
           { visitor, user: "bob", messages: 2 },

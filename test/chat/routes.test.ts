@@ -346,6 +346,49 @@ describe("a chat", () => {
     }
   });
 
+  test("deleted by either side is gone at once in every tab of both, and begins anew with a message", async () => {
+    for (const side of ["user", "visitor"] as const) {
+      const { user, cookie, visitor, path, ids } = await newPair(3);
+      const tabs = await Promise.all([
+        ...[server.openUser(user), server.openUser(user)],
+        ...[server.openVisitor(cookie), server.openVisitor(cookie)],
+      ]);
+      const asking = side === "user" ? { user } : { cookie };
+      await server.ask(path[side], { method: "DELETE", ...asking });
+      await server.ask(path[side], { method: "DELETE", ...asking });
+      tabs[2]?.send({ type: "ANON_TO_USER", to: user, content: "again" });
+      for (const tab of tabs) {
+        const deleted = { type: "DELETED", chatId: visitor, user, upTo: ids[2] };
+        const frames = [
+          await tab.next(({ type }) => type !== "ACK"),
+          await tab.next(({ type }) => type !== "ACK"),
+        ];
+        expect(frames).toMatchObject([deleted, { content: "again" }]);
+        await tab[Symbol.asyncDispose]();
+      }
+    }
+  });
+
+  test("with a blocked visitor says so in the user's tabs when it changes, and nothing to the visitor", async () => {
+    const { user, cookie, visitor, path } = await newPair();
+    await using theirs = await server.openVisitor(cookie);
+    const tabs = [await server.openUser(user), await server.openUser(user)];
+    for (const method of ["PUT", "PUT", "DELETE", "DELETE"]) {
+      await server.ask(`${path.user}/block`, { method, user });
+    }
+    await server.ask(`${path.user}/read`, { method: "POST", user });
+    for (const tab of tabs) {
+      expect([await tab.next(), await tab.next(), await tab.next()]).toMatchObject([
+        { type: "BLOCKED", chatId: visitor, user, blocked: true },
+        { type: "BLOCKED", chatId: visitor, user, blocked: false },
+        { type: "READ" },
+      ]);
+      await tab[Symbol.asyncDispose]();
+    }
+    await theirs.next(({ type }) => type === "READ");
+    expect(theirs.frames).toHaveLength(1);
+  });
+
   test("with a blocked visitor, until the block is lifted", async () => {
     const { user, cookie, visitor, path } = await newPair();
     await using socket = await server.openVisitor(cookie);

@@ -325,6 +325,18 @@ describe("an examination", () => {
     expect(skipped(results).replay).toBe("no good ticket opens a socket");
   });
 
+  test("of instances that don't know each other's tickets says so, where they take turns", async () => {
+    await using careless = startCareless(["takes turns with another instance"]);
+    const [connect] = await judge(theirs(careless));
+    expect(connect?.outcome === "finding" && connect.findings[0]?.mend).toContain("Redis");
+  });
+
+  test("of more instances than there are requests for says nothing of their limits", async () => {
+    await using careless = startCareless();
+    const results = await judge(theirs(careless, { instances: 3 }));
+    expect(skipped(results).limits).toBe("too few requests were left");
+  }, 15_000);
+
   test("whose deployment is limited waits once for as long as it is told to", async () => {
     let left = 3;
     await using inner = startCareless();
@@ -491,6 +503,7 @@ describe("ws-ticket doctor", () => {
     ["no path", ["https://a.example", "--ticket-path", "mint"], "--ticket-path must be a path"],
     ["no origin", ["https://a.example", "--origin", "a.example"], "--origin must be like"],
     ["no pointer", ["https://a.example", "--ticket-pointer", "ticket"], "--ticket-pointer must be"],
+    ["no instances", ["https://a.example", "--instances", "0"], "--instances must be a number"],
     ["an unknown option", ["https://a.example", "--fast"], "Unknown option '--fast'"],
   ])("with %s exits with 2", async (_, args, complaint) => {
     const { code, stdout, stderr } = await runCommand(["doctor", ...args], {

@@ -175,6 +175,25 @@ describe("missed messages", () => {
     expect(contents(conversation)).toEqual(["one", "two", "three"]);
   });
 
+  test("of an answer that has been overtaken by the next socket change nothing", async () => {
+    for (const late of [() => problem(404, "not_found"), () => problem(503, "store_unavailable")]) {
+      const { world, conversation, socket, queries } = await startUser(message(1, "one"));
+      const slow = Promise.withResolvers<Response>();
+      const answers = [slow.promise, page([message(2, "two")])];
+      world.answer = ({ path }) => (path.includes("/messages?") ? answers.shift() : undefined);
+      await socket.close(1006);
+      await world.pass(125);
+      await (await world.open(2)).close(1006);
+      await world.pass(1_000);
+      await world.open(3);
+      expect(contents(conversation)).toEqual(["one", "two"]);
+      slow.resolve(late());
+      await world.pass(30_000);
+      expect(contents(conversation)).toEqual(["one", "two"]);
+      expect(queries().slice(1)).toEqual(["?after=1&limit=200", "?after=1&limit=200"]);
+    }
+  });
+
   test("of a deleted chat: the conversation is empty", async () => {
     const { world, conversation, socket } = await startUser(message(1, "one"));
     await socket.close(1006);
@@ -240,6 +259,15 @@ describe("a chat that is deleted", () => {
     await loading;
     await socket.say({ type: "ACK", ref: "ref-1", id: "4", timestamp: "2026-01-01T00:00:01Z" });
     expect(contents(conversation)).toEqual([]);
+  });
+
+  test("is loaded from its newest page again after the next socket", async () => {
+    const { world, socket, queries } = await startUser(message(1, "one"), message(2, "two"));
+    await socket.say(deleted(2));
+    await socket.close(1006);
+    await world.pass(125);
+    await world.open(2);
+    expect(queries().at(-1)).toBe("?before=999999999999999&limit=50");
   });
 
   test("of a visitor is the one with that user, and no other", async () => {
@@ -454,6 +482,21 @@ describe("a message that is sent", () => {
     expect(second.sent).toMatchObject([{ content: "Hello", ref: "ref-1" }]);
   });
 
+  test("has its socket replaced only where nothing at all has been answered for ten seconds", async () => {
+    const { world, conversation, socket } = await startVisitor();
+    const ack = (n: number) => ({
+      ...{ type: "ACK", ref: `ref-${n}`, id: String(n), timestamp: "2026-01-01T00:00:01Z" },
+    });
+    conversation.send("one");
+    conversation.send("two");
+    await world.pass(9_000);
+    await socket.say(ack(1));
+    await world.pass(9_999);
+    await socket.say(ack(2));
+    await world.pass(60_000);
+    expect(world.sockets).toHaveLength(1);
+  });
+
   test("with many others keeps to ten in a second, in their order", async () => {
     const { world, conversation, socket } = await startVisitor();
     for (let count = 1; count <= 25; count++) conversation.send(String(count));
@@ -588,6 +631,35 @@ describe("reading", () => {
     conversation.markRead();
     expect(conversation.unread).toBe(0);
     expect(socket.sent).toEqual([{ type: "MARK_AS_READ", chatId: VISITOR, to: "alice" }]);
+  });
+
+  test("isn't sent before what was missed is there, which may have been read elsewhere", async () => {
+    const { world, conversation, socket } = await startUser(message(1, "one"));
+    conversation.markRead();
+    expect(socket.sent).toHaveLength(1);
+    const slow = Promise.withResolvers<Response>();
+    world.answer = ({ path }) => (path.includes("/messages?") ? slow.promise : undefined);
+    await socket.close(1006);
+    await world.pass(125);
+    const second = await world.open(2);
+    await second.say(message(3, "three"));
+    conversation.markRead();
+    expect(second.sent).toEqual([]);
+    expect(conversation.unread).toBe(1);
+    slow.resolve(page([message(2, "two"), message(3, "three")], { user: "1" }));
+    await world.settle();
+    expect(conversation.unread).toBe(2);
+    conversation.markRead();
+    expect(second.sent).toEqual([{ type: "MARK_AS_READ", chatId: VISITOR }]);
+  });
+
+  test("never goes back, whatever comes late", async () => {
+    const read = (upTo: number) => ({
+      ...{ type: "READ", chatId: VISITOR, user: "alice", by: "alice", upTo: String(upTo) },
+    });
+    const { conversation, socket } = await startUser(message(1, "one"), message(2, "two"));
+    await socket.say(read(2), read(1));
+    expect(conversation.unread).toBe(0);
   });
 
   test("in another tab is known here", async () => {

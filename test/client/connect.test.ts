@@ -353,6 +353,33 @@ describe("a runtime", () => {
     expect(runtime.newRef()).not.toBe(runtime.newRef());
   });
 
+  test("has hints of the network, and of the page when it comes into view, until nobody listens", () => {
+    const document = Object.assign(new EventTarget(), { visibilityState: "hidden" });
+    const events = new EventTarget();
+    const add = events.addEventListener.bind(events);
+    const own = Object.getOwnPropertyDescriptor(globalThis, "addEventListener");
+    Object.defineProperty(globalThis, "addEventListener", { value: add, configurable: true });
+    Reflect.set(globalThis, "document", document);
+    try {
+      const hints: string[] = [];
+      const stop = completeRuntime().onHint((hint) => void hints.push(hint));
+      const dispatchAll = () => {
+        document.dispatchEvent(new Event("visibilitychange"));
+        for (const name of ["online", "offline"]) events.dispatchEvent(new Event(name));
+      };
+      dispatchAll();
+      document.visibilityState = "visible";
+      dispatchAll();
+      stop();
+      dispatchAll();
+      expect(hints).toEqual(["online", "offline", "visible", "online", "offline"]);
+    } finally {
+      Reflect.deleteProperty(globalThis, "document");
+      Reflect.deleteProperty(globalThis, "addEventListener");
+      if (own) Object.defineProperty(globalThis, "addEventListener", own);
+    }
+  });
+
   test.each(["window", "importScripts"])("with %s keeps cookies", (name) => {
     Reflect.set(globalThis, name, {});
     try {

@@ -38,7 +38,10 @@ describe("an attempt", () => {
     expect(client.state.status).toBe("connecting");
     await world.pass(0);
     expect(world.requests).toMatchObject([
-      { method: "POST", path: SESSIONS, credentials: "include", authorization: undefined },
+      {
+        ...{ method: "POST", path: SESSIONS, credentials: "include", authorization: undefined },
+        cache: "no-store",
+      },
     ]);
     expect(world.sockets.map(({ url }) => url)).toEqual(["wss://chat.example/ws/chat"]);
     expect(client.state.status).toBe("connecting");
@@ -170,6 +173,8 @@ describe("a refused attempt", () => {
     [429, "7", 7_000],
     [503, "5", 5_000],
     [503, new Date(Date.parse("2026-01-01T00:00:40Z")).toUTCString(), 40_000],
+    [429, "86400", 3_600_000],
+    [503, new Date(Date.parse("2027-01-01T00:00:00Z")).toUTCString(), 3_600_000],
   ] as const) {
     test(`with ${status} waits for Retry-After: ${retryAfter}, and no hint cuts that short`, async () => {
       const { world, client, downs } = start();
@@ -372,6 +377,18 @@ describe("an open socket that may be dead", () => {
     await world.sockets[2]?.open();
     expect(first.closedWith).toBe(1000);
   });
+
+  test.each(["visible", "offline"] as const)(
+    "while the first attempt hangs, none begins at the hint: %s",
+    async (hint) => {
+      const { world } = start();
+      world.answer = () => new Promise(() => {});
+      await world.pass(3_000);
+      await world.hint(hint);
+      expect(world.requests).toHaveLength(1);
+      expect(world.requests[0]?.signal.aborted).toBe(false);
+    },
+  );
 
   test("while the first attempt hangs without a network, another one begins when that is back", async () => {
     const { world } = start();

@@ -161,6 +161,18 @@ describe("a list of chats", () => {
     expect(numbersOf(list)).toHaveLength(119);
   });
 
+  test("loads several pages again where several were loaded", async () => {
+    const { world, list, queries } = startList(many(320));
+    const socket = await world.open(1);
+    for (let page = 2; page <= 5; page++) await list.loadMore();
+    expect(list.chats).toHaveLength(250);
+    await socket.close(1006);
+    await world.pass(125);
+    await world.open(2);
+    expect(queries().slice(5)).toEqual(["limit=200", "limit=200&before=801"]);
+    expect([list.chats.length, list.hasMore]).toEqual([320, false]);
+  });
+
   test("isn't set back by a response that is older than the frames that came meanwhile", async () => {
     const { world, list, server } = startList([listed(1, 12, 1), listed(2, 11, 1)]);
     const socket = await world.open(1);

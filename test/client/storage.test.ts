@@ -26,16 +26,23 @@ function tabStorage(room = Number.POSITIVE_INFINITY): TextStorage & { texts: Map
 }
 
 /** A page of the visitor's, with the chat with alice open; the next one with the same storage is its reload. */
-function openPage(storage: TextStorage, options: ChatClientOptions & { owner?: string } = {}) {
+function openPage(
+  storage: TextStorage,
+  options: ChatClientOptions & { owner?: string; laterMs?: number } = {},
+) {
   const world = scriptedWorld();
-  const { owner = "visitor", ...rest } = options;
+  const { owner = "visitor", laterMs = 0, ...rest } = options;
   // Refs are never the same twice, whichever page makes them.
   let refs = 0;
   const page = crypto.randomUUID();
   const client = createChatClient({
     url: "https://chat.example",
-    runtime: { ...world.runtime, nowMs: Date.now, newRef: () => `${page}-${++refs}` },
-    outbox: createOutbox({ owner, storage }),
+    runtime: { ...world.runtime, newRef: () => `${page}-${++refs}` },
+    outbox: createOutbox({
+      owner,
+      storage,
+      runtime: { nowMs: () => world.runtime.nowMs() + laterMs },
+    }),
     ...rest,
   });
   const conversation = client.conversation("alice");
@@ -127,8 +134,10 @@ describe("messages that the server hasn't acknowledged", () => {
     const storage = tabStorage();
     const before = openPage(storage);
     const socket = await before.world.open(1);
-    before.conversation.send("Hello");
-    const { ref } = socket.sent[0] ?? {};
+    // More than are sent at once, so that the last one waits when the page arrives.
+    for (let count = 1; count <= 11; count++) before.conversation.send(`Hello ${count}`);
+    await before.world.pass(1_000);
+    const refs = socket.sent.map(({ ref }) => ref);
     const after = openPage(storage);
     after.world.answer = ({ path }) => {
       if (path.startsWith("/api/chats?")) {
@@ -136,27 +145,27 @@ describe("messages that the server hasn't acknowledged", () => {
       }
       if (!path.includes("/messages?")) return undefined;
       const stored = {
-        ...{ type: "ANON_TO_USER", id: "7", from: VISITOR, to: "alice", content: "Hello" },
+        ...{ type: "ANON_TO_USER", id: "7", from: VISITOR, to: "alice", content: "Hello 11" },
         ...{ timestamp: "2026-01-01T00:00:00.000Z", chatId: VISITOR },
       };
       const readUpTo = { user: "0", visitor: "0" };
       return Response.json({ messages: [stored], readUpTo, more: false });
     };
     const next = await after.world.open(1);
-    expect(after.shown()).toEqual(["Hello: sent"]);
-    await next.say(ack(ref, 7));
-    expect(after.shown()).toEqual(["Hello: sent"]);
+    expect(next.sent).toHaveLength(10);
+    expect(after.shown().filter((text) => text.startsWith("Hello 11"))).toEqual(["Hello 11: sent"]);
+    await after.world.pass(1_000);
+    await next.say(ack(refs[10], 7));
+    expect(after.shown().filter((text) => text.startsWith("Hello 11"))).toEqual(["Hello 11: sent"]);
   });
 
   test("for 40 hours aren't sent by themselves any more: the server may no longer recognise their refs", async () => {
     const storage = tabStorage();
-    const before = openPage(storage);
-    before.conversation.send("old");
-    const [key = "", text = ""] = [...storage.texts][0] ?? [];
-    const saved = JSON.parse(text);
-    saved[0].message.atMs -= 40 * 3_600_000;
-    storage.setItem(key, JSON.stringify(saved));
-    const after = openPage(storage);
+    openPage(storage).conversation.send("old");
+    const laterMs = 40 * 3_600_000;
+    const before = openPage(storage, { laterMs: laterMs - 1 });
+    expect((await before.world.open(1)).sent).toHaveLength(1);
+    const after = openPage(storage, { laterMs });
     expect((await after.world.open(1)).sent).toEqual([]);
     expect(after.conversation.messages).toMatchObject([{ status: "failed", error: "too_old" }]);
   });

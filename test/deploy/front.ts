@@ -25,7 +25,7 @@ export const OWN_ADDRESS = Object.values(networkInterfaces())
   .flatMap((some) => some ?? [])
   .find(({ family, internal }) => family === "IPv4" && !internal)?.address;
 
-const HAS_IPV6 = Object.values(networkInterfaces()).some((some) =>
+export const HAS_IPV6 = Object.values(networkInterfaces()).some((some) =>
   some?.some(({ family }) => family === "IPv6"),
 );
 

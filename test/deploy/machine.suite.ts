@@ -161,7 +161,11 @@ describe("the README's Dockerfile", () => {
       volumes: Record<string, unknown>;
     };
     const { chat } = services;
-    expect(Object.keys(chat ?? {})).toEqual(["build", "env_file", "ports", "volumes"]);
+    expect(Object.keys(chat ?? {})).toEqual([
+      ...["build", "env_file", "ports", "volumes", "restart", "stop_grace_period"],
+    ]);
+    // A restart doesn't mend settings, and Docker can't tell.
+    expect(chat?.restart).toMatch(/^on-failure:\d$/);
     const [volume = "", path = ""] = chat?.volumes?.[0]?.split(":") ?? [];
     expect(Object.keys(volumes)).toEqual([volume]);
     expect(only("ENV")).toContain(`CHAT_DATABASE=${path}/`);

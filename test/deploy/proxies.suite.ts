@@ -2,11 +2,12 @@ import { expect, test } from "bun:test";
 import { HANDSHAKE } from "../support/raw.ts";
 import { describeWith } from "../support/require.ts";
 import { getAnswer } from "../support/writing.ts";
-import { FRONTS } from "./front.ts";
+import { FRONTS, HAS_IPV6 } from "./front.ts";
 import { deploy, sendFrom } from "./scene.ts";
 
 /** Where requests come from: another address than the proxy's. */
 const CLIENT = "127.0.0.9";
+const CLIENTS = HAS_IPV6 ? [CLIENT, "::1"] : [CLIENT];
 
 const upgradeLines = Object.entries(HANDSHAKE).map(([name, value]) => `${name}: ${value}`);
 
@@ -29,29 +30,32 @@ for (const name of FRONTS) {
       );
     });
 
-    test("peers in the log are the clients, whatever they write into X-Forwarded-For", async () => {
-      await using site = await deploy(name);
-      const [server] = site.instances;
-      const { host } = new URL(site.origin);
-      const forged = [`Host: ${host}`, "X-Forwarded-For: 198.51.100.7, 127.0.0.1"];
-      const post = ["POST /api/auth/ws-ticket HTTP/1.1", "Content-Length: 0", ...forged];
-      expect(await sendFrom(CLIENT, site.front, post)).toBe(401);
-      expect(await server?.event("refused")).toMatchObject({ peer: CLIENT });
-      for (const [ticket, status, event] of [
-        ["no ticket", 401, "socket_refused"],
-        [await site.ticket(), 101, "socket_opened"],
-      ] as const) {
-        const target = `GET /ws/chat?ticket=${encodeURIComponent(ticket)} HTTP/1.1`;
-        const lines = [target, ...forged, ...upgradeLines];
-        expect(await sendFrom(CLIENT, site.front, lines)).toBe(status);
-        expect(await server?.event(event)).toMatchObject({ peer: CLIENT });
-      }
-      // Nothing that the settings are to blame for.
-      const { TRUST_PROXY, PUBLIC_URL } = Object.fromEntries(
-        server?.events.map(({ variable, note }) => [variable, note]) ?? [],
-      );
-      expect([TRUST_PROXY, PUBLIC_URL]).toEqual([undefined, undefined]);
-    });
+    test.each(CLIENTS)(
+      "the peer in the log is the client, %s, whatever it writes into X-Forwarded-For",
+      async (client) => {
+        await using site = await deploy(name);
+        const [server] = site.instances;
+        const { host } = new URL(site.origin);
+        const forged = [`Host: ${host}`, "X-Forwarded-For: 198.51.100.7, 127.0.0.1"];
+        const post = ["POST /api/auth/ws-ticket HTTP/1.1", "Content-Length: 0", ...forged];
+        expect(await sendFrom(client, site.front, post)).toBe(401);
+        expect(await server?.event("refused")).toMatchObject({ peer: client });
+        for (const [ticket, status, event] of [
+          ["no ticket", 401, "socket_refused"],
+          [await site.ticket(), 101, "socket_opened"],
+        ] as const) {
+          const target = `GET /ws/chat?ticket=${encodeURIComponent(ticket)} HTTP/1.1`;
+          const lines = [target, ...forged, ...upgradeLines];
+          expect(await sendFrom(client, site.front, lines)).toBe(status);
+          expect(await server?.event(event)).toMatchObject({ peer: client });
+        }
+        // Nothing that the settings are to blame for.
+        const { TRUST_PROXY, PUBLIC_URL } = Object.fromEntries(
+          server?.events.map(({ variable, note }) => [variable, note]) ?? [],
+        );
+        expect([TRUST_PROXY, PUBLIC_URL]).toEqual([undefined, undefined]);
+      },
+    );
 
     test("neither a ticket nor a token is in the proxy's logs, not even with nothing behind it", async () => {
       await using site = await deploy(name);

@@ -388,6 +388,67 @@ describe("subprotocols", () => {
   });
 });
 
+describe("visitors who connect again and again", () => {
+  /** Of one visitor a minute, by default; of all at one address in six seconds. */
+  const [PER_VISITOR, PER_ADDRESS, WINDOW_MS] = [60, 300, 6_000];
+
+  function start() {
+    const server = startWatched({
+      ...{ trustProxy: 1, ticketsPerMinute: undefined },
+      limits: { maxPerIdentity: 0, maxPerAddress: 0 },
+    });
+    const knock = async (Cookie: string, address: string) => {
+      const Host = `127.0.0.1:${server.port}`;
+      const headers = { Host, Origin: server.origin, Cookie, "X-Forwarded-For": address };
+      return sendRaw(server.port, handshake("/ws/chat", headers));
+    };
+    return Object.assign(server, { knock });
+  }
+
+  test("have to wait, wherever they are, and no other visitor with them", async () => {
+    await using server = start();
+    const [cookie, other] = [await server.visitorCookie(), await server.visitorCookie()];
+    for (let n = 0; n < PER_VISITOR; n++) {
+      expect((await server.knock(cookie, `192.0.2.${n}`)).status).toBe(101);
+    }
+    for (let n = 0; n < 2 * PER_ADDRESS; n++) {
+      const { status, headers } = await server.knock(cookie, "192.0.2.1");
+      expect([status, headers.get("retry-after")]).toEqual([429, "1"]);
+    }
+    expect((await server.knock(other, "192.0.2.1")).status).toBe(101);
+    server.clock.advance(60_000 / PER_VISITOR);
+    expect((await server.knock(cookie, "192.0.2.1")).status).toBe(101);
+    expect((await server.knock(cookie, "192.0.2.1")).status).toBe(429);
+  });
+
+  test("with a new cookie each time, have to wait together", async () => {
+    await using server = start();
+    const cookies = await Promise.all(Array.from({ length: 7 }, () => server.visitorCookie()));
+    let opened = 0;
+    for (const cookie of cookies) {
+      for (let n = 0; n < PER_VISITOR; n++) {
+        if ((await server.knock(cookie, "192.0.2.1")).status === 101) opened++;
+      }
+    }
+    expect(opened).toBe(PER_ADDRESS);
+    const fresh = await server.visitorCookie();
+    expect((await server.knock(fresh, "192.0.2.1")).status).toBe(429);
+    expect((await server.knock(fresh, "192.0.2.2")).status).toBe(101);
+    expect((await server.knock(fresh, "127.0.0.1")).status).toBe(101);
+    server.clock.advance(WINDOW_MS / PER_ADDRESS);
+    expect((await server.knock(fresh, "192.0.2.1")).status).toBe(101);
+  });
+
+  test("don't when there is no limit of tickets either", async () => {
+    await using server = startServer({ limits: { maxPerIdentity: 0 } });
+    const cookie = await server.visitorCookie();
+    for (let n = 0; n < 2 * PER_VISITOR; n++) {
+      await using socket = await server.openVisitor(cookie);
+      expect(socket.socket.readyState).toBe(WebSocket.OPEN);
+    }
+  });
+});
+
 describe("failed handshakes per address", () => {
   const from = { "X-Forwarded-For": "192.0.2.1" };
 

@@ -3,7 +3,8 @@ import fc from "fast-check";
 import { partsOf } from "../../src/gate/gate.ts";
 import { memoryTicketStore } from "../../src/gate/memory.ts";
 import type { Incoming } from "../../src/request/incoming.ts";
-import { type BareGate, bareGate } from "../support/gate.ts";
+import { BARE_ORIGIN, type BareGate, bareGate } from "../support/gate.ts";
+import { freePort } from "../support/redis.ts";
 
 const SIGN_OUT = "/api/auth/sign-out";
 const WINDOW_MS = 60_000;
@@ -40,6 +41,18 @@ describe("failed attempts of an address", () => {
         for (let time = 0; time < 100; time++) expect(attempts.waitMs(address)).toBe(0);
       }),
     );
+  });
+
+  test("aren't those that the key server is to blame for", async () => {
+    const { gate } = bareGate({ users: { jwksUrl: `http://127.0.0.1:${freePort()}/jwks` } });
+    const segment = (value: unknown) => Buffer.from(JSON.stringify(value)).toString("base64url");
+    const token = `${segment({ alg: "ES256", kid: "a" })}.${segment({ sub: "a" })}.${"A".repeat(86)}`;
+    const attempt = async () => {
+      const headers = { Authorization: `Bearer ${token}` };
+      const request = new Request(`${BARE_ORIGIN}/api/auth/ws-ticket`, { method: "POST", headers });
+      return (await gate.fetch(request, { socketAddress: "192.0.2.1" })).status;
+    };
+    for (let time = 0; time < 200; time++) expect(await attempt()).toBe(503);
   });
 
   test("without an address don't count", () => {

@@ -421,6 +421,12 @@ describe("who may read the answers from a page (CORS)", () => {
     }
   });
 
+  test("a preflight is OPTIONS: another method with its headers is served as it is", async () => {
+    const { send, bearer } = bareGate({ origins });
+    const headers = { Origin: origins[0] as string, ...preflight, ...(await bearer()) };
+    expect((await send(TICKETS, { method: "POST", headers })).status).toBe(200);
+  });
+
   test("no page on paths that are not the gate's", async () => {
     const { send } = bareGate({ origins });
     for (const path of [

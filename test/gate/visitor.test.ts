@@ -163,6 +163,7 @@ describe("is the cookie", () => {
   test.each<[string, string[]]>([
     ["alone", [`anonSessionId=${GOOD}`]],
     ["with blanks around it", [`  anonSessionId=${GOOD}\t `]],
+    ["with tabs around it, between others", [`a=1;\tanonSessionId=${GOOD}\t; b=2`]],
     ["between others", [`a=b; anonSessionId=${GOOD}; c=d`]],
     ["without a space behind the semicolon", [`a=b;anonSessionId=${GOOD};c=d`]],
     ["beside empty pairs", [`;; ;anonSessionId=${GOOD};`]],

@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { DeadlineError, withinDeadline } from "../../src/lib/deadline.ts";
+import { DEPENDENCY_DEADLINE_MS, DeadlineError, withinDeadline } from "../../src/lib/deadline.ts";
 import { fakeClock, settle } from "../support/clock.ts";
 
 test("work that settles in time settles as it does, and leaves no timer", async () => {
@@ -11,6 +11,11 @@ test("work that settles in time settles as it does, and leaves no timer", async 
   expect(clock.delays).toBe(0);
 });
 
+test("a dependency gets less than the 2 s within which a caller has its 503", () => {
+  expect(DEPENDENCY_DEADLINE_MS).toBeLessThan(2_000);
+  expect(DEPENDENCY_DEADLINE_MS).toBeGreaterThan(1_000);
+});
+
 test("work that doesn't is a DeadlineError at its time, whatever becomes of it", async () => {
   const clock = fakeClock();
   const work = Promise.withResolvers<number>();
@@ -18,6 +23,7 @@ test("work that doesn't is a DeadlineError at its time, whatever becomes of it",
   const ended = withinDeadline(work.promise, 1_900, clock).catch((error) => {
     fault = error;
   });
+  // The time begins once it is known that the work hasn't settled at once.
   await settle(1);
   clock.advance(1_899);
   await settle(1);

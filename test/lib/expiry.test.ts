@@ -44,6 +44,13 @@ describe("createExpiryQueue", () => {
     expect(queue.expiredAt(60_000)).toEqual(["early", "middle", "late"]);
   });
 
+  test("reports several buckets in a row at once, and leaves none behind", () => {
+    const ends = Array.from({ length: 20 }, (_, at) => [`${at}`, at * 1_000] as const);
+    const queue = queueOf(...ends);
+    expect(queue.expiredAt(19_000)).toEqual(ends.slice(0, 19).map(([key]) => key));
+    expect(queue.expiredAt(20_000)).toEqual(["19"]);
+  });
+
   test("takes a key whose end has passed already", () => {
     const queue = queueOf(["a", 9_000]);
     expect(queue.expiredAt(8_000)).toEqual([]);

@@ -1,6 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import {
+  createLineBuffer,
   createLog,
   faultCode,
   LOG_LEVELS,
@@ -179,4 +180,23 @@ describe("of an error its code or its class is logged, never its message", () =>
   ])("%s", (_, error, code) => {
     expect(faultCode(error)).toBe(code);
   });
+});
+
+test("lines that come together are written together, soon, and at once when they are flushed", async () => {
+  const written: string[] = [];
+  const lines = createLineBuffer((text) => void written.push(text));
+  const turn = () => new Promise((resolve) => setTimeout(resolve));
+  for (const line of ["a\n", "b\n"]) lines.add(line);
+  expect(written).toEqual([]);
+  await turn();
+  expect(written).toEqual(["a\nb\n"]);
+  lines.add("c\n");
+  await turn();
+  expect(written).toEqual(["a\nb\n", "c\n"]);
+  lines.add("d\n");
+  lines.flush();
+  expect(written.at(-1)).toBe("d\n");
+  lines.flush();
+  await turn();
+  expect(written).toHaveLength(3);
 });

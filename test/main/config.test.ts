@@ -18,7 +18,10 @@ function configOf(environment: Environment): Config {
 
 function faultsOf(environment: Environment): Fault[] {
   const read = readConfig(environment);
-  return read.ok ? [] : read.faults;
+  const faults = read.ok ? [] : read.faults;
+  // Read behind the variable's name.
+  for (const { note } of faults) expect(note).toMatch(/^(?:is|must|and|needs|can't) .{4,}/);
+  return faults;
 }
 
 /** The variables that are at fault, each once. */
@@ -197,20 +200,15 @@ describe("each variable", () => {
 describe("a fault of its own variable", () => {
   test.each<[string, string, string]>([
     ["no number", "PORT", "http"],
-    ["a negative number", "PORT", "-1"],
-    ["a number too big", "PORT", "65536"],
     ["a fraction", "PORT", "3000.5"],
     ["an exponent", "PORT", "3e3"],
     ["hexadecimal", "PORT", "0x10"],
     ["a number with a space", "PORT", " 3000"],
     ["digits of another script", "PORT", "３０００"],
     ["a number with a suffix", "PORT", "3000; rm"],
-    ["zero", "TICKET_TTL_SECONDS", "0"],
-    ["over the maximum", "TICKET_TTL_SECONDS", "301"],
     ["a unit", "TICKET_TTL_SECONDS", "30s"],
     ["true", "TRUST_PROXY", "true"],
     ["an address", "TRUST_PROXY", "10.0.0.1"],
-    ["over the maximum", "TRUST_PROXY", "11"],
     ["an empty one of several", "JWT_AUDIENCE", "chat,,mobile"],
     ["nothing but a comma", "JWT_AUDIENCE", ","],
     ["no age", "STRICT_TRANSPORT_SECURITY", "includeSubDomains"],
@@ -218,12 +216,8 @@ describe("a fault of its own variable", () => {
     ["false", "STRICT_TRANSPORT_SECURITY", "false"],
     ["no number", "TICKETS_PER_MINUTE", "many"],
     ["no number", "CHAT_MAX_MESSAGES", "all"],
-    ["over the maximum", "CHAT_MAX_AGE_DAYS", "3651"],
     ["no number", "MAX_SOCKETS_PER_IDENTITY", "NaN"],
     ["no number", "MESSAGES_PER_SECOND", "Infinity"],
-    ["over the maximum", "CHARACTERS_PER_MINUTE", "1000000001"],
-    ["too small", "MAX_MESSAGE_BYTES", "127"],
-    ["too big", "MAX_MESSAGE_BYTES", "16777217"],
     ["a short secret", "ADMIN_TOKEN", "admin"],
     ["one character repeated", "ADMIN_TOKEN", "a".repeat(40)],
     [
@@ -284,6 +278,27 @@ describe("a fault of its own variable", () => {
       [variable]: value,
     };
     expect(atFault(environment)).toEqual([variable]);
+  });
+
+  test.each<[string, number, number]>([
+    ["PORT", 0, 65_535],
+    ["CHAT_MAX_MESSAGES", 0, 1_000_000],
+    ["CHAT_MAX_AGE_DAYS", 0, 3_650],
+    ["TICKET_TTL_SECONDS", 1, 300],
+    ["TRUST_PROXY", 0, 10],
+    ["TICKETS_PER_MINUTE", 0, 1_000_000],
+    ["MAX_SOCKETS_PER_IDENTITY", 0, 1_000_000],
+    ["MESSAGES_PER_SECOND", 0, 1_000_000],
+    ["CHARACTERS_PER_MINUTE", 0, 1_000_000_000],
+    ["MAX_MESSAGE_BYTES", 128, 16_777_216],
+    ["METRICS_PORT", 0, 65_535],
+  ])("%s is a whole number from %i to %i", (variable, least, most) => {
+    for (const value of [least, most]) {
+      expect(atFault({ ...LEAST, [variable]: String(value) })).toEqual([]);
+    }
+    for (const value of [least - 1, most + 1]) {
+      expect(atFault({ ...LEAST, [variable]: String(value) })).toEqual([variable]);
+    }
   });
 
   test.each([

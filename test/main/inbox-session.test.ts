@@ -96,6 +96,11 @@ describe("exchanging a JWT for the inbox's cookie", () => {
       ).status,
     ).toBe(400);
     expect((await post(app, [["token", "x".repeat(20_000)]])).status).toBe(413);
+    // More fields than any such form has would take milliseconds to read.
+    const fields = (count: number) =>
+      Array.from({ length: count }, (_, n): [string, string] => [`field ${n}`, "x"]);
+    expect((await post(app, [...fields(15), ["token", token]])).status).toBe(303);
+    expect((await post(app, [...fields(16), ["token", token]])).status).toBe(400);
   });
 
   test.each<[string, (server: TestServer) => Promise<Asking>, number, string]>([

@@ -2,13 +2,14 @@
  * `bun run mutate [file or room…]`: changes the source, one small thing at a time, and prints what no test notices.
  * Runs in a copy of the tree. `--sample N`: so many mutants of each room, drawn with `--seed S`; `--workers N`: at
  * once (default 1); `--wide`: with all tests that run the line, and not only those of its room or with an import of
- * the file. Mutants that don't compile don't count.
+ * the file; `--budget SECONDS`: for the tests of one mutant, the likeliest first (default 60). Mutants that don't
+ * compile don't count.
  */
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import type { Mutant } from "./mutants.ts";
-import { type Copy, makeCopy, type Profile, roomOf, testsFor } from "./suite.ts";
+import { type Copy, type Killer, makeCopy, type Profile, roomOf, testsFor } from "./suite.ts";
 import { openTypes } from "./types.ts";
 
 const ROOT = join(import.meta.dir, "../..");
@@ -21,6 +22,7 @@ const { values, positionals } = parseArgs({
     seed: { type: "string", default: "1" },
     workers: { type: "string", default: "1" },
     wide: { type: "boolean", default: false },
+    budget: { type: "string", default: "60" },
   },
 });
 const sample = Number(values.sample);
@@ -28,7 +30,7 @@ const workers = Number(values.workers);
 
 interface Outcome {
   readonly mutant: Mutant;
-  readonly killer: string | undefined;
+  readonly killer: Killer | undefined;
 }
 
 await mkdir(CACHE, { recursive: true });
@@ -52,8 +54,12 @@ console.table(
   Object.fromEntries(
     [...Map.groupBy(outcomes, ({ mutant }) => roomOf(mutant.file))].map(([room, all]) => {
       const killed = all.filter(({ killer }) => killer !== undefined).length;
+      const timedOut = all.filter(({ killer }) => killer?.outcome === "timed out").length;
       const share = `${((100 * killed) / all.length).toFixed(0)} %`;
-      return [room, { mutants: all.length, killed, survived: all.length - killed, share }];
+      return [
+        room,
+        { mutants: all.length, killed, timedOut, survived: all.length - killed, share },
+      ];
     }),
   ),
 );
@@ -115,17 +121,21 @@ async function choose(): Promise<Mutant[]> {
 }
 
 async function tryMutant(copy: Copy, mutant: Mutant, profiles: readonly Profile[]): Promise<void> {
-  const chosen = testsFor(mutant, sources.get(mutant.file) as string, profiles);
+  const chosen = testsFor(mutant, sources.get(mutant.file) as string, {
+    profiles,
+    budgetMs: Number(values.budget) * 1_000,
+  });
   const cached = Bun.file(join(CACHE, `killed-${hash([mutate(mutant)])}.json`));
-  let killer: string | undefined;
+  const keyOf = (test: string) => hash([tests.get(test) ?? ""]);
+  let killer: Killer | undefined;
   if (await cached.exists()) {
-    const before: { test: string; key: string } = await cached.json();
-    if (before.key === hash([tests.get(before.test) ?? ""])) killer = before.test;
+    const { test, key }: { test: string; key: string } = await cached.json();
+    if (key === keyOf(test)) killer = { test, outcome: "failed" };
   }
   if (!killer) {
     killer = await copy.kill(mutant, sources.get(mutant.file) as string, chosen);
-    if (killer) {
-      await cached.write(JSON.stringify({ test: killer, key: hash([tests.get(killer) ?? ""]) }));
+    if (killer?.outcome === "failed") {
+      await cached.write(JSON.stringify({ test: killer.test, key: keyOf(killer.test) }));
     }
   }
   outcomes.push({ mutant, killer });

@@ -6,7 +6,7 @@ import type { Mutant } from "./mutants.ts";
 /** Before the command of each test run, such as `nice -n 10`. */
 const PREFIX = (process.env.MUTATE_PREFIX ?? "").split(" ").filter((word) => word !== "");
 /** Shortest time that a test file gets, in milliseconds, and how many times as long as without a mutant. */
-const LIMIT_MS = 10_000;
+const LIMIT_MS = 30_000;
 const PATIENCE = 5;
 
 /** What a test file does when nothing is wrong. */
@@ -18,12 +18,18 @@ export interface Profile {
   readonly lines: Readonly<Record<string, Readonly<Record<string, boolean>>>>;
 }
 
+/** The test file that noticed a mutant. */
+export interface Killer {
+  readonly test: string;
+  readonly outcome: "failed" | "timed out";
+}
+
 /** A copy of the tree where tests run and files change. */
 export interface Copy extends AsyncDisposable {
   /** Measures a test file. */
   profile(test: string): Promise<Profile>;
-  /** Runs test files on a mutant until one fails. */
-  kill(mutant: Mutant, text: string, tests: readonly Profile[]): Promise<string | undefined>;
+  /** Runs test files on a mutant until one fails, or doesn't come to an end. */
+  kill(mutant: Mutant, text: string, tests: readonly Profile[]): Promise<Killer | undefined>;
 }
 
 export async function makeCopy(root: string): Promise<Copy> {
@@ -35,8 +41,12 @@ export async function makeCopy(root: string): Promise<Copy> {
   }
   await symlink(join(root, "node_modules"), join(tree, "node_modules"));
 
-  /** Whether a test file passes. Its own children end with it, and so do its files. */
-  async function passes(test: string, limitMs: number, options: string[] = []): Promise<boolean> {
+  /** Runs a test file. Its own children end with it, and so do its files. */
+  async function run(
+    test: string,
+    limitMs: number,
+    options: string[] = [],
+  ): Promise<"passed" | Killer["outcome"]> {
     const child = Bun.spawn(
       [
         ...PREFIX,
@@ -57,7 +67,9 @@ export async function makeCopy(root: string): Promise<Copy> {
         detached: true,
       },
     );
+    let hasTimedOut = false;
     const end = () => {
+      hasTimedOut = true;
       try {
         process.kill(-child.pid, "SIGKILL");
       } catch {}
@@ -68,12 +80,14 @@ export async function makeCopy(root: string): Promise<Copy> {
       for await (const _ of child.stderr) timer ??= setTimeout(end, limitMs);
     })();
     const code = await child.exited;
+    clearTimeout(timer);
+    const outcome = code === 0 ? "passed" : hasTimedOut ? "timed out" : "failed";
     end();
     await reading;
     clearTimeout(timer);
     await rm(temporary, { recursive: true, force: true });
     await mkdir(temporary);
-    return code === 0;
+    return outcome;
   }
 
   /** Of a coverage report in LCOV's format, what is said about source files. */
@@ -99,7 +113,7 @@ export async function makeCopy(root: string): Promise<Copy> {
       const output = join(directory, "coverage");
       await rm(output, { recursive: true, force: true });
       const coverage = ["--coverage", "--coverage-reporter=lcov", `--coverage-dir=${output}`];
-      const isGood = await passes(test, 300_000, coverage);
+      const isGood = (await run(test, 300_000, coverage)) === "passed";
       const durationMs = Math.round(performance.now() - startMs);
       const report = Bun.file(join(output, "lcov.info"));
       const lines = (await report.exists()) ? await parse(await report.text()) : {};
@@ -113,7 +127,8 @@ export async function makeCopy(root: string): Promise<Copy> {
       );
       try {
         for (const { test, durationMs } of tests) {
-          if (!(await passes(test, Math.max(LIMIT_MS, durationMs * PATIENCE)))) return test;
+          const outcome = await run(test, Math.max(LIMIT_MS, durationMs * PATIENCE));
+          if (outcome !== "passed") return { test, outcome };
         }
         return undefined;
       } finally {
@@ -138,7 +153,7 @@ export function roomOf(file: string): string {
 export function testsFor(
   mutant: Mutant,
   text: string,
-  profiles: readonly Profile[],
+  { profiles, budgetMs }: { profiles: readonly Profile[]; budgetMs: number },
 ): readonly Profile[] {
   const texts = text.split("\n");
   const room = `test/${roomOf(mutant.file)}/`;
@@ -150,7 +165,13 @@ export function testsFor(
   const running = profiles.filter((one) => one.passes && runs(one, mutant, texts));
   const chosen =
     running.length > 0 ? running : profiles.filter((one) => one.passes && rank(one) < 2);
-  return chosen.toSorted((a, b) => rank(a) - rank(b) || a.durationMs - b.durationMs);
+  let leftMs = budgetMs;
+  return chosen
+    .toSorted((a, b) => rank(a) - rank(b) || a.durationMs - b.durationMs)
+    .filter((one, at) => {
+      leftMs -= one.durationMs;
+      return at === 0 || leftMs >= 0;
+    });
 }
 
 /** Whether a test file runs a mutant's line, or the nearest line before it that counts. */

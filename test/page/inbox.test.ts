@@ -84,7 +84,7 @@ describeWith("chromium")("the inbox in Chromium", () => {
     await writers(alice, ["Ann"]);
     await rowOf(page, "Ann").waitFor();
     expect(await link.isVisible()).toBe(false);
-    await pick(page, "Share");
+    await pick(page, "Share", "Menu");
     await link.waitFor();
     await page.getByRole("button", { name: "Copy" }).click();
     await page.getByRole("button", { name: "Copied" }).waitFor();
@@ -165,7 +165,7 @@ describeWith("chromium")("the inbox in Chromium", () => {
     await shows(page, "Hello from Ben");
     await write(ann as TestSocket, alice, "Before", "Ann");
     await page.getByText("Before").waitFor();
-    await pick(page, "Sound and notifications");
+    await pick(page, "Sound and notifications", "Menu");
     await write(ann as TestSocket, alice, "After", "Ann");
     await page.getByText("After").waitFor();
     expect(await page.evaluate(() => (globalThis as unknown as { shown: string[] }).shown)).toEqual(
@@ -183,6 +183,10 @@ describeWith("chromium")("the inbox in Chromium", () => {
     await field.fill("not.a.token");
     await page.getByRole("button", { name: "Sign in" }).click();
     await page.getByRole("alert").getByText("This token is invalid or has expired.").waitFor();
+    await page.route("**/api/**", (route) => route.fulfill({ status: 429 }), { times: 1 });
+    await page.getByRole("button", { name: "Sign in" }).click();
+    const tooMany = "Too many attempts. Try again in a minute.";
+    await page.getByRole("alert").getByText(tooMany).waitFor();
     await field.fill(await plain.token("alice"));
     await page.getByRole("button", { name: "Sign in" }).click();
     await connected(page);

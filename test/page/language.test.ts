@@ -73,5 +73,7 @@ describeWith("chromium")("the pages' language in Chromium", () => {
     await page.getByRole("button", { name: "Senden" }).click();
     await page.getByText("Gesendet", { exact: true }).waitFor();
     expect(await page.title()).toBe("Chat mit alice");
+    await page.goto(`${site.origin}/nothing`);
+    await page.getByRole("heading", { name: "Seite nicht gefunden" }).waitFor();
   });
 });

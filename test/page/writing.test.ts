@@ -121,6 +121,29 @@ describeWith("chromium")("writing a message in Chromium", () => {
     expect(await page.locator(".meta:visible").count()).toBe(1);
   });
 
+  test("a message that is the first of its day says which day that is", async () => {
+    const person = await crowd.stranger({ locale: "en-US", timezoneId: "UTC" });
+    const page = await person.open();
+    await page.goto(`${site.origin}/chat/${newName()}`);
+    await say(page, "one");
+    await say(page, "two");
+    await page.getByText("Sent", { exact: true }).waitFor();
+    const days = () =>
+      page
+        .locator('[role="log"] [data-status]')
+        .evaluateAll((items) => items.map((item) => (item as HTMLElement).dataset.day));
+    for (const [later, day] of [
+      [0, "Today"],
+      [1, "Yesterday"],
+      [2, "Thursday, January 1"],
+    ] as const) {
+      await page.clock.setFixedTime(site.clock.nowMs() + later * 86_400_000);
+      await page.reload();
+      await shows(page, "one", "two");
+      expect(await days()).toEqual([day, ""]);
+    }
+  });
+
   test("a visitor is asked for a name once, after the first message, and it goes with the next one", async () => {
     const alice = newName();
     const person = await crowd.stranger();

@@ -127,6 +127,17 @@ describeWith("redis-server")("native transport", () => {
     await expectHealthy(server);
   });
 
+  test("has a new connection before the first command after Redis closed an idle one", async () => {
+    await using redis = await startRedis();
+    const transport = nativeRedisTransport({ url: redis.url });
+    expect(await transport.command(["PING"])).toBe("PONG");
+    await redis.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes");
+    await hasConnections(redis, 0);
+    await settle();
+    expect(await transport.command(["PING"])).toBe("PONG");
+    await transport.close();
+  });
+
   test("keeps one connection over many tickets, and none that failed", async () => {
     await using redis = await startRedis();
     await using proxy = await startProxy(redis);

@@ -25,6 +25,17 @@ export function launchBrowser(): Promise<Browser> {
   return chromium.launch(LAUNCH);
 }
 
+/** The same with its settings in `folder`, and whatever certificates servers have. */
+export function launchWith(folder: string, args: readonly string[]): Promise<BrowserContext> {
+  return chromium.launchPersistentContext(folder, {
+    ...LAUNCH,
+    args: [...(LAUNCH.args ?? []), ...args],
+    ignoreHTTPSErrors: true,
+    viewport: { width: 1000, height: 700 },
+    reducedMotion: "reduce",
+  });
+}
+
 /** Somebody with a browser of their own, in which there is nothing of anybody else's. */
 export interface Person {
   readonly context: BrowserContext;

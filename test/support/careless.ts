@@ -19,6 +19,7 @@ export type Flaw =
   | "forgets tickets for a plain GET"
   | "forgets tickets for a foreign origin"
   | "has another instance"
+  | "takes turns with another instance"
   | "has no HttpOnly"
   | "has no SameSite"
   | "has no Secure"
@@ -71,6 +72,7 @@ export function startCareless(
   const secrets: string[] = [];
   const visits = new Map<string, number>();
   let mints = 0;
+  const met = new Set<string>();
   const timers = new Set<Timer>();
 
   function newTicket(): string {
@@ -186,6 +188,11 @@ export function startCareless(
     const [ticket, ...others] = values;
     // Some of its tickets are stored where this instance doesn't look.
     if (has("has another instance") && mints > 14 && mints % 2 === 0) return false;
+    // The first handshake with each of them meets one that doesn't know it.
+    if (has("takes turns with another instance") && ticket && !met.has(ticket)) {
+      met.add(ticket);
+      return false;
+    }
     const isCookieAllowed =
       (request.headers.has("origin") || has("accepts a cookie without an origin")) &&
       isGoodCookie(request);

@@ -37,6 +37,7 @@ export interface ScriptedRequest {
   readonly path: string;
   readonly authorization: string | undefined;
   readonly credentials: string | undefined;
+  readonly cache: string | undefined;
   readonly atMs: number;
   readonly signal: AbortSignal;
 }
@@ -105,6 +106,7 @@ export function scriptedWorld(): ScriptedWorld {
         path: pathname + search,
         authorization: (init.headers as Record<string, string> | undefined)?.Authorization,
         credentials: init.credentials,
+        cache: init.cache,
         atMs: nowMs(),
         signal: init.signal as AbortSignal,
       };

@@ -17,11 +17,12 @@ export function startSite(
 ): TestServer {
   const { demo = true, path = ":memory:", tokenTtlMs = 3_600_000 } = options;
   const clock = fakeClock();
+  const history = options.history ?? sqliteChatHistory({ path, clock });
   return startServer({
     ...options,
     clock,
-    history: sqliteChatHistory({ path, clock }),
-    pages: createPages({ demo }),
+    history,
+    pages: createPages({ demo, profileOf: history.profile, clock }),
     ...(demo && {
       signDemoToken: (user: string) =>
         signToken({
@@ -69,9 +70,9 @@ export async function connected(page: Page): Promise<void> {
   await page.locator('#state[data-status="open"]').waitFor({ state: "attached" });
 }
 
-/** Picks something from a menu. */
-export async function pick(page: Page, item: string): Promise<void> {
-  await page.getByRole("button", { name: "Options" }).last().click();
+/** Picks something from a menu: the chat's, or the inbox's, which is called Menu. */
+export async function pick(page: Page, item: string, menu = "Options"): Promise<void> {
+  await page.getByRole("button", { name: menu }).click();
   await page.getByRole("button", { name: item, exact: true }).click();
 }
 

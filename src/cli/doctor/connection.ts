@@ -11,8 +11,8 @@ const TOO_BIG_BYTES = 16 * 1024 * 1024;
 const END_MS = 3_000;
 /** How long a proxy is given to cut off a quiet socket, in milliseconds: most do so after 60 s. */
 export const QUIET_MS = 75_000;
-/** Cookies asked for at once, at most. */
-const BURST = 61;
+/** Cookies that an instance may issue to one address at once. */
+const MAX_COOKIES = 60;
 
 export async function knowsItsProtocols(target: Target): Promise<Finding[]> {
   const ticket = await target.ticket();
@@ -205,7 +205,7 @@ export async function speaksHttp2(target: Target): Promise<Finding[]> {
 }
 
 export async function limitsAddresses(target: Target): Promise<Finding[]> {
-  const { sessionPath, origin, url, resolve = systemAddresses } = target.options;
+  const { sessionPath, origin, url, instances = 1, resolve = systemAddresses } = target.options;
   // It must be there at all.
   await target.session();
   const path = target.path(sessionPath);
@@ -220,23 +220,24 @@ export async function limitsAddresses(target: Target): Promise<Finding[]> {
   const own = all.find((address) => !isIPv6(address)) ?? all[0];
   const other = all.find((address) => isIPv6(address) && address !== own);
   let limited: Exchange | undefined;
+  const needed = MAX_COOKIES * instances + 1;
   // What is left is for the checks of the limit itself.
-  const burst = Math.min(BURST, MAX_REQUESTS - target.requests - 2);
+  const burst = Math.min(needed, MAX_REQUESTS - target.requests - 2);
   for (let sent = 0; sent < burst && !limited; sent++) {
     const exchange = await ask({}, own);
     if (exchange.status === 429) limited = exchange;
   }
   if (!limited) {
-    if (burst < BURST) throw new Skipped("too few requests were left");
+    if (burst < needed) throw new Skipped("too few requests were left");
     if (/^(?:localhost|127\.|\[::1\])/.test(url.hostname)) {
       throw new Skipped("no limit was met, which on loopback may be meant");
     }
     return [
       found("limits", await ask({}, own), {
-        title: `${BURST} cookies in one go, and none was refused`,
+        title: `${needed} cookies in one go, and none was refused`,
         why: "One address makes as many visitors as it likes. Behind a proxy on the same machine it is often the proxy that is exempt, and with it everybody",
         references: ["ASVS 2.4.1", "ASVS 6.3.1"],
-        mend: "Limit by address, and tell the server how many proxies stand in front (TRUST_PROXY)",
+        mend: "Limit by address, and tell the server how many proxies stand in front (TRUST_PROXY). Where several instances count for themselves, say so: --instances",
       }),
     ];
   }

@@ -10,6 +10,10 @@ const MAX_LIFE_SECONDS = 300;
 const MIN_HSTS_SECONDS = 31_536_000;
 /** Names under which responses say how long a ticket lives, in seconds. */
 const LIFE_NAMES = ["expiresIn", "expires_in", "expiresInSeconds", "ttl", "ttlSeconds"];
+/** Further instances at which a ticket is tried that the first one refuses. */
+const ROUNDS_ELSEWHERE = 3;
+/** How to mend tickets that some instances don't know. */
+export const ONE_STORE = "One store for all instances (Redis), or one instance";
 /** Where nobody's page is. */
 export const FOREIGN = "https://foreign.example";
 
@@ -42,15 +46,27 @@ export async function connects(target: Target): Promise<Finding[]> {
   target.minted = exchange;
   const handshake = await target.knock({ ticket });
   if (handshake.status === 101) return [];
+  if (handshake.status === 401 && (await worksElsewhere(target, ticket))) {
+    const title = "A ticket is refused by one instance and accepted by another";
+    return [found("connect", handshake, { title, why, references, mend: ONE_STORE })];
+  }
   const mends: Readonly<Record<number, string>> = {
     403: `The server takes pages of ${target.options.origin} for somebody else's: PUBLIC_URL or ALLOWED_ORIGINS is missing or wrong there, or --origin here`,
     404: "Say where sockets are opened: --socket-path",
-    401: "Say which parameter has the ticket: --parameter. Or tickets are forgotten between two instances",
+    401: "Say which parameter has the ticket: --parameter",
   };
   const mend = mends[handshake.status] ?? "The proxy must hand on Upgrade, Connection and HTTP/1.1";
   return [
     found("connect", handshake, { title: "A good ticket opens no socket", why, references, mend }),
   ];
+}
+
+/** Whether a ticket that was refused is good at another instance: proxies go round them. */
+async function worksElsewhere(target: Target, ticket: string): Promise<boolean> {
+  for (let round = 0; round < ROUNDS_ELSEWHERE; round++) {
+    if ((await target.knock({ ticket })).status === 101) return true;
+  }
+  return false;
 }
 
 export async function encrypts(target: Target): Promise<Finding[]> {

@@ -34,6 +34,8 @@ export interface TargetOptions {
   readonly parameter: string;
   /** The origin whose pages may connect. */
   readonly origin: string;
+  /** How many instances are behind the name: each may count for itself. Default: 1. */
+  readonly instances?: number | undefined;
   /** Authorities that are trusted beside the system's, as PEM. */
   readonly ca?: string | undefined;
   readonly clock: Clock;

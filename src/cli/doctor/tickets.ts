@@ -1,6 +1,6 @@
 import { pause } from "../../lib/clock.ts";
 import { type Finding, Skipped } from "./finding.ts";
-import { FOREIGN, found, lifeSeconds } from "./issuing.ts";
+import { FOREIGN, found, lifeSeconds, ONE_STORE } from "./issuing.ts";
 import type { Exchange, Handshake, Target } from "./target.ts";
 
 /** Handshakes at the same time. */
@@ -226,7 +226,7 @@ export async function isKnownEverywhere(target: Target): Promise<Finding[]> {
         title: "A ticket is refused right after it was issued",
         why: "Behind one name there are instances that don't know each other's tickets: people get in by chance",
         references: ["ASVS 7.2.1"],
-        mend: "One store for all instances (Redis), or one instance",
+        mend: ONE_STORE,
       }),
     ];
   }

@@ -4,6 +4,8 @@ import { text } from "./language.ts";
 
 /** Messages that are read out when many come at once: the newest. */
 const MAX_READ_OUT = 3;
+/** How long it is there, in milliseconds: behind the messages it would be read a second time. */
+const READ_OUT_MS = 5_000;
 /** Messages at the end that are compared with what was there. */
 const REMEMBERED = 50;
 
@@ -28,9 +30,10 @@ export function createAnnouncer(): Announcer {
       const start = latest.findIndex(({ key }) => before.has(key));
       const arrived = latest.slice(Math.max(start, 0)).filter(({ key }) => !before.has(key));
       for (const { isMine, content } of arrived.slice(-MAX_READ_OUT)) {
-        root.append(element("p", {}, `${isMine ? text("you") : otherName}: ${content}`));
+        const news = element("p", {}, `${isMine ? text("you") : otherName}: ${content}`);
+        root.append(news);
+        setTimeout(() => news.remove(), READ_OUT_MS);
       }
-      while (root.childElementCount > MAX_READ_OUT) root.firstElementChild?.remove();
     },
   };
 }

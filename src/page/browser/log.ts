@@ -108,7 +108,9 @@ export function createLog(options: {
     const start = first === undefined ? -1 : at(first);
     const fewest = Math.max(end - SHOWN, 0);
     if (start < 0 || start > end) return [fewest, end];
-    return [readsEnd && end - start > MAX_SHOWN ? fewest : start, end];
+    // Whoever reads the end sees what was loaded before it, too, but not all that has come since.
+    const isKept = !readsEnd || (start <= fewest && end - start <= MAX_SHOWN);
+    return [isKept ? start : fewest, end];
   }
 
   /** Shows other messages; those that are in view stay where they are. */

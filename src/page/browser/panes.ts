@@ -1,4 +1,4 @@
-import type { ChatClient, ChatSummary, Drafts } from "../../client/mod.ts";
+import { type ChatClient, createChatList, type Drafts } from "../../client/mod.ts";
 import { createAlerts } from "./alerts.ts";
 import { byId, element, setText, setTitle } from "./dom.ts";
 import { text } from "./language.ts";
@@ -8,9 +8,6 @@ import { type OpenChat, openChat } from "./open-chat.ts";
 import { createRoute } from "./route.ts";
 import { shareParts, showShare } from "./share.ts";
 import { showState } from "./state.ts";
-
-/** Interval between attempts to load the list after a failure, in milliseconds. */
-const LIST_RETRY_MS = 3_000;
 
 /** The inbox of somebody who is signed in: the list of chats, and the one that is open. */
 export function showInbox(
@@ -24,32 +21,10 @@ export function showInbox(
     isSeen: (peer) => peer === route.peer && document.visibilityState === "visible",
     onOpen: route.open,
   });
-  let chats: readonly ChatSummary[] = [];
+  const chats = createChatList(client);
   let open: OpenChat | undefined;
-  /** One request at a time; a change in the meantime causes another one. */
-  let isLoading = false;
-  let isStale = false;
 
-  async function refresh(): Promise<void> {
-    if (client.state.status !== "open") return;
-    isStale = isLoading;
-    if (isLoading) return;
-    isLoading = true;
-    try {
-      ({ chats } = await client.chats());
-      setText(problem, "");
-      update();
-    } catch {
-      if (client.state.status === "open") {
-        setText(problem, text("listFailed"));
-        setTimeout(refresh, LIST_RETRY_MS);
-      }
-    }
-    isLoading = false;
-    if (isStale) void refresh();
-  }
-
-  const list = createList({ onOpen: route.open, onMore() {} });
+  const list = createList({ onOpen: route.open, onMore: loadMore });
   const problem = element("p", { class: "problem", role: "alert" });
   const noChats = element(
     "div",
@@ -66,7 +41,7 @@ export function showInbox(
     place,
   );
   const who = element("span", { class: "who" }, name);
-  const menu = createMenu(text("options"), [
+  const menu = createMenu(text("menu"), [
     { label: () => text("share"), run: () => void showShare(user) },
     {
       label: () => text("alerts"),
@@ -78,14 +53,18 @@ export function showInbox(
   leave.onclick = onSignOut;
 
   function update(): void {
-    list.update(chats, open?.peer);
-    noChats.hidden = chats.length > 0;
-    noThread.hidden = open !== undefined || chats.length === 0;
-    setTitle(
-      text("inbox"),
-      chats.reduce((sum, { unread }) => sum + unread, 0),
-    );
+    const isEmpty = chats.chats.length === 0;
+    list.update(chats.chats, open?.peer);
+    noChats.hidden = !isEmpty || !chats.isLoaded;
+    noThread.hidden = open !== undefined || isEmpty;
+    panes.classList.toggle("bare", isEmpty && !open);
+    setText(problem, chats.failure ? text("listFailed") : "");
+    setTitle(text("inbox"), chats.unread);
     open?.update();
+  }
+
+  function loadMore(): void {
+    if (chats.hasMore) chats.loadMore().catch(() => setText(problem, text("listFailed")));
   }
 
   /** Shows what the address says. */
@@ -104,26 +83,21 @@ export function showInbox(
   function start(peer: string): OpenChat {
     const chat = openChat(client, peer, {
       drafts,
-      summary: () => chats.find((one) => one.peer === peer),
+      summary: () => chats.chats.find((one) => one.peer === peer),
       onClose: route.close,
     });
     place.append(chat.root);
     return chat;
   }
 
-  client.on("frame", ({ type }) => {
-    if (type !== "ACK" && type !== "EXPIRING") void refresh();
-  });
-  client.on("state", ({ status }) => {
-    if (status === "open") void refresh();
-  });
-  client.on("resumed", refresh);
+  chats.on("change", update);
   byId("bar").append(who, menu.root, leave);
   byId("main").append(panes);
   follow();
   return {
     dispose() {
       open?.dispose();
+      chats.dispose();
       alerts.dispose();
       route.dispose();
       stopShowingState();

@@ -10,7 +10,7 @@ export function shareParts(user: string): Node[] {
     element("p", {}, text("shareLink")),
     copyable(element("a", { href: link, target: "_blank", rel: "noopener" }, link), link),
   ];
-  if (document.documentElement.dataset.embed === undefined) return parts;
+  if (document.documentElement.dataset.embeds === undefined) return parts;
   const snippet = `<script async src="${location.origin}/embed.js" data-user="${escaped(user)}"></script>`;
   return [
     ...parts,

@@ -1,0 +1,3 @@
+import { translatePage } from "./language.ts";
+
+translatePage();
