@@ -38,6 +38,7 @@ async function fillChats(history: Parameters<typeof fill>[0]): Promise<void> {
       chat: { user, visitor: visitorId(number) },
       from: "visitor",
       content: "Hello",
+      ref: "first",
       atMs: Date.now(),
     }));
   }
