@@ -81,6 +81,23 @@ describe("configuration", () => {
     expect(events.map((event) => event.variable)).toContain(variable);
   });
 
+  test("serves frames for the origins that are named, the inbox's cookie, and the way to sign in", async () => {
+    const shop = "https://shop.example";
+    await using child = startProcess({
+      ...ENVIRONMENT,
+      EMBED_ORIGINS: shop,
+      LOGIN_URL: "https://app.example/login",
+    });
+    const url = await child.listening;
+    const get = (path: string) => fetch(new URL(path, url));
+    const frame = await get(`/embed/alice?host=${encodeURIComponent(shop)}`);
+    expect(frame.headers.get("content-security-policy")).toContain(`frame-ancestors ${shop};`);
+    expect((await get("/embed.js")).status).toBe(200);
+    expect(await (await get("/embed/api/auth/anonymous-session")).json()).toEqual({ known: false });
+    expect(await (await get("/inbox/api/session")).json()).toEqual({ user: null });
+    expect(await (await get("/inbox")).text()).toContain('data-login="https://app.example/login"');
+  });
+
   test("logs in one line that the port is taken, and exits", async () => {
     await using first = startProcess(ENVIRONMENT);
     const { port } = await first.listening;
