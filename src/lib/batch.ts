@@ -143,7 +143,7 @@ export function createBatcher<Item, Result>(
   function watchDeadline(): void {
     const first = pending[0];
     if (cancelDeadline || !first) return;
-    cancelDeadline = clock.after(first.endsAtMs - clock.monotonicMs(), () => {
+    cancelDeadline = clock.after(Math.max(0, first.endsAtMs - clock.monotonicMs()), () => {
       cancelDeadline = undefined;
       endOverdue();
       watchDeadline();

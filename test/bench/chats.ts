@@ -9,9 +9,9 @@ import { BENCH_SECRET, type Server, startMain } from "./process.ts";
 
 const MANY = 100_000;
 const FEW = 100;
-/** Requests in each round: all of them together are less than one person may make in a minute. */
-const REQUESTS = 20;
-const ROUNDS = 7;
+/** Requests in each round: all of them together cost less than one person may spend in a minute. */
+const REQUESTS = 8;
+const ROUNDS = 5;
 
 /** Reading, for a user with many chats against one with few. */
 export async function chats(): Promise<Figure[]> {
@@ -38,6 +38,7 @@ async function fillChats(history: Parameters<typeof fill>[0]): Promise<void> {
       chat: { user, visitor: visitorId(number) },
       from: "visitor",
       content: "Hello",
+      ref: "first",
       atMs: Date.now(),
     }));
   }

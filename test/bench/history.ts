@@ -2,7 +2,10 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import type { ChatHistory, Draft } from "../../src/chat/history.ts";
+import { type Appended, type ChatHistory, type Draft, FAILING_MS } from "../../src/chat/history.ts";
+
+/** How often one message is tried. */
+const MAX_ATTEMPTS = 10;
 
 /** A visitor's id. */
 export function visitorId(number: number): string {
@@ -25,9 +28,21 @@ export async function fill(
     const drafts = Array.from({ length: Math.min(atOnce, count - number) }, (_, at) =>
       draft(number + at),
     );
-    const stored = await Promise.all(drafts.map((one) => history.append(one)));
+    const stored = await Promise.all(drafts.map((one) => store(history, one)));
     const refused = stored.find(({ ok }) => !ok);
     if (refused) throw new Error(`Not stored: ${JSON.stringify(refused)}`);
+  }
+}
+
+/** Stores one message, again and again where the machine is too busy to do it in time. */
+async function store(history: ChatHistory, draft: Draft): Promise<Appended> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await history.append(draft);
+    } catch (error) {
+      if (attempt === MAX_ATTEMPTS) throw error;
+      await Bun.sleep(FAILING_MS);
+    }
   }
 }
 

@@ -11,7 +11,7 @@ const MESSAGES = 1_000_000;
 /** Chats that they are in, for what concerns all chats. */
 const CHATS = 1_000;
 /** Messages in one transaction of SQLite while it is filled. */
-const AT_ONCE = 5_000;
+const AT_ONCE = 2_000;
 /** Longest stall that is acceptable, in milliseconds. */
 const STALL_MS = 50;
 /** Later than any message is kept. */
