@@ -85,6 +85,13 @@ const LEAVES_DEMO = [
   "REDIS_URL",
 ];
 
+/** Whether a page from there may have the chat in a frame. It becomes part of a policy, where a semicolon would end a directive. */
+function isEmbedOrigin(origin: string): boolean {
+  if (!isExactOrigin(origin) || !/^https?:\/\/[\w.:[\]-]+$/.test(origin)) return false;
+  const { protocol, hostname } = new URL(origin);
+  return protocol === "https:" || isLoopback(hostname);
+}
+
 /** Reads the whole configuration from the environment; all faults at once, an empty value counting as none. */
 export function readConfig(
   environment: Environment,
@@ -199,8 +206,11 @@ export function readConfig(
   }
 
   const embedOrigins = list("EMBED_ORIGINS");
-  if (embedOrigins && !embedOrigins.every(isExactOrigin)) {
-    fault("EMBED_ORIGINS", "must be exact origins such as https://example.com, with no pattern");
+  if (embedOrigins && !embedOrigins.every(isEmbedOrigin)) {
+    fault(
+      "EMBED_ORIGINS",
+      "must be exact https origins such as https://example.com, with no pattern; plain http is allowed on loopback only",
+    );
   }
 
   const issuer = text("JWT_ISSUER");

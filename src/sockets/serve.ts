@@ -1,6 +1,5 @@
 /// <reference lib="esnext.disposable" preserve="true" />
 import { type Gate, partsOf } from "../gate/gate.ts";
-import type { Clock } from "../lib/clock.ts";
 import { withinDeadline } from "../lib/deadline.ts";
 import { faultCode } from "../lib/log.ts";
 import { type ConnectionInfo, headersFor, readRequest } from "../request/incoming.ts";
@@ -144,7 +143,7 @@ export function serve<Claims = unknown>(
       whenIdle = resolve;
       if (requests === 0) resolve();
     });
-    await isSettled(idle, leftMs(), clock);
+    await withinDeadline(idle, leftMs(), clock).catch(() => {});
     for (let turn = 0; turn < FLUSH_TURNS && server.pendingRequests > 0; turn++) {
       await new Promise((resolve) => setImmediate(resolve));
     }
@@ -170,12 +169,4 @@ export function serve<Claims = unknown>(
   };
   rooms.set(self, sockets);
   return self;
-}
-
-/** Whether a promise was fulfilled within the time. */
-function isSettled(promise: Promise<unknown>, withinMs: number, clock: Clock): Promise<boolean> {
-  return withinDeadline(promise, withinMs, clock).then(
-    () => true,
-    () => false,
-  );
 }

@@ -165,6 +165,7 @@ describe("users", () => {
     ["credentials in it", "https://user:password@id.example.com/jwks.json"],
     ["a number", 7],
     ["null", null],
+    ["an object that reads like one", { toString: () => url }],
   ])("with a jwksUrl that is %s throw", (_, jwksUrl) => {
     const { type, message } = faultOf({ users: { jwksUrl } });
     expect([type, message]).toEqual([
@@ -203,6 +204,7 @@ describe("users", () => {
         message: `Option users.${name} must be a string`,
       });
     }
+    expect(faultOf({ users: { secret: SECRET, [name]: "text" } }).type).toBe("none");
   });
 });
 

@@ -49,6 +49,7 @@ export const EN = {
   tooBig: "Not sent. The message is too long.",
   tooOld: "Not sent. This message has waited for too long.",
 
+  connecting: "Connecting…",
   connected: "Connected",
   reconnecting: "Reconnecting…",
   reconnectingIn: "Reconnecting in {n} s",
@@ -161,6 +162,7 @@ export const DE: { readonly [Key in keyof typeof EN]: (typeof EN)[Key] } = {
   tooBig: "Nicht gesendet. Die Nachricht ist zu lang.",
   tooOld: "Nicht gesendet. Die Nachricht hat zu lange gewartet.",
 
+  connecting: "Verbindung wird aufgebaut…",
   connected: "Verbunden",
   reconnecting: "Verbindung wird wiederhergestellt…",
   reconnectingIn: "Neuer Versuch in {n} s",
