@@ -3,7 +3,7 @@ import { type Crowd, gatherCrowd } from "../support/browser.ts";
 import { freePort } from "../support/redis.ts";
 import { describeWith } from "../support/require.ts";
 import type { TestServer } from "../support/server.ts";
-import { connected, newName, say, shows, signIn, startSite, visit } from "../support/site.ts";
+import { newName, say, shows, signIn, startSite, visit } from "../support/site.ts";
 
 /** Browsers are slow where others use the processor, too. */
 setDefaultTimeout(60_000);
@@ -27,18 +27,19 @@ describeWith("chromium")("a server below a path", () => {
   test("serves its pages, on which a visitor and a user write to each other", async () => {
     const [mira, alice] = [await crowd.stranger(), await crowd.stranger()];
     const user = newName();
+    const inbox = await signIn(alice, base, { token: await site.token(user) });
+    const link = inbox.getByRole("link", { name: base });
+    expect(await link.getAttribute("href")).toBe(`${base}/chat/${user}`);
     const chat = await visit(mira, base, user);
     await say(chat, "Hello");
-    const inbox = await signIn(alice, base, { token: await site.token(user) });
-    const link = inbox.locator("#share-link");
-    expect(await link.getAttribute("href")).toBe(`/chat/chat/${user}`);
-    await inbox.getByText("Hello").first().click();
+    await inbox.getByRole("button", { name: /Hello.*1 unread/ }).click();
     await shows(inbox, "Hello");
+    expect(inbox.url()).toStartWith(`${base}/inbox/`);
     await say(inbox, "Welcome");
     await shows(chat, "Hello", "Welcome");
     await chat.reload();
-    await connected(chat);
     await shows(chat, "Hello", "Welcome");
+    expect(new URL(chat.url()).pathname).toBe(`/chat/chat/${user}`);
     expect([...mira.complaints, ...alice.complaints]).toEqual([]);
   });
 
@@ -46,6 +47,7 @@ describeWith("chromium")("a server below a path", () => {
     await using lost = startSite({ demo: false, publicUrl: new URL("https://chat.example.com") });
     const page = await (await crowd.stranger()).open();
     await page.goto(`${lost.origin}/chat/alice`);
+    await say(page, "Hello");
     await page.getByRole("status").getByText("set PUBLIC_URL").waitFor();
   });
 
