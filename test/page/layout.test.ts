@@ -79,6 +79,23 @@ describeWith("chromium")("the layout in Chromium", () => {
     }
   });
 
+  test("menus stay within a narrow window", async () => {
+    for (const page of await openChat(PHONE)) {
+      await page.getByRole("button", { name: "Options" }).click();
+      await expectInside(page);
+    }
+    const user = await signIn(await crowd.newcomer(), site.origin, { name: newName() });
+    await user.setViewportSize(PHONE);
+    await user.getByRole("button", { name: "Menu" }).click();
+    await expectInside(user);
+  });
+
+  async function expectInside(page: Page): Promise<void> {
+    const box = await page.locator(".menu:visible").boundingBox();
+    expect(box?.x).toBeGreaterThanOrEqual(0);
+    expect((box?.x ?? 0) + (box?.width ?? 0)).toBeLessThanOrEqual(PHONE.width);
+  }
+
   test("at 400 % zoom there is room for messages", async () => {
     for (const page of await openChat(ZOOMED)) {
       const room = await page.getByRole("log").evaluate((log) => log.clientHeight);
