@@ -94,6 +94,17 @@ describe("credentials", () => {
       [401, "token_invalid"],
     ],
     [
+      "a token that was signed out",
+      async () => {
+        const Authorization = `Bearer ${await server.token("gone")}`;
+        const headers = { Authorization };
+        const { status } = await server.ask("/api/auth/sign-out", { method: "POST", headers });
+        expect(status).toBe(204);
+        return headers;
+      },
+      [401, "token_invalid"],
+    ],
+    [
       "a token under another scheme",
       async () => ({ Authorization: `Basic ${await server.token()}` }),
       [401, "token_missing"],

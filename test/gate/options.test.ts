@@ -137,7 +137,7 @@ describe("users", () => {
   ])("that are %s throw", (_, users) => {
     expect(faultOf({ users })).toEqual({
       type: "TypeError",
-      message: "Option users must be a function, or have a secret or a jwksUrl",
+      message: "Option users must be a function, or have a secret, a jwksUrl or publicKeys",
     });
   });
 
@@ -149,7 +149,7 @@ describe("users", () => {
   ])("with %s throw", (_, users) => {
     expect(faultOf({ users })).toEqual({
       type: "TypeError",
-      message: "Option users must have either a secret or a jwksUrl",
+      message: "Option users must have either a secret, a jwksUrl or publicKeys",
     });
   });
 
@@ -165,6 +165,7 @@ describe("users", () => {
     ["credentials in it", "https://user:password@id.example.com/jwks.json"],
     ["a number", 7],
     ["null", null],
+    ["an object that reads like one", { toString: () => url }],
   ])("with a jwksUrl that is %s throw", (_, jwksUrl) => {
     const { type, message } = faultOf({ users: { jwksUrl } });
     expect([type, message]).toEqual([
@@ -203,6 +204,7 @@ describe("users", () => {
         message: `Option users.${name} must be a string`,
       });
     }
+    expect(faultOf({ users: { secret: SECRET, [name]: "text" } }).type).toBe("none");
   });
 });
 
@@ -245,7 +247,8 @@ describe("origins and publicUrl", () => {
   });
 
   test.each<[string, unknown]>([
-    ["a path", "https://chat.example.com/chat"],
+    ["two slashes in its path", "https://chat.example.com/a//b"],
+    ["an escape in its path", "https://chat.example.com/a%2Fb"],
     ["a query", "https://chat.example.com/?a=b"],
     ["a fragment", "https://chat.example.com/#a"],
     ["credentials", "https://user:password@chat.example.com"],
@@ -255,7 +258,7 @@ describe("origins and publicUrl", () => {
     ["nothing in it", ""],
     ["a number in place of it", 7],
     ["null in place of it", null],
-    ["a URL object with a path", new URL("https://chat.example.com/chat")],
+    ["a URL object with a query", new URL("https://chat.example.com/chat?a")],
   ])("a publicUrl with %s throws", (_, publicUrl) => {
     expect(faultOf({ publicUrl })).toEqual({
       type: "TypeError",
@@ -269,6 +272,8 @@ describe("origins and publicUrl", () => {
     "https://chat.example.com:8443",
     new URL("https://chat.example.com"),
     "http://localhost:8080",
+    "https://example.com/chat",
+    "https://example.com/a/b.c/",
   ])("the publicUrl %s doesn't", (publicUrl) => {
     expect(faultOf({ publicUrl }).type).toBe("none");
   });

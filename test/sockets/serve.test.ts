@@ -73,6 +73,31 @@ test.each<[string, () => Response | Promise<Response>]>([
   expect(lines.join("")).not.toContain("canary");
 });
 
+test.each(["", "live", "/live?a=b", "/live#a"])("throws for a path like %j", async (path) => {
+  await using gate = createGate({ users: { secret: TOKEN_SECRET } });
+  expect(() => serve(gate, { message() {} }, { path })).toThrow(TypeError);
+});
+
+test("a stop cuts off requests that take longer than it may", async () => {
+  const clock = fakeClock();
+  const asked = Promise.withResolvers<void>();
+  const gate = createGate({ users: { secret: TOKEN_SECRET }, clock });
+  const fetch = () => {
+    asked.resolve();
+    return new Promise<Response>(() => {});
+  };
+  const server = serve(gate, { message() {} }, { fetch });
+  const response = globalThis.fetch(server.url).then(
+    () => "answered",
+    () => "cut off",
+  );
+  await asked.promise;
+  await underClock(clock, server.stop({ withinMs: 1_000 }));
+  expect(await response).toBe("cut off");
+  await gate.close();
+  // After ten seconds Bun itself would give up on the request.
+}, 8_000);
+
 test("a body of more than 1 MB never gets to its own fetch", async () => {
   await using gate = createGate({ users: { secret: TOKEN_SECRET } });
   const fetch = async (request: Request) => Response.json((await request.arrayBuffer()).byteLength);

@@ -73,7 +73,11 @@ test("handshakes in progress count towards the limit of all sockets", async () =
   const held = store.hold();
   const pending = [knock(one), knock(two)];
   while (store.takes.length < 3) await settle(1);
-  expect((await knock(three)).status).toBe(429);
+  const refused = await knock(three);
+  expect([refused.status, refused.headers.get("retry-after")]).toEqual([429, "1"]);
+  expect(server.logLines.at(-1)).toContain(
+    '"code":"too_many_requests","note":"The server is full"',
+  );
   held.release();
   for (const answer of await Promise.all(pending)) expect(answer.status).toBe(101);
   // Their connections are closed again by now, and with them their sockets.
