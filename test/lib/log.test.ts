@@ -185,7 +185,8 @@ describe("of an error its code or its class is logged, never its message", () =>
 test("lines that come together are written together, soon, and at once when they are flushed", async () => {
   const written: string[] = [];
   const lines = createLineBuffer((text) => void written.push(text));
-  const turn = () => new Promise((resolve) => setTimeout(resolve));
+  // Longer than lines wait.
+  const turn = () => new Promise((resolve) => setTimeout(resolve, 20));
   for (const line of ["a\n", "b\n"]) lines.add(line);
   expect(written).toEqual([]);
   await turn();
