@@ -2,12 +2,16 @@ import { DEFAULT_RETENTION, type Retention } from "./chat/history.ts";
 import { CHARACTERS_PER_MINUTE } from "./chat/limits.ts";
 import { secretFault, urlFault } from "./gate/options.ts";
 import type { TokenKeys } from "./gate/token.ts";
+import { readPublicKeys } from "./keys.ts";
 import { utf8 } from "./lib/encoding.ts";
 import { LOG_LEVELS, type LogLevel } from "./lib/log.ts";
+import { isPrefix } from "./redis/keys.ts";
 import { isStrictTransport } from "./request/headers.ts";
-import { isExactOrigin, isLoopback } from "./request/origin.ts";
+import { isExactOrigin, isLoopback, publicUrlFault } from "./request/origin.ts";
 
 const DAY_MS = 86_400_000;
+/** Longest path of a unix socket on Linux, in bytes. */
+const MAX_SOCKET_PATH = 107;
 
 export type Environment = Readonly<Record<string, string | undefined>>;
 
@@ -22,9 +26,12 @@ export interface Config {
   readonly demo: boolean;
   readonly host: string;
   readonly port: number;
+  /** In place of host and port. */
+  readonly unixSocket?: string;
   /** Absent in the demo mode only. */
   readonly keys?: TokenKeys;
   readonly sessionSecret?: Uint8Array<ArrayBuffer>;
+  readonly previousSessionSecret?: Uint8Array<ArrayBuffer>;
   readonly issuer?: string;
   readonly audience?: readonly string[];
   readonly userClaim: string;
@@ -34,7 +41,7 @@ export interface Config {
   readonly embedOrigins?: readonly string[];
   /** Where users sign in. */
   readonly loginUrl?: URL;
-  readonly redis?: { readonly url: string; readonly token?: string };
+  readonly redis?: { readonly url: string; readonly token?: string; readonly prefix?: string };
   readonly chatDatabase: string;
   readonly retention: Retention;
   readonly ticketTtlMs: number;
@@ -51,12 +58,19 @@ export interface Config {
   readonly metricsPort?: number;
   readonly metricsHost: string;
   readonly logLevel: LogLevel;
+  /** How long `/readyz` says that the server ends before it does. */
+  readonly drainDelayMs: number;
 }
+
+/** What verifies tokens: one of these. */
+const KEY_SOURCES = ["JWT_SECRET", "JWT_JWKS_URL", "JWT_PUBLIC_KEYS"] as const;
+const OTHER_SOURCES = "JWT_JWKS_URL, or JWT_PUBLIC_KEYS";
 
 /** With any of these set, the server is meant to be a real one, and needs real secrets. */
 const LEAVES_DEMO = [
   "JWT_SECRET",
   "JWT_JWKS_URL",
+  "JWT_PUBLIC_KEYS",
   "JWT_ISSUER",
   "JWT_AUDIENCE",
   "USER_CLAIM",
@@ -70,6 +84,13 @@ const LEAVES_DEMO = [
   "UPSTASH_REDIS_REST_TOKEN",
   "REDIS_URL",
 ];
+
+/** Whether a page from there may have the chat in a frame. It becomes part of a policy, where a semicolon would end a directive. */
+function isEmbedOrigin(origin: string): boolean {
+  if (!isExactOrigin(origin) || !/^https?:\/\/[\w.:[\]-]+$/.test(origin)) return false;
+  const { protocol, hostname } = new URL(origin);
+  return protocol === "https:" || isLoopback(hostname);
+}
 
 /** Reads the whole configuration from the environment; all faults at once, an empty value counting as none. */
 export function readConfig(
@@ -101,11 +122,11 @@ export function readConfig(
     return note === undefined ? bytes : fault(variable, note);
   }
 
-  function url(variable: string): URL | undefined {
+  function url(variable: string, options?: { allowHttp: boolean }): URL | undefined {
     const value = text(variable);
     if (value === undefined) return undefined;
     const parsed = URL.parse(value);
-    const note = urlFault(parsed);
+    const note = urlFault(parsed, options);
     return note === undefined ? (parsed as URL) : fault(variable, note);
   }
 
@@ -120,32 +141,62 @@ export function readConfig(
   if (demo && !isLoopback(host)) {
     fault(
       "HOST",
-      "must be loopback in the demo mode; set JWT_SECRET or JWT_JWKS_URL, and SESSION_SECRET",
+      `must be loopback in the demo mode; set JWT_SECRET, or ${OTHER_SOURCES}, and SESSION_SECRET`,
     );
   }
   if (demo && environment.NODE_ENV === "production") {
     fault(
       "NODE_ENV",
-      "is production, where the demo mode doesn't start; set JWT_SECRET or JWT_JWKS_URL",
+      `is production, where the demo mode doesn't start; set JWT_SECRET, or ${OTHER_SOURCES}`,
     );
     fault("SESSION_SECRET", "is required");
   }
 
-  const jwtSecret = secret("JWT_SECRET");
-  const jwksUrl = url("JWT_JWKS_URL");
-  const hasSecret = text("JWT_SECRET") !== undefined;
-  const hasJwks = text("JWT_JWKS_URL") !== undefined;
-  if (hasSecret && hasJwks) fault("JWT_JWKS_URL", "and JWT_SECRET are mutually exclusive");
-  if (!demo && !hasSecret && !hasJwks) fault("JWT_SECRET", "is required, or JWT_JWKS_URL");
-  const keys = jwtSecret ? { secret: jwtSecret } : jwksUrl ? { jwksUrl } : undefined;
+  const unixSocket = text("UNIX_SOCKET");
+  if (unixSocket !== undefined) {
+    if (!unixSocket.startsWith("/") || utf8(unixSocket).length > MAX_SOCKET_PATH) {
+      fault("UNIX_SOCKET", `must be a path from / of ${MAX_SOCKET_PATH} bytes at most`);
+    }
+    for (const variable of ["HOST", "PORT"]) {
+      if (text(variable)) fault(variable, "and UNIX_SOCKET are mutually exclusive");
+    }
+    if ((text("TRUST_PROXY") ?? "0") === "0") {
+      fault("TRUST_PROXY", "must be at least 1 with UNIX_SOCKET: only its header tells addresses");
+    }
+  }
+
+  const keys = readKeys();
+  function readKeys(): TokenKeys | undefined {
+    const given = KEY_SOURCES.filter((variable) => text(variable) !== undefined);
+    for (const other of given.slice(1)) fault(other, `and ${given[0]} are mutually exclusive`);
+    if (!demo && given.length === 0) fault("JWT_SECRET", `is required, or ${OTHER_SOURCES}`);
+    const jwtSecret = secret("JWT_SECRET");
+    const previousSecret = previous("JWT_SECRET");
+    const allowHttp = text("JWT_JWKS_ALLOW_HTTP");
+    if (allowHttp !== undefined && allowHttp !== "1") fault("JWT_JWKS_ALLOW_HTTP", "must be 1");
+    const jwksUrl = url("JWT_JWKS_URL", { allowHttp: allowHttp === "1" });
+    const path = text("JWT_PUBLIC_KEYS");
+    const file = path === undefined ? undefined : readPublicKeys(path);
+    if (file && "fault" in file) return fault("JWT_PUBLIC_KEYS", file.fault);
+    if (jwtSecret) return { secret: jwtSecret, ...(previousSecret && { previousSecret }) };
+    if (jwksUrl) return { jwksUrl, ...(allowHttp && { allowHttp: true }) };
+    return file && { publicKeys: file.keys };
+  }
+
+  /** The value that a secret had before. */
+  function previous(variable: string): Uint8Array<ArrayBuffer> | undefined {
+    const name = `${variable}_PREVIOUS`;
+    const isAlone = text(name) !== undefined && text(variable) === undefined;
+    return isAlone ? fault(name, `needs ${variable} beside it`) : secret(name);
+  }
 
   const sessionSecret = secret("SESSION_SECRET");
+  const previousSessionSecret = previous("SESSION_SECRET");
   if (!demo && text("SESSION_SECRET") === undefined) fault("SESSION_SECRET", "is required");
 
   const publicUrl = url("PUBLIC_URL");
-  if (publicUrl && (publicUrl.pathname !== "/" || publicUrl.search || publicUrl.hash)) {
-    fault("PUBLIC_URL", "must be an origin, without path, query and fragment");
-  }
+  const publicNote = publicUrl && publicUrlFault(publicUrl);
+  if (publicNote) fault("PUBLIC_URL", publicNote);
 
   const loginUrl = url("LOGIN_URL");
 
@@ -155,8 +206,11 @@ export function readConfig(
   }
 
   const embedOrigins = list("EMBED_ORIGINS");
-  if (embedOrigins && !embedOrigins.every(isExactOrigin)) {
-    fault("EMBED_ORIGINS", "must be exact origins such as https://example.com, with no pattern");
+  if (embedOrigins && !embedOrigins.every(isEmbedOrigin)) {
+    fault(
+      "EMBED_ORIGINS",
+      "must be exact https origins such as https://example.com, with no pattern; plain http is allowed on loopback only",
+    );
   }
 
   const issuer = text("JWT_ISSUER");
@@ -181,8 +235,16 @@ export function readConfig(
     if (native && (token || upstashUrl)) {
       fault("REDIS_URL", "and UPSTASH_REDIS_REST_URL are mutually exclusive");
     }
-    if (native) return { url: native };
-    return upstashUrl && token ? { url: upstashUrl.href, token } : undefined;
+    const given = text("REDIS_PREFIX");
+    if (given !== undefined && !isPrefix(given)) {
+      fault(
+        "REDIS_PREFIX",
+        "must be 1 to 64 letters, digits, colons, dots, dashes and underscores",
+      );
+    }
+    const prefix = given !== undefined && { prefix: given };
+    if (native) return { url: native, ...prefix };
+    return upstashUrl && token ? { url: upstashUrl.href, token, ...prefix } : undefined;
   }
 
   const transport = text("STRICT_TRANSPORT_SECURITY");
@@ -203,8 +265,10 @@ export function readConfig(
     demo,
     host,
     port: whole("PORT", 3000, 0, 65_535),
+    ...(unixSocket !== undefined && { unixSocket }),
     ...(keys && { keys }),
     ...(sessionSecret && { sessionSecret }),
+    ...(previousSessionSecret && { previousSessionSecret }),
     ...(issuer && { issuer }),
     ...(audience && { audience }),
     userClaim: text("USER_CLAIM") ?? "sub",
@@ -230,6 +294,7 @@ export function readConfig(
     metricsHost: text("METRICS_HOST") ?? "127.0.0.1",
     ...(text("METRICS_PORT") && { metricsPort: whole("METRICS_PORT", 0, 0, 65_535) }),
     logLevel,
+    drainDelayMs: whole("DRAIN_DELAY_SECONDS", demo ? 0 : 2, 0, 300) * 1000,
   };
   return faults.length === 0 ? { ok: true, config } : { ok: false, faults };
 }

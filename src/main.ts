@@ -1,17 +1,25 @@
+import manifest from "../package.json" with { type: "json" };
 import { createChat } from "./chat/chat.ts";
 import { type Environment, readConfig } from "./config.ts";
 import { createGate } from "./gate/gate.ts";
 import { signToken } from "./gate/token.ts";
-import { systemClock } from "./lib/clock.ts";
+import { pause, systemClock } from "./lib/clock.ts";
 import { withinDeadline } from "./lib/deadline.ts";
 import { createLineBuffer, createLog, faultCode } from "./lib/log.ts";
 import { openStores, type SharedRedis } from "./open.ts";
 import { createPages } from "./page/pages.ts";
 import { createServerRoutes } from "./routes.ts";
+import { areFilesShort, maxOpenFiles } from "./sockets/limits.ts";
 import { serve } from "./sockets/serve.ts";
+import { removeAbandoned } from "./sockets/unix.ts";
 
 /** Exit code for a configuration that can't be used (sysexits.h, EX_CONFIG). */
 const EXIT_CONFIG = 78;
+/** Exit code for a second SIGINT, as shells have it: 128 and the signal's number. */
+const EXIT_INTERRUPTED = 130;
+/** How often the process looks whether it runs out of open files, and at least between two lines about it, in milliseconds. */
+const FILES_CHECK_MS = 1_000;
+const FILES_REPORT_MS = 60_000;
 /** Lifetime of a demo token, in milliseconds. */
 const DEMO_TOKEN_TTL_MS = 3_600_000;
 /** How long the goodbyes at a restart are spread over, so that clients don't all come back at once, in milliseconds. */
@@ -71,14 +79,17 @@ export async function start(environment: Environment): Promise<void> {
   process.on("unhandledRejection", (error) => log("error", "uncaught", { code: faultCode(error) }));
 
   const demoSecret = crypto.getRandomValues(new Uint8Array(32));
-  const sessionSecret = config.sessionSecret ?? crypto.getRandomValues(new Uint8Array(32));
+  const sessions = {
+    secret: config.sessionSecret ?? crypto.getRandomValues(new Uint8Array(32)),
+    previousSecret: config.previousSessionSecret,
+  };
   const { store, chat: history } = await open();
   const { issuer, audience, userClaim, publicUrl, ticketTtlMs, ticketsPerMinute } = config;
   const { trustProxy, strictTransport } = config;
   const gate = createGate({
     users: { ...(config.keys ?? { secret: demoSecret }), issuer, audience, userClaim },
-    visitors: { secret: sessionSecret, embedded: config.embedOrigins !== undefined },
-    userSessions: { secret: sessionSecret },
+    visitors: { ...sessions, embedded: config.embedOrigins !== undefined },
+    userSessions: sessions,
     store: metrics?.measure(store) ?? store,
     origins: config.allowedOrigins,
     publicUrl,
@@ -97,14 +108,17 @@ export async function start(environment: Environment): Promise<void> {
     pages: createPages({ ...config, profileOf: chat.profiles.profile }),
     adminToken: config.adminToken,
     signDemoToken: config.demo ? signDemoToken : undefined,
-    isStopping: () => server.isStopping,
+    isStopping: () => isDraining || server.isStopping,
     // Not the one that is measured: a probe is no redemption.
     store,
   });
-  const server = listen("HOST", "PORT", () =>
+  const { unixSocket: unix } = config;
+  if (unix !== undefined) await removeAbandoned(unix);
+  const server = listen("HOST", unix === undefined ? "PORT" : "UNIX_SOCKET", () =>
     serve(gate, chat.handlers, {
       hostname: config.host,
       port: config.port,
+      unix,
       fetch,
       limits: {
         maxPerIdentity: config.maxSocketsPerIdentity,
@@ -113,12 +127,21 @@ export async function start(environment: Environment): Promise<void> {
       },
     }),
   );
-  let stopping: Promise<void> | undefined;
+  let isDraining = false;
+  let interrupts = 0;
   for (const signal of ["SIGTERM", "SIGINT"] as const) {
-    process.on(signal, () => (stopping ??= stop()));
+    process.on(signal, () => {
+      if (signal === "SIGINT" && ++interrupts > 1) hurry();
+      if (!isDraining) void stop();
+      isDraining = true;
+    });
   }
 
-  log("info", "listening", { url: server.url.href });
+  const { maxSockets } = server;
+  log("info", "listening", { url: server.url.href, maxSockets });
+  const { revocations: feed } = store;
+  const feedLagMs = typeof feed === "object" ? () => feed.lagMs ?? 0 : undefined;
+  metrics?.describe({ version: manifest.version, maxSockets, feedLagMs });
   if (metricsModule && metrics && config.metricsPort !== undefined) {
     const options = { hostname: config.metricsHost, port: config.metricsPort, metrics };
     const { url } = listen("METRICS_HOST", "METRICS_PORT", () =>
@@ -135,6 +158,16 @@ export async function start(environment: Environment): Promise<void> {
 
   clock.after(WARN_AFTER_MS, () => void warn());
 
+  const maxFiles = maxOpenFiles();
+  let reportFilesAtMs = 0;
+  clock.every(FILES_CHECK_MS, () => {
+    if (clock.monotonicMs() < reportFilesAtMs || !areFilesShort(maxFiles)) return;
+    reportFilesAtMs = clock.monotonicMs() + FILES_REPORT_MS;
+    const note =
+      "Almost all files that the process may have open are connections: others can't connect. Put a proxy in front, or raise the limit (ulimit -n)";
+    log("error", "files_exhausted", { note });
+  });
+
   /** Its package is optional: most who install this one never start it. */
   async function loadMetrics(): Promise<typeof import("./metrics.ts")> {
     try {
@@ -150,6 +183,8 @@ export async function start(environment: Environment): Promise<void> {
   async function stop(): Promise<void> {
     log("info", "draining");
     try {
+      // Meanwhile a proxy finds out that it has to send its requests elsewhere.
+      await pause(config.drainDelayMs, clock);
       await server.stop({ spreadMs: DRAIN_SPREAD_MS });
 
       await withinDeadline(gate.close(), CLOSE_MS, clock);
@@ -162,6 +197,12 @@ export async function start(environment: Environment): Promise<void> {
       log("error", "stop_failed", { code: faultCode(error) });
       exit(1);
     }
+  }
+
+  /** Ends without saying goodbye to anybody: what was acknowledged is stored. */
+  function hurry(): never {
+    log("warn", "stopped", { code: "interrupted" });
+    exit(EXIT_INTERRUPTED);
   }
 
   /** Logs what `ws-ticket check` would warn of. */
@@ -197,6 +238,15 @@ export async function start(environment: Environment): Promise<void> {
   }
 
   async function open(): Promise<SharedRedis> {
+    if (config.redis && config.redis.token === undefined) {
+      const { unusableKind } = await import("./check/redis.ts");
+      const unusable = await unusableKind(config.redis, { clock });
+      if (unusable) {
+        const note = `names ${unusable.found}. ${unusable.note}`;
+        log("error", "config_fault", { variable: unusable.subject, note });
+        exit(EXIT_CONFIG);
+      }
+    }
     try {
       return await openStores(config, { clock, log });
     } catch (error) {

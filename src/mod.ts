@@ -4,10 +4,14 @@ export {
   createGate,
   type Gate,
   type GateOptions,
+  type JwksOptions,
+  type PublicKeyOptions,
+  type SecretOptions,
   type TokenOptions,
   type UserOptions,
 } from "./gate/gate.ts";
 export type { Identity, UserCredential } from "./gate/identity.ts";
+export type { KeySet } from "./gate/jwks.ts";
 export { memoryTicketStore } from "./gate/memory.ts";
 export { redisTicketStore } from "./gate/redis.ts";
 export type { Revocation, RevocationFeed, TicketRecord, TicketStore } from "./gate/store.ts";

@@ -3,6 +3,7 @@ import type { Config } from "./config.ts";
 import type { TicketStore } from "./gate/store.ts";
 import { type Clock, systemClock } from "./lib/clock.ts";
 import { createLog, type Log } from "./lib/log.ts";
+import { requirePrefix } from "./redis/keys.ts";
 import type { RedisTransport } from "./redis/transport.ts";
 
 /** Where a Redis is: `redis://…` or `rediss://…`, or Upstash's REST URL with its token. */
@@ -11,6 +12,8 @@ export interface RedisSettings {
   readonly url: string;
   /** Only for Upstash. */
   readonly token?: string | undefined;
+  /** Start of every key. Default `ws-ticket:`. Servers with different ones don't see each other. */
+  readonly prefix?: string | undefined;
 }
 
 /** What several servers share in one Redis. The two belong together. */
@@ -44,15 +47,16 @@ export async function openRedis(
     options.log ??
     createLog({ level: "warn", clock, write: (line) => console.log(line.trimEnd()) });
   const open = await redisOpener(settings, clock);
+  const prefix = requirePrefix(settings.prefix);
   const { createFeed } = await import("./redis/feed.ts");
   const { sharedTicketStore } = await import("./gate/redis.ts");
   const { redisChatHistory } = await import("./chat/redis.ts");
   // Connections of their own: what waits in one must not hold up the others.
   const blocking = settings.token === undefined ? open() : undefined;
-  const feed = createFeed({ transport: open(), blocking, clock, log });
+  const feed = createFeed({ transport: open(), blocking, prefix, clock, log });
   return {
-    store: sharedTicketStore({ transport: open(), feed }),
-    chat: redisChatHistory({ transport: open(), feed, clock, retention }),
+    store: sharedTicketStore({ transport: open(), feed, prefix }),
+    chat: redisChatHistory({ transport: open(), feed, prefix, clock, retention }),
   };
 }
 

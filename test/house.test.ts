@@ -6,7 +6,7 @@ const SOURCE = join(import.meta.dir, "../src");
 /** Rooms and single files, from the ground up: each imports from its own floor or from a lower one. */
 const FLOORS = [
   ...["lib/", "wire/", "request/", "redis/", "gate/", "sockets/", "chat/"],
-  ...["config.ts", "open.ts", "testing.ts", "page/", "metrics.ts", "routes.ts"],
+  ...["keys.ts", "config.ts", "open.ts", "testing.ts", "page/", "metrics.ts", "routes.ts"],
   ...["check/", "main.ts", "cli/", "cli.ts"],
 ];
 /** What a package's entry exports may come from any of these floors and below. */

@@ -1,6 +1,8 @@
 import { describe, expect, test } from "bun:test";
 import { Glob } from "bun";
 import { basename, join } from "node:path";
+import { createMetrics } from "../src/metrics.ts";
+import { systemClock } from "../src/lib/clock.ts";
 import { readConfig } from "../src/config.ts";
 import { MAX_TOKEN_LENGTH } from "../src/gate/token.ts";
 import { createGate } from "../src/mod.ts";
@@ -63,29 +65,54 @@ describe("the README names", () => {
       ),
     );
     read.delete("NODE_ENV");
-    const table = between("### Settings", "| Fixed limit");
+    const table = between("### Settings", "### Metrics");
     const named = [...table.matchAll(/`([A-Z]{3,}(?:_[A-Z]+)*)`/g)].map(([, name]) => name);
     expect([...read].filter((name) => !named.includes(name))).toEqual([]);
     const others = new Set(["SIGTERM", "SIGINT"]);
     expect(named.filter((name = "") => !read.has(name) && !others.has(name))).toEqual([]);
   });
 
+  test("every metric", async () => {
+    const metrics = createMetrics(systemClock);
+    metrics.describe({ version: "1", maxSockets: 1, feedLagMs: () => 0 });
+    const names = (await metrics.read()).matchAll(/^# TYPE (\w+)/gm);
+    expect(missing([...names].map(([, name = ""]) => name))).toEqual([]);
+  });
+
+  test("every event of the log, and every word for what is wrong with a dependency", async () => {
+    for (const [file, type] of [
+      ["src/lib/log.ts", "LogEvent"],
+      ["src/lib/fault.ts", "DependencyFault"],
+    ] as const) {
+      const source = await Bun.file(join(ROOT, file)).text();
+      const body = new RegExp(`type ${type} =([^;]*);`).exec(source)?.[1] ?? "";
+      const words = [...body.matchAll(/"(\w+)"/g)].map(([, word = ""]) => word);
+      expect(words.length).toBeGreaterThan(5);
+      expect(missing(words)).toEqual([]);
+    }
+  });
+
   test("every default that is a number, in the row of its variable", () => {
     const read = readConfig({ LOG_LEVEL: "info", SESSION_SECRET: "", JWT_SECRET: "" });
     if (!read.ok) throw new Error("No configuration");
     const { config } = read;
+    const secrets = { JWT_SECRET: "a secret of the tests, for tokens and cookies" };
+    const real = readConfig({ ...secrets, SESSION_SECRET: secrets.JWT_SECRET });
+    if (!real.ok) throw new Error("No configuration");
+    const server = real.config;
     const { maxPerIdentity, messagesPerSecond, maxMessageBytes } = readLimits();
     const defaults: Record<string, readonly number[]> = {
       PORT: [config.port],
       TRUST_PROXY: [config.trustProxy],
+      DRAIN_DELAY_SECONDS: [server.drainDelayMs / 1000],
       CHAT_DATABASE: [config.retention.maxMessages, config.retention.maxAgeMs / 86_400_000],
       TICKET_TTL_SECONDS: [config.ticketTtlMs / 1000, config.ticketsPerMinute],
       CHARACTERS_PER_MINUTE: [config.charactersPerMinute],
       MAX_SOCKETS_PER_IDENTITY: [maxPerIdentity, messagesPerSecond, maxMessageBytes],
     };
-    const table = between("### Settings", "| Fixed limit");
+    const rows = between("### Settings", "### Metrics").match(/^\|.*/gm) ?? [];
     for (const [variable, values] of Object.entries(defaults)) {
-      const row = table.split("\n").find((line) => line.includes(`\`${variable}\``)) ?? "";
+      const row = rows.find((line) => line.includes(`\`${variable}\``)) ?? "";
       const cell = row.split("|")[2] ?? "";
       expect({ variable, cell: cell.trim() }).toEqual({
         variable,

@@ -1,7 +1,8 @@
 import { createBatcher } from "../lib/batch.ts";
 import type { Clock } from "../lib/clock.ts";
 import { DEPENDENCY_DEADLINE_MS } from "../lib/deadline.ts";
-import { type Feed, FEED_STATE, FEED_STREAM } from "../redis/feed.ts";
+import type { Feed } from "../redis/feed.ts";
+import { feedKeys, requirePrefix } from "../redis/keys.ts";
 import { createMemoryGuard } from "../redis/memory.ts";
 import { createScriptRunner } from "../redis/script.ts";
 import type { RedisTransport } from "../redis/transport.ts";
@@ -20,22 +21,10 @@ import {
   toMessage,
 } from "./history.ts";
 import { REQUESTS_PER_MINUTE } from "./limits.ts";
-import {
-  APPEND,
-  LIST,
-  MARK_READ,
-  PAGE,
-  PREFIX,
-  PROBE,
-  REMOVE,
-  SET_BLOCKED,
-  SPEND,
-} from "./scripts.ts";
-
-const SEQUENCE = `${PREFIX}sequence`;
+import { APPEND, LIST, MARK_READ, PAGE, PROBE, REMOVE, SET_BLOCKED, SPEND } from "./scripts.ts";
 
 /** Written to find out whether anything can be. */
-const PROBE_KEYS = ["value", "stream", "hash", "set"].map((kind) => `${PREFIX}probe:${kind}`);
+const PROBES = ["value", "stream", "hash", "set"];
 /** Text in one script, and in one entry of the feed, about; in UTF-16 code units. */
 const MAX_BATCH_LENGTH = 64_000;
 /** Scripts in progress at once, so that Redis works on one while this process prepares the next. */
@@ -48,15 +37,59 @@ export function redisChatHistory(options: {
   transport: RedisTransport;
   /** Lent: the ticket store closes it. */
   feed: Feed;
+  prefix?: string | undefined;
   clock: Clock;
   retention?: Partial<Retention> | undefined;
 }): ChatHistory {
   const { transport, feed, clock } = options;
+  const shared = requirePrefix(options.prefix);
+  const feedOf = feedKeys(shared);
+  /** Start of every key of the chat's. */
+  const prefix = `${shared}chat:`;
   const { maxMessages, maxAgeMs } = { ...DEFAULT_RETENTION, ...options.retention };
   const run = createScriptRunner(transport);
   const memory = createMemoryGuard({ transport, clock });
   /** Names this process in the feed. */
   const origin = crypto.randomUUID();
+
+  /** A chat's part of a key: the visitor first, whose id has a fixed length, so that no two chats share one. */
+  function nameOf({ user, visitor }: Chat): string {
+    return `${visitor}:${user}`;
+  }
+
+  function messagesKey(chat: Chat): string {
+    return `${prefix}messages:${nameOf(chat)}`;
+  }
+
+  function chatKey(chat: Chat): string {
+    return `${prefix}chat:${nameOf(chat)}`;
+  }
+
+  function indexKey(side: Side, id: string): string {
+    return `${prefix}of-${side}:${id}`;
+  }
+
+  function blockedKey(user: string): string {
+    return `${prefix}blocked:${user}`;
+  }
+
+  function profileKey(user: string): string {
+    return `${prefix}profile:${user}`;
+  }
+
+  function keysOf({ chat, from, ref }: Draft): string[] {
+    const { user, visitor } = chat;
+    return [
+      messagesKey(chat),
+      chatKey(chat),
+      `${prefix}ref:${visitor}:${from}:${JSON.stringify([user, ref])}`,
+      indexKey("user", user),
+      indexKey("visitor", visitor),
+      blockedKey(user),
+      `${prefix}unanswered:${visitor}`,
+      `${prefix}waiting:${visitor}`,
+    ];
+  }
 
   function oldestMs(): number {
     return maxAgeMs === 0 ? 0 : clock.nowMs() - maxAgeMs;
@@ -68,7 +101,7 @@ export function redisChatHistory(options: {
       if (await memory.isNearlyFull()) throw new Error("Redis is nearly full");
       const outcomes = (await run(
         APPEND,
-        [SEQUENCE, FEED_STREAM, FEED_STATE, ...drafts.flatMap(keysOf)],
+        [`${prefix}sequence`, ...feedOf, ...drafts.flatMap(keysOf)],
         [REF_TTL_MS, maxMessages, maxAgeMs, origin, ...drafts.flatMap(argumentsOf)],
       )) as string[];
       feed.wake();
@@ -110,7 +143,7 @@ export function redisChatHistory(options: {
       const { user, visitor } = chat;
       const upTo = await run(
         MARK_READ,
-        [messagesKey(chat), chatKey(chat), FEED_STREAM, FEED_STATE],
+        [messagesKey(chat), chatKey(chat), ...feedOf],
         [by, user, visitor, origin],
       );
       feed.wake();
@@ -120,7 +153,7 @@ export function redisChatHistory(options: {
       const reply = await run(
         LIST,
         [indexKey(side, id), blockedKey(id)],
-        [beforeId === undefined ? "+inf" : `(${beforeId}`, limit, PREFIX, side, id, oldestMs()],
+        [beforeId === undefined ? "+inf" : `(${beforeId}`, limit, prefix, side, id, oldestMs()],
       );
       const rows = reply as unknown as [string, number, string, number, string, string][];
       return rows.map(([peer, unread, nickname, blocked, lastId, body]): ChatSummary => {
@@ -159,14 +192,13 @@ export function redisChatHistory(options: {
       const { user, visitor } = chat;
       const keys = [messagesKey(chat), chatKey(chat)];
       const indexes = [indexKey("user", user), indexKey("visitor", visitor)];
-      const feedKeys = [FEED_STREAM, FEED_STATE];
-      const removed = await run(REMOVE, [...keys, ...indexes, ...feedKeys], [user, visitor]);
+      const removed = await run(REMOVE, [...keys, ...indexes, ...feedOf], [user, visitor]);
       feed.wake();
       return removed === 1;
     },
     async setBlocked(chat, blocked) {
       const { user, visitor } = chat;
-      const keys = [chatKey(chat), blockedKey(user), FEED_STREAM, FEED_STATE];
+      const keys = [chatKey(chat), blockedKey(user), ...feedOf];
       const outcome = await run(SET_BLOCKED, keys, [user, visitor, blocked ? 1 : 0]);
       feed.wake();
       return outcome as "done" | "not_found" | "too_many";
@@ -184,27 +216,17 @@ export function redisChatHistory(options: {
     },
     async spendRequests(key, count) {
       const args = [(count * 60_000) / REQUESTS_PER_MINUTE, 60_000];
-      return Number(await run(SPEND, [`${PREFIX}requests:${key}`], args));
+      return Number(await run(SPEND, [`${prefix}requests:${key}`], args));
     },
     async probe() {
-      await run(PROBE, PROBE_KEYS, []);
+      await run(
+        PROBE,
+        PROBES.map((kind) => `${prefix}probe:${kind}`),
+        [],
+      );
     },
     close: () => transport.close(),
   };
-}
-
-function keysOf({ chat, from, ref }: Draft): string[] {
-  const { user, visitor } = chat;
-  return [
-    messagesKey(chat),
-    chatKey(chat),
-    `${PREFIX}ref:${visitor}:${from}:${JSON.stringify([user, ref])}`,
-    indexKey("user", user),
-    indexKey("visitor", visitor),
-    blockedKey(user),
-    `${PREFIX}unanswered:${visitor}`,
-    `${PREFIX}waiting:${visitor}`,
-  ];
 }
 
 function argumentsOf(draft: Draft): (string | number)[] {
@@ -231,31 +253,6 @@ function toAppended(outcome: string): Appended {
   if (isRefusal(outcome)) return { ok: false, error: outcome };
   const [id = "", atMs, unanswered] = outcome.split(" ");
   return { ok: true, id, atMs: Number(atMs), isUnanswered: unanswered !== undefined };
-}
-
-/** A chat's part of a key: the visitor first, whose id has a fixed length, so that no two chats share one. */
-function nameOf({ user, visitor }: Chat): string {
-  return `${visitor}:${user}`;
-}
-
-function messagesKey(chat: Chat): string {
-  return `${PREFIX}messages:${nameOf(chat)}`;
-}
-
-function chatKey(chat: Chat): string {
-  return `${PREFIX}chat:${nameOf(chat)}`;
-}
-
-function indexKey(side: Side, id: string): string {
-  return `${PREFIX}of-${side}:${id}`;
-}
-
-function blockedKey(user: string): string {
-  return `${PREFIX}blocked:${user}`;
-}
-
-function profileKey(user: string): string {
-  return `${PREFIX}profile:${user}`;
 }
 
 /** A message in its chat's stream: its time, and all of it but the id. */

@@ -7,9 +7,6 @@ import {
   UNANSWERED_TTL_MS,
 } from "./history.ts";
 
-/** Start of every key of the chat's. */
-export const PREFIX = "ws-ticket:chat:";
-
 /** How often a chat's expiry is prolonged and its old messages are deleted, in milliseconds. */
 const TOUCH_MS = 3_600_000;
 /** Messages that one script deletes because of their age, about; the next one continues. */
@@ -65,6 +62,21 @@ export const APPEND = `
   end
   local firstId = lastId - count + 1
 
+  local function add(messages, id, at, body, caller)
+    if maxMessages == '0' then return caller('XADD', messages, id .. '-0', 'at', at, 'body', body) end
+    return caller('XADD', messages, 'MAXLEN', maxMessages, id .. '-0', 'at', at, 'body', body)
+  end
+
+  -- The sequence was lost, and the chat's ids are ahead of the time: they go on from its last one.
+  local function recover(n, messages)
+    local state = call('XINFO', 'STREAM', messages)
+    for at = 1, #state, 2 do
+      if state[at] == 'last-generated-id' then firstId = tonumber(state[at + 1]:match('^%d+')) + 1 - n end
+    end
+    call('SET', sequence, string.format('%.0f', firstId + count - 1))
+    return string.format('%.0f', firstId + n)
+  end
+
   -- Each chat is read once, and what several messages change in it is written once.
   local chats, changed = {}, {}
   local function read(n)
@@ -109,10 +121,11 @@ export const APPEND = `
     elseif refused then
       return refused
     end
-    if maxMessages == '0' then
-      call('XADD', chat.messages, id .. '-0', 'at', at, 'body', body)
-    else
-      call('XADD', chat.messages, 'MAXLEN', maxMessages, id .. '-0', 'at', at, 'body', body)
+    if type(add(chat.messages, id, at, body, redis.pcall)) == 'table' then
+      id = recover(n, chat.messages)
+      kept = id .. ' ' .. at
+      if hasRef == '1' then call('SET', ref, kept, 'PX', refTtl) end
+      add(chat.messages, id, at, body, call)
     end
     if isWaiting and waitingSince then
       call('HINCRBY', waiting, user, 1)

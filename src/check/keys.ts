@@ -1,3 +1,4 @@
+import type { KeySet } from "../gate/jwks.ts";
 import type { Clock } from "../lib/clock.ts";
 import { DEPENDENCY_DEADLINE_MS } from "../lib/deadline.ts";
 import { fetchJson } from "../lib/fetch.ts";
@@ -51,6 +52,12 @@ export async function inspectKeys(url: URL, { clock }: { clock: Clock }): Promis
     );
   }
   return reports;
+}
+
+/** Says what is in a file of keys, which was read with the settings. */
+export function inspectPublicKeys({ keys }: KeySet): Report[] {
+  const names = (keys as readonly unknown[]).filter(isUsable).map(nameOf);
+  return [good("JWT_PUBLIC_KEYS", `readable: ${names.join(", ")}`)];
 }
 
 interface Key {

@@ -3,6 +3,7 @@ import { toBase64url } from "../lib/encoding.ts";
 import { faultCode } from "../lib/log.ts";
 import { isLine } from "../lib/text.ts";
 import { type RedisSettings, redisOpener } from "../open.ts";
+import { DEFAULT_PREFIX } from "../redis/keys.ts";
 import { RedisError, type RedisReply, type RedisTransport } from "../redis/transport.ts";
 import { fault, good, reasonOf, type Report, warning } from "./report.ts";
 
@@ -45,6 +46,7 @@ const COMMANDS: readonly (readonly [name: string, ...args: string[]])[] = [
   ["XRANGE", "stream", "-", "+"],
   ["XREVRANGE", "stream", "+", "-"],
   ["XREAD", "COUNT", "1", "STREAMS", "stream", "0"],
+  ["XINFO", "STREAM", "stream"],
   ["XTRIM", "stream", "MAXLEN", "0"],
   ["TIME"],
   ["EVAL", "return 1", "0"],
@@ -74,11 +76,29 @@ export async function inspectRedis(
       ...inspectKind(subject, facts),
       ...inspectMemory(subject, facts),
       ...inspectPersistence(subject, facts),
-      ...(triesAll ? await inspectCommands(subject, transport) : []),
+      ...(triesAll ? await inspectCommands(subject, transport, settings.prefix) : []),
     ];
   } catch (error) {
     const code = faultCode(error);
     return [fault(subject, `can't be reached: ${code}`, reasonOf(code))];
+  } finally {
+    await transport.close();
+  }
+}
+
+/**
+ * What is wrong with a Redis that can never be used, found out before the server starts; `undefined` for any other
+ * one, and for one that can't be reached now.
+ */
+export async function unusableKind(
+  settings: RedisSettings,
+  { clock }: { clock: Clock },
+): Promise<Report | undefined> {
+  const transport = (await redisOpener(settings, clock))();
+  try {
+    return kindFault(new Map(pairsOf(await transport.command(["HELLO"]))));
+  } catch {
+    return undefined;
   } finally {
     await transport.close();
   }
@@ -135,20 +155,24 @@ function inspectKind(subject: string, facts: Facts): Report[] {
   if (version !== "" && (major < OLDEST[0] || (major === OLDEST[0] && minor < OLDEST[1]))) {
     reports.push(fault(subject, found, "Redis 6.2 or newer is needed, or Valkey"));
   }
-  const kind = facts.get("redis_mode") ?? facts.get("mode");
-  if (kind === "cluster" || facts.get("cluster_enabled") === "1") {
-    const note = "A cluster can't run the scripts, whose keys are in several slots: use one Redis";
-    reports.push(fault(subject, "a cluster", note));
-  }
-  if (kind === "sentinel") {
-    const note =
-      "A Sentinel knows where the master is and stores nothing: put a proxy in front that leads to it";
-    reports.push(fault(subject, "a Sentinel", note));
-  }
+  const unusable = kindFault(facts);
+  if (unusable) reports.push(unusable);
   if (["slave", "replica"].includes(facts.get("role") ?? "")) {
     reports.push(fault(subject, "a replica", "It can't be written to: name the master"));
   }
   return reports.length > 0 ? reports : [good(subject, found)];
+}
+
+function kindFault(facts: Facts): Report | undefined {
+  const kind = facts.get("redis_mode") ?? facts.get("mode");
+  if (kind === "cluster" || facts.get("cluster_enabled") === "1") {
+    const note = "A cluster can't run the scripts, whose keys are in several slots: use one Redis";
+    return fault("REDIS_URL", "a cluster", note);
+  }
+  if (kind !== "sentinel") return undefined;
+  const note =
+    "A Sentinel knows where the master is and stores nothing: put a proxy in front that leads to it";
+  return fault("REDIS_URL", "a Sentinel", note);
 }
 
 function inspectMemory(subject: string, facts: Facts): Report[] {
@@ -176,13 +200,16 @@ function inspectPersistence(subject: string, facts: Facts): Report[] {
   return [warning(subject, found, note)];
 }
 
-async function inspectCommands(subject: string, transport: RedisTransport): Promise<Report[]> {
-  const prefix = `ws-ticket:check:${toBase64url(crypto.getRandomValues(new Uint8Array(9)))}:`;
+async function inspectCommands(
+  subject: string,
+  transport: RedisTransport,
+  prefix: string = DEFAULT_PREFIX,
+): Promise<Report[]> {
+  const own = `${prefix}check:${toBase64url(crypto.getRandomValues(new Uint8Array(9)))}:`;
   const denied: string[] = [];
   for (const [name, ...args] of COMMANDS) {
-    const own = args.map((arg) => (KEYS.has(arg) ? prefix + arg : arg));
     try {
-      await transport.command([name, ...own]);
+      await transport.command([name, ...args.map((arg) => (KEYS.has(arg) ? own + arg : arg))]);
     } catch (error) {
       if (!(error instanceof RedisError)) throw error;
       if (error.code === "NOPERM") denied.push(name);
@@ -199,8 +226,8 @@ async function inspectCommands(subject: string, transport: RedisTransport): Prom
     return [
       fault(
         subject,
-        "no command on ws-ticket:* permitted",
-        "The ACL of this user needs ~ws-ticket:*",
+        `no command on ${prefix}* permitted`,
+        "The ACL of this user needs ~ and the prefix of the keys and *, as in ~ws-ticket:*",
       ),
     ];
   }

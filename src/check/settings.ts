@@ -10,7 +10,8 @@ const LONG_NAME = 8;
 
 /** What is suspicious about settings that can be used, without reaching anything. */
 export function inspectSettings(config: Config, environment: Environment): Report[] {
-  const { demo, host, issuer, audience, publicUrl, allowedOrigins, trustProxy, redis } = config;
+  const { demo, host, keys, issuer, audience, publicUrl, allowedOrigins, trustProxy, redis } =
+    config;
   const reports = nearMisses(environment);
   if (environment.NODE_TLS_REJECT_UNAUTHORIZED === "0") {
     reports.push(
@@ -39,6 +40,18 @@ export function inspectSettings(config: Config, environment: Environment): Repor
         "Tokens that the issuer made for other services are accepted",
       ),
     );
+  }
+  for (const variable of ["JWT_SECRET", "SESSION_SECRET"]) {
+    const previous = `${variable}_PREVIOUS`;
+    if (environment[variable] && environment[variable] === environment[previous]) {
+      const note = "It is for the value before: leave it out, unless you are changing the secret";
+      reports.push(warning(previous, `the same as ${variable}`, note));
+    }
+  }
+  if (keys && "jwksUrl" in keys && isPlain(keys.jwksUrl)) {
+    const note =
+      "Whoever is on the way to it can put in keys of their own: only on a private network";
+    reports.push(warning("JWT_JWKS_URL", "plain http", note));
   }
   if (environment.JWT_SECRET && environment.JWT_SECRET === environment.SESSION_SECRET) {
     reports.push(
@@ -82,6 +95,10 @@ export function inspectSettings(config: Config, environment: Environment): Repor
     );
   }
   return reports;
+}
+
+function isPlain({ protocol, hostname }: URL): boolean {
+  return protocol === "http:" && !isLoopback(hostname);
 }
 
 /** Variables that nothing reads, with a name that is almost one of ours. */

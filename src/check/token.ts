@@ -30,8 +30,12 @@ export async function explainToken(
     return [fault("token", "no JWT", note)];
   }
   const verdict = await verify(token, config, clock);
+  const isByPrevious = verdict === "ok" && !(await isByCurrent(token, config, clock));
   return [
     ...explainHeader(head, verdict),
+    ...(isByPrevious
+      ? [warning("signature", "by JWT_SECRET_PREVIOUS", "Its issuer doesn't use JWT_SECRET yet")]
+      : []),
     ...explainOrigin(claims, config),
     ...explainTimes(claims, clock.nowMs()),
     ...explainUser(claims, config),
@@ -53,11 +57,18 @@ async function verify(token: string, config: Config, clock: Clock): Promise<Verd
   return verified.code === "keys_unavailable" ? "keys_unavailable" : (verified.fault ?? "claim");
 }
 
+/** Whether a good token is good without the secret that was changed, too. */
+async function isByCurrent(token: string, config: Config, clock: Clock): Promise<boolean> {
+  const { keys } = config;
+  if (!keys || !("previousSecret" in keys)) return true;
+  return (await verify(token, { ...config, keys: { secret: keys.secret } }, clock)) === "ok";
+}
+
 /** What a verdict before the claims says of the signature; any other one says that it is good. */
 const SIGNATURES: { readonly [verdict in Verdict]?: readonly [found: string, note: string] } = {
-  no_keys: ["not checked", "Set JWT_SECRET or JWT_JWKS_URL"],
+  no_keys: ["not checked", "Set JWT_SECRET, JWT_JWKS_URL or JWT_PUBLIC_KEYS"],
   keys_unavailable: ["not checked", "JWT_JWKS_URL can't be read"],
-  key_unknown: ["by an unknown key", "JWT_JWKS_URL has none with this kid"],
+  key_unknown: ["by an unknown key", "There is none with this kid and algorithm"],
   signature: ["wrong", "Another secret or key has signed it, or it was changed"],
   not_a_jwt: [
     "not in its only form",

@@ -96,7 +96,7 @@ export function createAuthenticator(options: {
     if (waitMs > 0) return refuseFor(waitMs);
     let credential: UserCredential | undefined;
     try {
-      const proving = Promise.resolve(prove(incoming.request));
+      const proving = Promise.resolve(prove(copyOf(incoming.request)));
       credential = await withinDeadline(proving, DEPENDENCY_DEADLINE_MS, clock);
     } catch (error) {
       log("error", "keys_unavailable", { code: faultCode(error) });
@@ -171,6 +171,12 @@ export function createAuthenticator(options: {
       return hasNoProof ? visitor(incoming) : identified;
     },
   };
+}
+
+/** For a proof that reads the body, which the route reads, too. */
+function copyOf(request: Request): Request {
+  const isRead = request.method === "GET" || request.method === "HEAD" || request.bodyUsed;
+  return isRead ? request : request.clone();
 }
 
 function hasAuthorization({ request }: Incoming): boolean {

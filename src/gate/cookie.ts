@@ -8,12 +8,23 @@ export interface CookieSigner {
   isGenuine(text: string, mac: string): Promise<boolean>;
 }
 
+/** What a cookie is signed with. */
+export interface CookieSecrets {
+  secret: Uint8Array;
+  /** Verifies what was signed before the secret was changed; nothing is signed with it. */
+  previousSecret?: Uint8Array | undefined;
+}
+
 /**
- * The key is derived for `purpose` and every MAC covers it, so that no other signature is valid here, and none
- * of these elsewhere.
+ * Keys are derived for `purpose` and every MAC covers it, so that no other signature is valid here, and none of
+ * these elsewhere.
  */
-export function createCookieSigner(secret: Uint8Array, purpose: string): CookieSigner {
+export function createCookieSigner(
+  { secret, previousSecret }: CookieSecrets,
+  purpose: string,
+): CookieSigner {
   const keyPromise = deriveKey(secret, purpose);
+  const previousPromise = previousSecret && deriveKey(previousSecret, purpose);
   const signed = (text: string) => utf8(`${purpose}|${text}`);
   return {
     async mac(text) {
@@ -23,7 +34,10 @@ export function createCookieSigner(secret: Uint8Array, purpose: string): CookieS
     async isGenuine(text, mac) {
       const bytes = fromBase64url(mac);
       if (bytes?.length !== 32) return false;
-      return crypto.subtle.verify("HMAC", await keyPromise, bytes, signed(text));
+      for (const key of [await keyPromise, await previousPromise]) {
+        if (key && (await crypto.subtle.verify("HMAC", key, bytes, signed(text)))) return true;
+      }
+      return false;
     },
   };
 }
@@ -42,9 +56,13 @@ async function deriveKey(secret: Uint8Array, purpose: string): Promise<CryptoKey
   );
 }
 
-/** A cookie's name; over https with the prefix that ties it to exactly this host (RFC 6265bis section 4.1.3.2). */
-export function cookieName(name: string, secure: boolean): string {
-  return secure ? `__Host-${name}` : name;
+/**
+ * A cookie's name; over https with the prefix that ties it to exactly this host (RFC 6265bis section 4.1.3.2). With
+ * that prefix its path is `/`, so that servers with paths of their own (`publicPath`) on one host get cookies of
+ * different names.
+ */
+export function cookieName(name: string, secure: boolean, publicPath = ""): string {
+  return `${secure ? "__Host-" : ""}${name}${publicPath.replaceAll("/", ".")}`;
 }
 
 /**

@@ -7,12 +7,13 @@ import {
   type ConnectionInfo,
   headersFor,
   type Incoming,
+  type Origins,
   readRequest,
   type RequestPolicy,
   type Suspicion,
 } from "../request/incoming.ts";
 import { isStrictTransport, secureHeaders } from "../request/headers.ts";
-import { isExactOrigin } from "../request/origin.ts";
+import { publicPathOf, isBasePath, isExactOrigin, publicUrlFault } from "../request/origin.ts";
 import { type Refusal, refusalResponse, refuse } from "../request/refusal.ts";
 import type { Scope } from "../request/scope.ts";
 import type { Close } from "../wire/close.ts";
@@ -27,9 +28,10 @@ import {
   MAX_SESSION_LENGTH,
   type UserCredential,
 } from "./identity.ts";
+import { type KeySet, keySetFault } from "./jwks.ts";
 import { createLive, type Live } from "./live.ts";
 import { memoryTicketStore } from "./memory.ts";
-import { requireMethods, requireSecret, requireUrl, requireWhole } from "./options.ts";
+import { requireMethods, requireSecrets, requireUrl, requireWhole } from "./options.ts";
 import { createRevocations, type Revocations } from "./revocation.ts";
 import { createGateRoutes } from "./routes.ts";
 import type { TicketStore } from "./store.ts";
@@ -40,7 +42,7 @@ import {
   toIdentity,
   type Tickets,
 } from "./ticket.ts";
-import { createTokenVerifier } from "./token.ts";
+import { createTokenVerifier, type TokenKeys } from "./token.ts";
 import { createUserSessions, type UserSessions } from "./user-session.ts";
 import { createVisitorSessions, type VisitorSessions } from "./visitor.ts";
 
@@ -54,16 +56,40 @@ export interface TokenOptions {
   readonly userClaim?: string | undefined;
 }
 
-/** Who users are: an issuer's secret (HS256/384/512), an issuer's key set, or a proof of your own. */
+/** A secret that signs: tokens (HS256, HS384, HS512), or cookies. */
+export interface SecretOptions {
+  /** At least 32 bytes. */
+  readonly secret: string | Uint8Array;
+  /** The secret before this one: what was signed with it stays valid while it stands here. */
+  readonly previousSecret?: string | Uint8Array | undefined;
+}
+
+/** Where an issuer's public keys are, as a JWKS (RFC 7517). */
+export interface JwksOptions {
+  /** https, or http on loopback. */
+  readonly jwksUrl: string | URL;
+  /** Plain http everywhere: for a private network, where nobody can put in other keys. Default `false`. */
+  readonly allowHttp?: boolean | undefined;
+}
+
+/** An issuer's public keys themselves. */
+export interface PublicKeyOptions {
+  /** A JWKS (RFC 7517). A key without a `kid` is good for tokens with any. */
+  readonly publicKeys: KeySet;
+}
+
+/** None of these. */
+type Without<Options> = { readonly [Name in keyof Options]?: never };
+
+/** Who users are: an issuer's secret, its keys or where they are, or a proof of your own. */
 export type UserOptions<Claims = unknown> =
-  | (TokenOptions & { readonly secret: string | Uint8Array; readonly jwksUrl?: never })
-  | (TokenOptions & { readonly jwksUrl: string | URL; readonly secret?: never })
+  | (TokenOptions & SecretOptions & Without<JwksOptions & PublicKeyOptions>)
+  | (TokenOptions & JwksOptions & Without<SecretOptions & PublicKeyOptions>)
+  | (TokenOptions & PublicKeyOptions & Without<SecretOptions & JwksOptions>)
   | ProveUser<Claims>;
 
 /** How visitors are known. */
-export interface VisitorOptions {
-  /** Their cookies are signed with keys derived from it, at least 32 bytes. */
-  readonly secret: string | Uint8Array;
+export interface VisitorOptions extends SecretOptions {
   /**
    * Whether they may also write in frames on other sites, below `/embed`: with a cookie of its own, which browsers
    * keep for each site. Default `false`.
@@ -78,20 +104,26 @@ export interface GateOptions<Claims = unknown> {
    * key), or `undefined`; if it rejects, the request is refused with 503.
    */
   readonly users: UserOptions<Claims>;
-  /** Visitors' cookies are signed with a key derived from `secret`, at least 32 bytes. Left out: no visitors. */
+  /**
+   * Visitors' cookies are signed with keys derived from `secret`. Those signed with `previousSecret` stay valid, and
+   * are renewed with `secret`. Left out: no visitors.
+   */
   readonly visitors?: VisitorOptions | undefined;
   /**
    * Users' sessions on pages of your own below `/inbox`: a cookie, signed with a key derived from `secret`, that
-   * stands for a bearer token. Needs `users` to have a `secret` or a `jwksUrl`. Left out: none.
+   * stands for a bearer token. Needs `users` to verify tokens. Left out: none.
    */
-  readonly userSessions?: { readonly secret: string | Uint8Array } | undefined;
+  readonly userSessions?: SecretOptions | undefined;
   /** Default: in this process. The gate closes it. */
   readonly store?: TicketStore | undefined;
   /** Where its routes are. Default `/api/auth`. */
   readonly basePath?: string | undefined;
   /** Exact origins whose pages may use it, your own included. Default: the server's own. */
   readonly origins?: readonly string[] | undefined;
-  /** The server's URL as browsers see it, when a proxy stands in front. */
+  /**
+   * The server's URL as browsers see it, when a proxy stands in front. With a path, all routes are below it: the
+   * proxy leaves it in what it forwards.
+   */
   readonly publicUrl?: string | URL | undefined;
   /** 1,000 to 300,000. Default 30,000. */
   readonly ticketTtlMs?: number | undefined;
@@ -240,7 +272,7 @@ export function createGate<Claims = unknown>(options: GateOptions<Claims>): Gate
   const policy = { ...readPolicy(options, basePath), onSuspicion: createSuspicionLog(log) };
   const live = createLive({ clock });
   const revocations = createRevocations({ store, live, clock, log });
-  const visitors = readVisitors(options, { clock, randomBytes });
+  const visitors = readVisitors(options, { publicPath: publicPathOf(policy), clock, randomBytes });
   const users = readUsers(options.users, { clock, log });
   if (options.userSessions && typeof users !== "function") {
     throw new TypeError("Option userSessions needs users with a secret or a jwksUrl");
@@ -248,7 +280,8 @@ export function createGate<Claims = unknown>(options: GateOptions<Claims>): Gate
   const userSessions =
     options.userSessions &&
     createUserSessions({
-      secret: requireSecret(options.userSessions.secret, "userSessions.secret"),
+      ...requireSecrets(options.userSessions, "userSessions"),
+      publicPath: publicPathOf(policy),
       clock,
     });
   const ticketsPerMinute = requireWhole(options.ticketsPerMinute ?? 60, "ticketsPerMinute", {
@@ -393,11 +426,13 @@ function readUsers<Claims>(
 ): Parameters<typeof createAuthenticator>[0]["users"] {
   if (typeof users === "function") return { prove: users };
   if (typeof users !== "object" || users === null) {
-    throw new TypeError("Option users must be a function, or have a secret or a jwksUrl");
+    throw new TypeError(
+      "Option users must be a function, or have a secret, a jwksUrl or publicKeys",
+    );
   }
-  const { secret, jwksUrl, issuer, audience, userClaim } = users;
-  if ((secret === undefined) === (jwksUrl === undefined)) {
-    throw new TypeError("Option users must have either a secret or a jwksUrl");
+  const { secret, jwksUrl, publicKeys, issuer, audience, userClaim } = users;
+  if ([secret, jwksUrl, publicKeys].filter((one) => one !== undefined).length !== 1) {
+    throw new TypeError("Option users must have either a secret, a jwksUrl or publicKeys");
   }
   for (const [name, value] of Object.entries({ issuer, userClaim })) {
     if (value !== undefined && !isNonEmpty(value)) {
@@ -407,11 +442,20 @@ function readUsers<Claims>(
   if (audience !== undefined && !isAudience(audience)) {
     throw new TypeError("Option users.audience must be a string, or a list of strings");
   }
-  const keys =
-    jwksUrl === undefined
-      ? { secret: requireSecret(secret, "users.secret") }
-      : { jwksUrl: requireUrl(jwksUrl, "users.jwksUrl") };
-  return createTokenVerifier({ keys, issuer, audience, userClaim, clock, log });
+  return createTokenVerifier({ keys: readKeys(users), issuer, audience, userClaim, clock, log });
+}
+
+function readKeys(users: Exclude<UserOptions, ProveUser>): TokenKeys {
+  const { secret, jwksUrl, publicKeys, allowHttp = false } = users;
+  if (jwksUrl !== undefined) {
+    return { jwksUrl: requireUrl(jwksUrl, "users.jwksUrl", { allowHttp: allowHttp === true }) };
+  }
+  if (publicKeys === undefined) {
+    return requireSecrets({ secret, previousSecret: users.previousSecret }, "users");
+  }
+  const fault = keySetFault(publicKeys);
+  if (fault) throw new TypeError(`Option users.publicKeys ${fault}`);
+  return { publicKeys };
 }
 
 function isNonEmpty(value: unknown): boolean {
@@ -424,13 +468,13 @@ function isAudience(value: unknown): boolean {
 
 function readVisitors(
   { visitors }: Pick<GateOptions, "visitors">,
-  parts: { clock: Clock; randomBytes: (length: number) => Uint8Array },
+  parts: { publicPath: string; clock: Clock; randomBytes: (length: number) => Uint8Array },
 ): { readonly [scope in Scope]?: VisitorSessions } {
   if (!visitors) return {};
-  const secret = requireSecret(visitors.secret, "visitors.secret");
+  const options = { ...requireSecrets(visitors, "visitors"), ...parts };
   return {
-    site: createVisitorSessions({ secret, ...parts }),
-    ...(visitors.embedded && { embed: createVisitorSessions({ secret, kind: "embed", ...parts }) }),
+    site: createVisitorSessions(options),
+    ...(visitors.embedded && { embed: createVisitorSessions({ ...options, kind: "embed" }) }),
   };
 }
 
@@ -466,17 +510,20 @@ const ADVICE: Readonly<Record<Suspicion, { variable: string; note: string }>> = 
   },
   public_url: {
     variable: "PUBLIC_URL",
-    note: "A page of this server's own was refused, since the server doesn't know its own origin behind a proxy: set PUBLIC_URL to the URL that browsers see, or publicUrl",
+    note: "A page of this server's own was refused, whose origin isn't the expected one: set PUBLIC_URL to the URL that browsers see, or publicUrl",
   },
 };
 
 /** Warns of each suspicion once. */
-function createSuspicionLog(log: Log): (suspicion: Suspicion) => void {
+function createSuspicionLog(log: Log): (suspicion: Suspicion, origins?: Origins) => void {
   const known = new Set<Suspicion>();
-  return (suspicion) => {
+  return (suspicion, origins) => {
     if (known.has(suspicion)) return;
     known.add(suspicion);
-    log("warn", "setting_warning", ADVICE[suspicion]);
+    log("warn", "setting_warning", {
+      ...ADVICE[suspicion],
+      ...(origins && { origin: origins.seen, expected: origins.expected }),
+    });
   };
 }
 
@@ -486,12 +533,12 @@ function isOrigin(value: unknown): boolean {
 
 function requirePublicUrl(value: string | URL): URL {
   const url = requireUrl(value, "publicUrl");
-  if (url.pathname === "/" && !url.search && !url.hash) return url;
-  throw new TypeError("Option publicUrl must be an origin, without path, query and fragment");
+  const fault = publicUrlFault(url);
+  if (fault === undefined) return url;
+  throw new TypeError(`Option publicUrl ${fault}`);
 }
 
 function requireBasePath(basePath: unknown): string {
-  if (typeof basePath === "string" && /^(?:\/(?!\.{1,2}(?:\/|$))[\w.~-]+)+$/.test(basePath))
-    return basePath;
+  if (isBasePath(basePath)) return basePath;
   throw new TypeError("Option basePath must be a path such as /api/auth, without a trailing slash");
 }

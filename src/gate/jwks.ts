@@ -53,6 +53,7 @@ export function remoteKeys(options: { url: URL; clock: Clock; log: Log }): Compa
       if (withdrawn.size > MAX_WITHDRAWN) withdrawn.clear();
       known = { find, ids, atMs: clock.monotonicMs() };
       failedAtMs = Number.NEGATIVE_INFINITY;
+      log("debug", "keys_read", { durationMs: Math.round(known.atMs - startedAtMs) });
     } catch (error) {
       failedAtMs = clock.monotonicMs();
       const durationMs = Math.round(failedAtMs - startedAtMs);
@@ -87,6 +88,54 @@ export function remoteKeys(options: { url: URL; clock: Clock; log: Log }): Compa
       const mayBeNew = known === before && !withdrawn.has(header?.kid);
       if (mayBeNew || failedAtMs !== Number.NEGATIVE_INFINITY) throw new KeysUnavailableError();
       return known.find(header, token);
+    }
+  };
+}
+
+/** Public keys as a JWKS (RFC 7517) has them. */
+export interface KeySet {
+  readonly keys: readonly Readonly<Record<string, unknown>>[];
+}
+
+/** Shortest RSA key, in base64url characters of its modulus: 2,048 bits (RFC 7518 section 3.3). */
+const MIN_MODULUS = 342;
+
+/** What is wrong with keys that are to verify signatures; `undefined` for good ones. */
+export function keySetFault(set: unknown): string | undefined {
+  const { keys } = (set ?? {}) as { keys?: unknown };
+  if (!Array.isArray(keys) || keys.length === 0) return "must have at least one public key";
+  for (const key of keys as readonly (Readonly<Record<string, unknown>> | null)[]) {
+    if (typeof key !== "object" || key === null) return "must be a JWKS with a list of keys";
+    if (key.d !== undefined || key.kty === "oct" || key.k !== undefined) {
+      return "must have no private and no secret key";
+    }
+    if (!["RSA", "EC", "OKP"].includes(String(key.kty))) return "must be RSA, EC or OKP keys";
+    if (key.kty === "RSA" && String(key.n).length < MIN_MODULUS) {
+      return "must have no RSA key under 2,048 bits";
+    }
+  }
+  return undefined;
+}
+
+/** Keys that don't change. One without a `kid`, as from a PEM file, is good for tokens with any. */
+export function localKeys({ keys }: KeySet): CompactVerifyGetKey {
+  const load = async () => {
+    const { createLocalJWKSet } = await import("jose/jwks/local");
+    const anonymous = keys.filter(({ kid }) => kid === undefined);
+    const finder = (some: KeySet["keys"]) =>
+      createLocalJWKSet({ keys: [...some] } as unknown as JSONWebKeySet);
+    return { find: finder(keys), findAnonymous: finder(anonymous) };
+  };
+  let loading: ReturnType<typeof load> | undefined;
+  return async (header, token) => {
+    const { find, findAnonymous } = await (loading ??= load());
+    try {
+      return await find(header, token);
+    } catch (error) {
+      const { JWKSNoMatchingKey } = await import("jose/errors");
+      if (!(error instanceof JWKSNoMatchingKey) || header?.kid === undefined) throw error;
+      const { kid: _, ...rest } = header;
+      return findAnonymous(rest, token);
     }
   };
 }

@@ -11,11 +11,14 @@ export function secretFault(secret: Uint8Array): string | undefined {
   return undefined;
 }
 
-/** What is wrong with the URL of a server that is trusted; `undefined` for https, and for http on loopback. */
-export function urlFault(url: URL | null): string | undefined {
+/**
+ * What is wrong with the URL of a server that is trusted; `undefined` for https, and for http on loopback, or
+ * anywhere with `allowHttp`.
+ */
+export function urlFault(url: URL | null, { allowHttp = false } = {}): string | undefined {
   if (!url || !/^https?:$/.test(url.protocol)) return "must be an https URL";
   if (url.username || url.password) return "must not contain credentials";
-  if (url.protocol === "http:" && !isLoopback(url.hostname)) {
+  if (url.protocol === "http:" && !allowHttp && !isLoopback(url.hostname)) {
     return "must be https; plain http is allowed on loopback only";
   }
   return undefined;
@@ -33,10 +36,23 @@ export function requireSecret(secret: unknown, option: string): Uint8Array<Array
   return bytes;
 }
 
+/** A secret, and the one before it if there is any; throws as `requireSecret` does. */
+export function requireSecrets(
+  { secret, previousSecret }: { secret?: unknown; previousSecret?: unknown },
+  option: string,
+): { secret: Uint8Array<ArrayBuffer>; previousSecret?: Uint8Array<ArrayBuffer> } {
+  return {
+    secret: requireSecret(secret, `${option}.secret`),
+    ...(previousSecret !== undefined && {
+      previousSecret: requireSecret(previousSecret, `${option}.previousSecret`),
+    }),
+  };
+}
+
 /** A trusted URL. Throws a `TypeError` that names `option`. */
-export function requireUrl(value: unknown, option: string): URL {
+export function requireUrl(value: unknown, option: string, options?: { allowHttp: boolean }): URL {
   const url = typeof value === "string" || value instanceof URL ? parse(String(value)) : null;
-  const fault = urlFault(url);
+  const fault = urlFault(url, options);
   if (fault) throw new TypeError(`Option ${option} ${fault}`);
   return url as URL;
 }

@@ -1,5 +1,6 @@
 import { sha256Hex } from "../lib/encoding.ts";
-import { ADD_TO_FEED, type Feed, FEED_STATE, FEED_STREAM } from "../redis/feed.ts";
+import { ADD_TO_FEED, type Feed } from "../redis/feed.ts";
+import { feedKeys, requirePrefix } from "../redis/keys.ts";
 import { createScriptRunner } from "../redis/script.ts";
 import type { RedisTransport } from "../redis/transport.ts";
 import { earliestIssueMs, type Identity, identityKey } from "./identity.ts";
@@ -10,8 +11,6 @@ import {
   type TicketStore,
 } from "./store.ts";
 
-/** Keys in Redis: this and the hash. */
-const PREFIX = "ws-ticket:";
 /** A user's list of unused tickets outlives the last one by this much, in milliseconds: the longest life of a ticket. */
 const UNUSED_TTL_MS = 300_000;
 /** Stands for the session of a credential that has none; no hash is written like this. */
@@ -62,24 +61,36 @@ const REVOKE = `
  * Tickets in a Redis (6.2 or newer, or Valkey) that several processes share, over a transport that is closed
  * with the store. For issuing and redeeming, in a function for example: `createSockets` refuses this store,
  * since it doesn't receive the sign-outs of other processes. `openRedis` of `ws-ticket/bun` makes one that does.
+ * `prefix`: start of every key, by default `ws-ticket:`.
  *
  * @example
  * const store = redisTicketStore(upstashTransport({ url, token }));
  * const gate = createGate({ users: { secret }, store });
  */
-export function redisTicketStore(transport: RedisTransport): TicketStore {
-  return sharedTicketStore({ transport, feed: undefined });
+export function redisTicketStore(
+  transport: RedisTransport,
+  { prefix }: { readonly prefix?: string | undefined } = {},
+): TicketStore {
+  return sharedTicketStore({ transport, feed: undefined, prefix });
 }
 
 /** The same with the feed through which other processes' revocations arrive; closed with the store. */
 export function sharedTicketStore(options: {
   transport: RedisTransport;
   feed: Feed | undefined;
+  prefix?: string | undefined;
 }): TicketStore {
   const { transport, feed } = options;
+  const prefix = requirePrefix(options.prefix);
   const run = createScriptRunner(transport);
   /** Names this process in the feed. */
   const origin = crypto.randomUUID();
+
+  const sessionKey = (hash: string) => `${prefix}revoked:session:${hash}`;
+  const everythingKey = (identity: Pick<Revocation, "kind" | "id">) =>
+    `${prefix}revoked:${identityKey(identity)}`;
+  const unusedKey = (user: string) => `${prefix}unused:${user}`;
+
   return {
     revocations: feed ? revocationsOf(feed, origin) : "unavailable",
     async put(hash, record, ttlMs) {
@@ -87,7 +98,7 @@ export function sharedTicketStore(options: {
       const session = await sessionHash(identity);
       const kept = await run(
         PUT,
-        [PREFIX + hash, unusedKey(identity.id), sessionKey(session), everythingKey(identity)],
+        [prefix + hash, unusedKey(identity.id), sessionKey(session), everythingKey(identity)],
         [JSON.stringify(record), ttlMs, session, earliestIssueMs(identity), UNUSED_TTL_MS],
       );
       if (kept !== 1 && kept !== 0)
@@ -95,7 +106,7 @@ export function sharedTicketStore(options: {
       return kept === 1;
     },
     async take(hash) {
-      const reply = await transport.command(["GETDEL", PREFIX + hash]);
+      const reply = await transport.command(["GETDEL", prefix + hash]);
       if (reply === null) return undefined;
       if (typeof reply !== "string") throw new Error("Redis broke off: reply to GETDEL isn't text");
       return parseTicketRecord(reply);
@@ -107,7 +118,7 @@ export function sharedTicketStore(options: {
       const ttlMs = Math.max(1, untilMs - atMs);
       const done = await run(
         REVOKE,
-        [unusedKey(kind === "user" ? id : ""), revoked, FEED_STREAM, FEED_STATE],
+        [unusedKey(kind === "user" ? id : ""), revoked, ...feedKeys(prefix)],
         [kind, id, session ?? "", hash, atMs, untilMs, ttlMs, origin],
       );
       if (done !== 1) throw new Error("Redis broke off: no outcome of a revocation");
@@ -141,22 +152,13 @@ function revocationsOf(feed: Feed, origin: string): RevocationFeed {
     get isFailing() {
       return feed.isFailing;
     },
+    get lagMs() {
+      return feed.lagMs;
+    },
   };
 }
 
 /** Names a user's session in keys: sessions may be named like anything. */
 function sessionHash({ id, session }: Pick<Identity, "id" | "session">): string | Promise<string> {
   return session === undefined ? NO_SESSION : sha256Hex(JSON.stringify([id, session]));
-}
-
-function sessionKey(hash: string): string {
-  return `${PREFIX}revoked:session:${hash}`;
-}
-
-function everythingKey(identity: Pick<Revocation, "kind" | "id">): string {
-  return `${PREFIX}revoked:${identityKey(identity)}`;
-}
-
-function unusedKey(user: string): string {
-  return `${PREFIX}unused:${user}`;
 }

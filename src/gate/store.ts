@@ -50,6 +50,8 @@ export interface RevocationFeed {
   ready(): Promise<void>;
   /** Whether they can't be read now. */
   readonly isFailing: boolean;
+  /** For metrics: how long ago everything had been read, in milliseconds. */
+  readonly lagMs?: number | undefined;
 }
 
 /**

@@ -6,7 +6,7 @@ import { type Refusal, refuse, refuseToken, type TokenFault } from "../request/r
 import { readClaims } from "./claims.ts";
 import type { Profile } from "./identity.ts";
 import { createHmac, isSameText, SECRET_ALGORITHMS } from "./hmac.ts";
-import { KeysUnavailableError, remoteKeys } from "./jwks.ts";
+import { type KeySet, KeysUnavailableError, localKeys, remoteKeys } from "./jwks.ts";
 import { requireSecret } from "./options.ts";
 import type { Identified } from "./ticket.ts";
 
@@ -15,8 +15,15 @@ export const MAX_TOKEN_LENGTH = 8_192;
 /** Headers of tokens that are remembered: an issuer's tokens have one per key. */
 const MAX_HEADERS = 32;
 
-/** The two ways to know an issuer's keys; never both, so that no public key is taken for a secret. */
-export type TokenKeys = { readonly secret: Uint8Array<ArrayBuffer> } | { readonly jwksUrl: URL };
+/** The ways to know an issuer's keys; one of them alone, so that no public key is taken for a secret. */
+export type TokenKeys =
+  | {
+      readonly secret: Uint8Array<ArrayBuffer>;
+      /** Verifies what was signed before the secret was changed. */
+      readonly previousSecret?: Uint8Array<ArrayBuffer> | undefined;
+    }
+  | { readonly jwksUrl: URL; readonly allowHttp?: boolean | undefined }
+  | { readonly publicKeys: KeySet };
 
 /** Verifies a compact JWT; `token_invalid` when it is no good, `keys_unavailable` when that can't be said. */
 export type TokenVerifier = (token: string) => Promise<ProvedByToken | Refusal>;
@@ -65,8 +72,12 @@ export function createTokenVerifier(options: {
   const isSymmetric = "secret" in keys;
   const algorithms = isSymmetric ? SECRET_ALGORITHMS : JWKS_ALGORITHMS;
   const checkSignature = isSymmetric
-    ? checkWithSecret(keys.secret)
-    : checkWithKeys(remoteKeys({ url: keys.jwksUrl, clock, log }));
+    ? checkWithSecret(keys.secret, keys.previousSecret)
+    : checkWithKeys(
+        "publicKeys" in keys
+          ? localKeys(keys.publicKeys)
+          : remoteKeys({ url: keys.jwksUrl, clock, log }),
+      );
   const headers = new Map<string, Header>();
 
   /** An issuer's tokens all have the same header: it is parsed once. */
@@ -127,15 +138,19 @@ function readHeader(segment: string, algorithms: readonly string[]): Header {
   return typeof alg === "string" && algorithms.includes(alg) ? { alg } : "algorithm";
 }
 
-function checkWithSecret(secret: Uint8Array<ArrayBuffer>): CheckSignature {
+function checkWithSecret(
+  secret: Uint8Array<ArrayBuffer>,
+  previous?: Uint8Array<ArrayBuffer>,
+): CheckSignature {
   const hmac = createHmac(secret);
-  const compare = (expected: string, signature: string) =>
-    isSameText(expected, signature) ? undefined : "signature";
+  const checkPrevious = previous && checkWithSecret(previous);
   return (alg, signed, signature) => {
+    const compare = (expected: string) => {
+      if (isSameText(expected, signature)) return undefined;
+      return checkPrevious ? checkPrevious(alg, signed, signature) : "signature";
+    };
     const expected = hmac(alg, signed);
-    return typeof expected === "string"
-      ? compare(expected, signature)
-      : expected.then((text) => compare(text, signature));
+    return typeof expected === "string" ? compare(expected) : expected.then(compare);
   };
 }
 

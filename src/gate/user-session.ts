@@ -2,7 +2,7 @@ import type { Clock } from "../lib/clock.ts";
 import { fromBase64url, toBase64url, utf8 } from "../lib/encoding.ts";
 import { isLine } from "../lib/text.ts";
 import { isUserId } from "../wire/ids.ts";
-import { cookieName, cookieValue, createCookieSigner } from "./cookie.ts";
+import { cookieName, type CookieSecrets, cookieValue, createCookieSigner } from "./cookie.ts";
 import { type Identity, MAX_SESSION_LENGTH } from "./identity.ts";
 
 const NAME = "inboxSession";
@@ -24,13 +24,19 @@ export interface UserSessions {
   clear(options: { secure: boolean }): string;
 }
 
-export function createUserSessions(options: { secret: Uint8Array; clock: Clock }): UserSessions {
-  const { secret, clock } = options;
-  const signer = createCookieSigner(secret, PURPOSE);
+export function createUserSessions(
+  options: CookieSecrets & {
+    /** The path below which everything is. Default: none. */
+    publicPath?: string | undefined;
+    clock: Clock;
+  },
+): UserSessions {
+  const { publicPath, clock } = options;
+  const signer = createCookieSigner(options, PURPOSE);
 
   function cookie(value: string, maxAgeSeconds: number, secure: boolean): string {
     const attributes = `${ATTRIBUTES}; Max-Age=${maxAgeSeconds}${secure ? "; Secure" : ""}`;
-    return `${cookieName(NAME, secure)}=${value}; ${attributes}`;
+    return `${cookieName(NAME, secure, publicPath)}=${value}; ${attributes}`;
   }
 
   return {
@@ -43,7 +49,7 @@ export function createUserSessions(options: { secret: Uint8Array; clock: Clock }
     },
 
     async read(cookieHeader, { secure }) {
-      const value = cookieValue(cookieHeader, cookieName(NAME, secure));
+      const value = cookieValue(cookieHeader, cookieName(NAME, secure, publicPath));
       if (value === undefined) return undefined;
       const [version, payload = "", mac = "", ...rest] = value.split(".");
       if (version !== "v1" || rest.length > 0) return undefined;

@@ -2,7 +2,7 @@ import type { Clock } from "../lib/clock.ts";
 import { toBase64url } from "../lib/encoding.ts";
 import { isVisitorId } from "../wire/ids.ts";
 import { CLOCK_TOLERANCE_SECONDS } from "./claims.ts";
-import { cookieName, cookieValue, createCookieSigner } from "./cookie.ts";
+import { cookieName, type CookieSecrets, cookieValue, createCookieSigner } from "./cookie.ts";
 import type { Identity } from "./identity.ts";
 
 /** How long a visitor is remembered, in seconds: 30 days from the last renewal. */
@@ -30,15 +30,18 @@ const KINDS = {
 } as const;
 
 /** `kind`: each has a cookie and a purpose of its own, so that neither is good for the other. */
-export function createVisitorSessions(options: {
-  secret: Uint8Array;
-  kind?: keyof typeof KINDS;
-  clock: Clock;
-  randomBytes: (length: number) => Uint8Array;
-}): VisitorSessions {
-  const { secret, kind = "site", clock, randomBytes } = options;
+export function createVisitorSessions(
+  options: CookieSecrets & {
+    kind?: keyof typeof KINDS;
+    /** The path below which everything is. Default: none. */
+    publicPath?: string | undefined;
+    clock: Clock;
+    randomBytes: (length: number) => Uint8Array;
+  },
+): VisitorSessions {
+  const { kind = "site", publicPath, clock, randomBytes } = options;
   const { name, purpose, sameSite } = KINDS[kind];
-  const signer = createCookieSigner(secret, purpose);
+  const signer = createCookieSigner(options, purpose);
 
   function attributes(secure: boolean): string {
     const always = `Path=/; Max-Age=${VISITOR_MAX_AGE_SECONDS}; HttpOnly`;
@@ -48,17 +51,17 @@ export function createVisitorSessions(options: {
   }
 
   return {
-    name: (secure) => cookieName(name, secure),
+    name: (secure) => cookieName(name, secure, publicPath),
 
     async issue({ id = toBase64url(randomBytes(16)), secure }) {
       const issuedAtSeconds = Math.floor(clock.nowMs() / 1000);
       const mac = await signer.mac(`v1|${id}|${issuedAtSeconds}`);
       const value = `v1.${id}.${issuedAtSeconds}.${mac}`;
-      return `${cookieName(name, secure)}=${value}; ${attributes(secure)}`;
+      return `${cookieName(name, secure, publicPath)}=${value}; ${attributes(secure)}`;
     },
 
     async read(cookieHeader, { secure }) {
-      const value = cookieValue(cookieHeader, cookieName(name, secure));
+      const value = cookieValue(cookieHeader, cookieName(name, secure, publicPath));
       if (value === undefined) return undefined;
       const [version, id, issuedAt = "", mac = "", ...rest] = value.split(".");
       if (version !== "v1" || !isVisitorId(id) || rest.length > 0) return undefined;

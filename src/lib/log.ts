@@ -13,6 +13,7 @@ export type LogEvent =
   | "config_fault"
   | "demo_mode"
   | "draining"
+  | "files_exhausted"
   | "listen_failed"
   | "listening"
   | "metrics_listening"
@@ -42,6 +43,7 @@ export type LogEvent =
   // Dependencies
   | "feed_failed"
   | "feed_gap"
+  | "keys_read"
   | "keys_unavailable"
   | "store_failed";
 
@@ -76,6 +78,12 @@ export interface LogFields {
   variable?: string;
   /** Where this server listens. */
   url?: string;
+  /** Sockets that may be open at once. */
+  maxSockets?: number;
+  /** The origin of a page that was refused although it seems to be the server's own. */
+  origin?: string;
+  /** The origin that is accepted in its place. */
+  expected?: string;
   /** A fixed sentence; never anything that came from outside. */
   note?: string;
 }
@@ -91,6 +99,9 @@ const FIELDS: readonly (keyof LogFields)[] = [
   "skipped",
   "variable",
   "url",
+  "maxSockets",
+  "origin",
+  "expected",
   "note",
 ];
 

@@ -75,6 +75,7 @@ async function readSources(): Promise<Record<string, string>> {
     "client/storage.ts": await import("../client/storage.ts", { with: { type: "text" } }),
     "page/browser/alerts.ts": await import("./browser/alerts.ts", { with: { type: "text" } }),
     "page/browser/announcer.ts": await import("./browser/announcer.ts", { with: { type: "text" } }),
+    "page/browser/base.ts": await import("./browser/base.ts", { with: { type: "text" } }),
     "page/browser/chat-page.ts": await import("./browser/chat-page.ts", { with: { type: "text" } }),
     "page/browser/chat.ts": await import("./browser/chat.ts", { with: { type: "text" } }),
     "page/browser/composer.ts": await import("./browser/composer.ts", { with: { type: "text" } }),

@@ -3,6 +3,7 @@ import type { Profile } from "../gate/identity.ts";
 import { type Clock, systemClock } from "../lib/clock.ts";
 import { createRateLimit } from "../lib/limit.ts";
 import { headersFor, type Incoming, type Sharing } from "../request/incoming.ts";
+import { publicPathOf } from "../request/origin.ts";
 import { refuse } from "../request/refusal.ts";
 import { refused, type RouteContext, type RouteEnv } from "../request/routes.ts";
 import { isUserId } from "../wire/ids.ts";
@@ -66,7 +67,7 @@ export function createPages(
   // Loaded with the first request for a page, so that a server that only serves sockets starts without.
   let loaded: ReturnType<typeof load> | undefined;
   const site = () => {
-    loaded ??= load();
+    loaded ??= load(publicPathOf(options));
     // The next request tries again.
     loaded.catch(() => {
       loaded = undefined;
@@ -82,8 +83,8 @@ export function createPages(
 
   routes
     .get("/", async (c) => {
-      const { home, pathOf } = await site();
-      return page(c.env.incoming, home({ ...options, pathOf }), { caching: REVALIDATED });
+      const { home, ...places } = await site();
+      return page(c.env.incoming, home({ ...options, ...places }), { caching: REVALIDATED });
     })
     .all(refuseMethod);
 
@@ -91,9 +92,9 @@ export function createPages(
     .get("/chat/:user", async (c) => {
       const user = c.req.param("user");
       if (!isUserId(user)) return refused(c, refuse("not_found"));
-      const { chat, pathOf } = await site();
+      const { chat, ...places } = await site();
       const profile = await profileFor(c.env.incoming, user);
-      return page(c.env.incoming, chat({ user, profile, pathOf }), { caching: REVALIDATED });
+      return page(c.env.incoming, chat({ user, profile, ...places }), { caching: REVALIDATED });
     })
     .all(refuseMethod);
 
@@ -104,9 +105,9 @@ export function createPages(
         const user = c.req.param("user");
         const { host, language } = readEmbedding(c.env.incoming.url);
         if (!isUserId(user) || !embedOrigins.has(host)) return refused(c, refuse("not_found"));
-        const { chat, pathOf } = await site();
+        const { chat, ...places } = await site();
         const profile = await profileFor(c.env.incoming, user);
-        const html = chat({ user, profile, embed: { host, language }, pathOf });
+        const html = chat({ user, profile, embed: { host, language }, ...places });
         return page(c.env.incoming, html, { caching: REVALIDATED, ancestor: host });
       })
       .all(refuseMethod);
@@ -128,8 +129,8 @@ export function createPages(
   for (const path of ["/inbox", "/inbox/:visitor"]) {
     routes
       .get(path, async (c) => {
-        const { inbox, pathOf } = await site();
-        return page(c.env.incoming, inbox({ ...options, pathOf }));
+        const { inbox, ...places } = await site();
+        return page(c.env.incoming, inbox({ ...options, ...places }));
       })
       .all(refuseMethod);
   }
@@ -152,16 +153,19 @@ export function createPages(
       const isReading = method === "GET" || method === "HEAD";
       if (!isReading || !headers.get("accept")?.includes("text/html")) return undefined;
       if (incoming.url.pathname.startsWith("/api/")) return undefined;
-      return site().then(({ notFound, pathOf }) =>
-        page(incoming, notFound({ pathOf }), { status: 404 }),
+      return site().then(({ notFound, ...places }) =>
+        page(incoming, notFound(places), { status: 404 }),
       );
     },
   };
 }
 
-async function load() {
+/** The views and the files, all of them below `publicPath`. */
+async function load(publicPath: string) {
   const { files, ...views } = await import("./site.ts");
-  return { ...views, ...(await files()) };
+  const made = await files();
+  const pathOf = (name: string) => publicPath + made.pathOf(name);
+  return { ...views, ...made, pathOf, publicPath };
 }
 
 /** A page. Without `caching` it is not kept at all. */

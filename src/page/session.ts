@@ -5,6 +5,7 @@ import { type ProvedByToken, readBearer } from "../gate/token.ts";
 import { createRateLimit } from "../lib/limit.ts";
 import { faultCode } from "../lib/log.ts";
 import { emptyResponse, headersFor, jsonResponse, type Sharing } from "../request/incoming.ts";
+import { publicPathOf } from "../request/origin.ts";
 import { type Refusal, refuse, refuseFor, refuseToken } from "../request/refusal.ts";
 import { declined, type RouteContext, type Routes } from "../request/routes.ts";
 import { INBOX_PREFIX, INBOX_SESSION_PATH } from "../wire/paths.ts";
@@ -54,7 +55,8 @@ export function addInboxSession(
         log("info", "session_issued", { user: user.identity.id });
         const headers = { ...headersFor(incoming, SHARING), "Set-Cookie": cookie };
         if (!token.isForm) return emptyResponse(headers);
-        return new Response(null, { status: 303, headers: { ...headers, Location: INBOX_PREFIX } });
+        const Location = publicPathOf(incoming.policy) + INBOX_PREFIX;
+        return new Response(null, { status: 303, headers: { ...headers, Location } });
       },
 
       /** Whose session it is. Nobody's is no failure: a page asks before it offers to sign in. */

@@ -7,21 +7,25 @@ import { EN } from "./browser/words.ts";
 import type { SiteFiles } from "./files.ts";
 
 /** What the pages show of the configuration. */
-export type PageOptions = Pick<Config, "demo"> & Partial<Pick<Config, "loginUrl" | "embedOrigins">>;
+export type PageOptions = Pick<Config, "demo"> &
+  Partial<Pick<Config, "loginUrl" | "embedOrigins" | "publicUrl">>;
 
-/** Where the assets are. */
-type Assets = Pick<SiteFiles, "pathOf">;
+/** Where everything is: the path before all others, and the whole path of an asset. */
+interface Places extends Pick<SiteFiles, "pathOf"> {
+  publicPath: string;
+}
 
 type Html = ReturnType<typeof Page>;
 
 /** `/`: for people who come here without a link to somebody. */
-export function home({ demo, pathOf }: PageOptions & Assets): Html {
+export function home({ demo, pathOf, publicPath }: PageOptions & Places): Html {
   return (
     <Page
       title="Chat"
       // The demo is for developers, and in English alone.
       {...(!demo && { script: "plain.js" })}
       pathOf={pathOf}
+      publicPath={publicPath}
       className="home"
     >
       <main>
@@ -37,12 +41,17 @@ export function home({ demo, pathOf }: PageOptions & Assets): Html {
             </p>
             <ul class="actions">
               <li>
-                <a class="button" href="/inbox#alice" target="_blank" rel="noopener">
+                <a class="button" href={`${publicPath}/inbox#alice`} target="_blank" rel="noopener">
                   Open the inbox as alice
                 </a>
               </li>
               <li>
-                <a class="button quiet" href="/chat/alice" target="_blank" rel="noopener">
+                <a
+                  class="button quiet"
+                  href={`${publicPath}/chat/alice`}
+                  target="_blank"
+                  rel="noopener"
+                >
                   Write to alice as a visitor
                 </a>
               </li>
@@ -54,7 +63,7 @@ export function home({ demo, pathOf }: PageOptions & Assets): Html {
             <p data-word="howToAnswer">{EN.howToAnswer}</p>
             <ul class="actions">
               <li>
-                <a class="button" href="/inbox" data-word="openInbox">
+                <a class="button" href={`${publicPath}/inbox`} data-word="openInbox">
                   {EN.openInbox}
                 </a>
               </li>
@@ -67,9 +76,15 @@ export function home({ demo, pathOf }: PageOptions & Assets): Html {
 }
 
 /** In place of a page that doesn't exist. */
-export function notFound({ pathOf }: Assets): Html {
+export function notFound({ pathOf, publicPath }: Places): Html {
   return (
-    <Page title={EN.notFound} script="plain.js" pathOf={pathOf} className="home">
+    <Page
+      title={EN.notFound}
+      script="plain.js"
+      pathOf={pathOf}
+      publicPath={publicPath}
+      className="home"
+    >
       <main>
         <h1 data-word="notFound">{EN.notFound}</h1>
         <p data-word="notFoundHint">{EN.notFoundHint}</p>
@@ -84,17 +99,19 @@ export function chat({
   profile: { name = user, greeting },
   embed,
   pathOf,
+  publicPath,
 }: {
   user: string;
   profile: Profile;
   embed?: { host: string; language: string | undefined } | undefined;
-} & Assets): Html {
+} & Places): Html {
   const [before, after] = EN.chatWith.split("{name}");
   return (
     <Page
       title={`Chat with ${name}`}
       script={embed ? "frame.js" : "chat.js"}
       pathOf={pathOf}
+      publicPath={publicPath}
       className="app"
       data={{
         user,
@@ -120,14 +137,15 @@ export function chat({
 }
 
 /** `/inbox` and `/inbox/:visitor`: a user's chats. */
-export function inbox(options: PageOptions & Assets): Html {
-  const { demo, loginUrl, embedOrigins, pathOf } = options;
+export function inbox(options: PageOptions & Places): Html {
+  const { demo, loginUrl, embedOrigins, pathOf, publicPath } = options;
   const mode = demo ? "demo" : loginUrl ? "login" : "token";
   return (
     <Page
       title="Inbox"
       script="inbox.js"
       pathOf={pathOf}
+      publicPath={publicPath}
       className="app"
       data={{
         mode,
@@ -146,17 +164,18 @@ export function inbox(options: PageOptions & Assets): Html {
   );
 }
 
-function Page(props: {
-  title: string;
-  script?: string;
-  pathOf: Assets["pathOf"];
-  className: string;
-  data?: Record<string, string | undefined>;
-  children: Child;
-}) {
-  const { title, script, pathOf, className, data = {}, children } = props;
+function Page(
+  props: Places & {
+    title: string;
+    script?: string;
+    className: string;
+    data?: Record<string, string | undefined>;
+    children: Child;
+  },
+) {
+  const { title, script, pathOf, publicPath, className, data = {}, children } = props;
   const dataset = Object.fromEntries(
-    Object.entries(data).flatMap(([name, value]) =>
+    Object.entries({ base: publicPath || undefined, ...data }).flatMap(([name, value]) =>
       value === undefined ? [] : [[`data-${name}`, value]],
     ),
   );

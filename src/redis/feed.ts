@@ -1,6 +1,7 @@
 import { type Clock, pause } from "../lib/clock.ts";
 import { ResponseError } from "../lib/fetch.ts";
 import { faultCode, type Log } from "../lib/log.ts";
+import { feedKeys } from "./keys.ts";
 import type { RedisReply, RedisTransport } from "./transport.ts";
 
 /** One entry of the feed: its id and its fields. */
@@ -35,19 +36,14 @@ export interface Feed {
   ready(): Promise<void>;
   /** Whether the last attempt to read failed. */
   readonly isFailing: boolean;
+  /** How long ago everything had been read, in milliseconds; 0 while nothing needs to be. */
+  readonly lagMs: number;
   /** An entry was just added: read at once where reading is by polling. */
   wake(): void;
   /** Closes its connections, too. */
   close(): Promise<void>;
 }
 
-/** The stream. Entries have fields `kind` and `epoch`, and others by kind. */
-export const FEED_STREAM = "ws-ticket:feed";
-/**
- * What belongs to the stream: `epoch` names this run of the Redis, and changes when the data is lost; `bytes` were
- * added since the entry `mark`.
- */
-export const FEED_STATE = "ws-ticket:feed:state";
 /** Entries that an instance may be behind, about. */
 export const FEED_LENGTH = 4_000;
 /** Longest life of an entry, in milliseconds, about. */
@@ -96,10 +92,13 @@ const ADD_FIRST = `
 export function createFeed(options: {
   transport: RedisTransport;
   blocking?: RedisTransport | undefined;
+  /** Of the keys' names. */
+  prefix?: string | undefined;
   clock: Clock;
   log: Log;
 }): Feed {
   const { transport, blocking, clock, log } = options;
+  const [stream, state] = feedKeys(options.prefix);
   const kinds = new Map<string, (fields: Readonly<Record<string, string>>) => void>();
   const closing = new AbortController();
   let isNeeded = () => false;
@@ -111,6 +110,8 @@ export function createFeed(options: {
   let starting: Promise<void> | undefined;
   let neededAtMs = Number.NEGATIVE_INFINITY;
   let lastEntryAtMs = Number.NEGATIVE_INFINITY;
+  let isReading = false;
+  let caughtUpAtMs = 0;
   /** Since when reading has failed. */
   let failedSinceMs: number | undefined;
   let isWoken = false;
@@ -120,6 +121,7 @@ export function createFeed(options: {
 
   async function begin(): Promise<void> {
     await skipToNewest();
+    caughtUpAtMs = clock.monotonicMs();
     void run();
   }
 
@@ -136,12 +138,12 @@ export function createFeed(options: {
   }
 
   async function readNewest(): Promise<Entry | undefined> {
-    const reply = await transport.command(["XREVRANGE", FEED_STREAM, "+", "-", "COUNT", "1"]);
+    const reply = await transport.command(["XREVRANGE", stream, "+", "-", "COUNT", "1"]);
     return entriesOf(reply)[0];
   }
 
   async function addFirst(): Promise<Entry> {
-    await transport.command(["EVAL", ADD_FIRST, "2", FEED_STREAM, FEED_STATE]);
+    await transport.command(["EVAL", ADD_FIRST, "2", stream, state]);
     const first = await readNewest();
     if (!first) throw new Error("Redis broke off: no entry in the feed");
     return first;
@@ -169,6 +171,7 @@ export function createFeed(options: {
     let retryMs = 0;
     let isBehind = false;
     let largest = CATCH_UP_BATCH;
+    isReading = true;
     while (continues()) {
       const batch = Math.min(isBehind ? CATCH_UP_BATCH : BATCH, largest);
       try {
@@ -178,6 +181,7 @@ export function createFeed(options: {
         failedSinceMs = undefined;
         endRead();
         isBehind = entries.length >= batch;
+        if (!isBehind) caughtUpAtMs = clock.monotonicMs();
         if (!isBehind) largest = CATCH_UP_BATCH;
         for (const [id, list] of entries) {
           const fields = toFields(list);
@@ -200,6 +204,7 @@ export function createFeed(options: {
       }
     }
     starting = undefined;
+    isReading = false;
     failedSinceMs = undefined;
     endRead();
   }
@@ -230,7 +235,7 @@ export function createFeed(options: {
       // Fewer than the stream keeps: nothing was cut between the cursor and them.
       if (entries.length < batch) return entries;
     }
-    const range = ["XRANGE", FEED_STREAM, cursor, "+", "COUNT", String(batch + 1)];
+    const range = ["XRANGE", stream, cursor, "+", "COUNT", String(batch + 1)];
     const entries = entriesOf(await transport.command(range));
     // The entry at the cursor is included. Without it the stream was cut, and something may be missing.
     if (entries[0]?.[0] === cursor) return entries.slice(1);
@@ -244,7 +249,7 @@ export function createFeed(options: {
     batch: number,
   ): Promise<readonly Entry[]> {
     const options = ["COUNT", String(batch), "BLOCK", String(BLOCK_MS)];
-    const reply = await connection.command(["XREAD", ...options, "STREAMS", FEED_STREAM, cursor]);
+    const reply = await connection.command(["XREAD", ...options, "STREAMS", stream, cursor]);
     // One stream with its entries: a pair, or a list of one pair, depending on the protocol's version.
     const pair = (reply ?? []) as readonly RedisReply[];
     return entriesOf(pair.length === 1 ? (pair[0] as RedisReply[])[1] : pair[1]);
@@ -282,6 +287,9 @@ export function createFeed(options: {
     },
     get isFailing() {
       return failedSinceMs !== undefined;
+    },
+    get lagMs() {
+      return isReading ? clock.monotonicMs() - caughtUpAtMs : 0;
     },
     wake() {
       isWoken = true;

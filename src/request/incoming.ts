@@ -1,7 +1,14 @@
 import { clientAddress, isLoopbackAddress, limitKey } from "./address.ts";
 import { RESPONSE_HEADERS } from "./headers.ts";
-import { isAllowedOrigin, isOwnHost, isSecure, type OriginPolicy, ownOrigin } from "./origin.ts";
-import type { Refusal } from "./refusal.ts";
+import {
+  isAllowedOrigin,
+  isSecure,
+  type OriginPolicy,
+  ownOrigin,
+  pathBelow,
+  seemsOwn,
+} from "./origin.ts";
+import { type Refusal, refuse } from "./refusal.ts";
 import { readScope, type Scope, type ScopePolicy } from "./scope.ts";
 import { parseUrl } from "./url.ts";
 
@@ -12,15 +19,21 @@ export interface RequestPolicy extends OriginPolicy, ScopePolicy {
   /** Headers of every response over https. */
   readonly secureHeaders: Readonly<Record<string, string>>;
   /** Called for what looks like a setting that is missing. */
-  readonly onSuspicion?: ((suspicion: Suspicion) => void) | undefined;
+  readonly onSuspicion?: ((suspicion: Suspicion, origins?: Origins) => void) | undefined;
 }
 
 /** A setting that seems to be missing, from what requests look like. */
 export type Suspicion =
   /** Requests come from this machine with `X-Forwarded-For`, and no proxy is trusted. */
   | "proxy"
-  /** A page's origin has the request's own host, and the server knows no origin of its own. */
+  /** A page of the server's own was refused: its origin isn't the one that the server has. */
   | "public_url";
+
+/** The origin of a page that was refused, and the one that isn't. */
+export interface Origins {
+  readonly seen: string;
+  readonly expected: string;
+}
 
 /** What the runtime knows of a request's connection. */
 export interface ConnectionInfo {
@@ -30,8 +43,9 @@ export interface ConnectionInfo {
 
 /** A request, read once. */
 export class Incoming {
-  readonly request: Request;
-  /** Its path without the prefix of its scope, where the route is the same in every scope. */
+  /** Replaced by a copy where finding out the body's length has used it up. */
+  request: Request;
+  /** Its path below the server's own, without the prefix of its scope, where the route is the same in every scope. */
   readonly url: URL;
   readonly scope: Scope;
   readonly policy: RequestPolicy;
@@ -57,7 +71,10 @@ export class Incoming {
     const origin = this.request.headers.get("origin");
     if (origin === null) return "none";
     if (isAllowedOrigin(this.request, this.url, this.policy)) return "allowed";
-    if (isOwnHost(origin, this.url, this.policy)) this.policy.onSuspicion?.("public_url");
+    if (seemsOwn(this.request, this.url, this.policy)) {
+      const expected = ownOrigin(this.url, this.policy) ?? "none";
+      this.policy.onSuspicion?.("public_url", { seen: origin, expected });
+    }
     return "foreign";
   }
 
@@ -88,7 +105,10 @@ export class Incoming {
   }
 }
 
-/** Reads a request; `malformed_request` when it has no usable URL. */
+/**
+ * Reads a request; `malformed_request` when it has no usable URL, `not_found` when its path isn't below the
+ * server's own.
+ */
 export function readRequest(
   request: Request,
   policy: RequestPolicy,
@@ -96,6 +116,10 @@ export function readRequest(
 ): { readonly ok: true; readonly incoming: Incoming } | Refusal {
   const target = parseUrl(request);
   if (!target.ok) return target;
+  const { url } = target;
+  const path = pathBelow(url, policy);
+  if (path === undefined) return refuse("not_found");
+  if (path !== url.pathname) url.pathname = path;
   if (policy.trustProxy === 0 && policy.onSuspicion && request.headers.has("x-forwarded-for")) {
     // Read here and nowhere else: finding out an address takes time.
     const { socketAddress } = connection;
@@ -103,7 +127,7 @@ export function readRequest(
       policy.onSuspicion("proxy");
     }
   }
-  return { ok: true, incoming: new Incoming(request, target.url, policy, connection) };
+  return { ok: true, incoming: new Incoming(request, url, policy, connection) };
 }
 
 /** Which methods a route lets other allowed origins use (CORS), and whether with cookies. */

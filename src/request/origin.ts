@@ -2,7 +2,7 @@
 export interface OriginPolicy {
   /** Exact origins; when given, these and no others. */
   readonly allowed?: ReadonlySet<string> | undefined;
-  /** The server's URL as browsers see it, when a proxy stands in front. */
+  /** The server's URL as browsers see it, when a proxy stands in front. With a path, everything is below it. */
   readonly publicUrl?: URL | undefined;
 }
 
@@ -32,6 +32,34 @@ export function ownOrigin(requestUrl: URL, { publicUrl }: OriginPolicy): string 
   return undefined;
 }
 
+/** The path below which everything is, without a slash at its end; empty for a server with a host of its own. */
+export function publicPathOf({ publicUrl }: OriginPolicy): string {
+  return publicUrl?.pathname.replace(/\/$/, "") ?? "";
+}
+
+/** Also outside the server's own path: whoever probes a process doesn't come through the proxy. */
+const PROBE_PATHS = ["/healthz", "/readyz"];
+
+/** The rest of a path below the server's own; `undefined` for one outside. */
+export function pathBelow({ pathname }: URL, policy: OriginPolicy): string | undefined {
+  const base = publicPathOf(policy);
+  if (base === "" || PROBE_PATHS.includes(pathname)) return pathname;
+  if (pathname === base) return "/";
+  return pathname.startsWith(`${base}/`) ? pathname.slice(base.length) : undefined;
+}
+
+/** Whether a path can stand in front of all others: segments of unreserved characters (RFC 3986 section 2.3), none of dots alone. */
+export function isBasePath(path: unknown): path is string {
+  return typeof path === "string" && /^(?:\/(?!\.{1,2}(?:\/|$))[\w.~-]+)+$/.test(path);
+}
+
+/** What is wrong with a URL as the server's own, beside what is wrong with any URL that is trusted. */
+export function publicUrlFault({ pathname, search, hash }: URL): string | undefined {
+  const isGood = pathname === "/" || isBasePath(pathname.replace(/\/$/, ""));
+  if (isGood && !search && !hash) return undefined;
+  return "must be like https://example.com or https://example.com/chat, without query and fragment";
+}
+
 /** Whether the browser's connection is encrypted, so that cookies are `Secure` and have the `__Host-` prefix. */
 export function isSecure(requestUrl: URL, { publicUrl }: OriginPolicy): boolean {
   return (publicUrl ?? requestUrl).protocol === "https:";
@@ -50,10 +78,20 @@ export function isAllowedOrigin(request: Request, requestUrl: URL, policy: Origi
 }
 
 /**
- * Whether an origin that isn't allowed is that of the request's own host, while nothing says what the server's
- * own origin is: a proxy that hands the host on, and no `publicUrl`.
+ * Whether a page that isn't allowed seems to be one of the server's own, for a warning: with `publicUrl`, another
+ * scheme or port of its host; with neither that nor a list, what the browser says (`Sec-Fetch-Site`), or an origin
+ * with the request's own host.
  */
-export function isOwnHost(origin: string, requestUrl: URL, policy: OriginPolicy): boolean {
-  if (policy.allowed || ownOrigin(requestUrl, policy) !== undefined) return false;
-  return origin === `https://${requestUrl.host}` || origin === `http://${requestUrl.host}`;
+export function seemsOwn(request: Request, requestUrl: URL, policy: OriginPolicy): boolean {
+  const { allowed, publicUrl } = policy;
+  const { headers } = request;
+  const origin = headers.get("origin") ?? "";
+  if (allowed) return false;
+  if (publicUrl) return isExactOrigin(origin) && new URL(origin).hostname === publicUrl.hostname;
+  if (headers.get("sec-fetch-site") === "same-origin") return isExactOrigin(origin);
+  const { host } = requestUrl;
+  return (
+    ownOrigin(requestUrl, policy) === undefined &&
+    [`https://${host}`, `http://${host}`].includes(origin)
+  );
 }

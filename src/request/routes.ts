@@ -105,6 +105,7 @@ function mayHaveBody({ request }: Incoming): boolean {
 async function withinLimit(c: RouteContext, handler: RouteHandler): Promise<Response> {
   let response: Response | undefined;
   const refusal = await limitBody(c, async () => {
+    c.env.incoming.request = c.req.raw;
     response = await handler(c);
   });
   return response ?? (refusal as Response);

@@ -1,4 +1,4 @@
-import { readFileSync } from "node:fs";
+import { closeSync, openSync, readFileSync } from "node:fs";
 import { requireWhole } from "../gate/options.ts";
 
 /** What sockets may do. 0 switches a limit off, except `maxSockets` and `maxMessageBytes`. */
@@ -44,7 +44,22 @@ export function readLimits(limits: Partial<SocketLimits> = {}): SocketLimits {
   };
 }
 
-function maxOpenFiles(): number {
+/** Share of the descriptor limit from which new connections may soon not be accepted any more. */
+const SHORT_SHARE = 0.95;
+
+/** Whether almost all files that the process may have open are: a new one gets the lowest number that is free. */
+export function areFilesShort(most: number): boolean {
+  try {
+    const file = openSync("/dev/null", "r");
+    closeSync(file);
+    return file >= most * SHORT_SHARE;
+  } catch (error) {
+    return (error as { code?: unknown }).code === "EMFILE";
+  }
+}
+
+/** Files that the process may have open, connections included. */
+export function maxOpenFiles(): number {
   try {
     const limits = readFileSync("/proc/self/limits", "utf8");
     return Number(/^Max open files +(\d+)/m.exec(limits)?.[1] ?? USUAL_OPEN_FILES);

@@ -5,6 +5,7 @@ import { faultCode } from "../lib/log.ts";
 import { type ConnectionInfo, headersFor, readRequest } from "../request/incoming.ts";
 import { refusalResponse, refuse } from "../request/refusal.ts";
 import { SOCKET_PATH } from "../wire/paths.ts";
+import { listenPrivately } from "./unix.ts";
 import type { SocketLimits } from "./limits.ts";
 import type { SocketData, SocketHandlers } from "./socket.ts";
 import { openSocketRoom, type SocketRoom, type StopOptions } from "./sockets.ts";
@@ -24,6 +25,11 @@ export interface ServeOptions {
   readonly hostname?: string | undefined;
   /** Default 0: any free port. */
   readonly port?: number | undefined;
+  /**
+   * Path of a unix socket to listen on, in place of host and port, for processes of the same user and group. There
+   * are no addresses then but those that `trustProxy` believes.
+   */
+  readonly unix?: string | undefined;
   /** See `SocketLimits` for the defaults. */
   readonly limits?: Partial<SocketLimits> | undefined;
   /** Answers every request that is neither for the gate nor for a socket. Default: 404. */
@@ -37,6 +43,8 @@ export interface RunningServer extends AsyncDisposable {
   readonly url: URL;
   /** Open sockets. */
   readonly socketCount: number;
+  /** Sockets that may be open at once. */
+  readonly maxSockets: number;
   /** Whether it has begun to stop. */
   readonly isStopping: boolean;
   /**
@@ -67,7 +75,7 @@ export function serve<Claims = unknown>(
   handlers: SocketHandlers<Claims>,
   options: ServeOptions = {},
 ): RunningServer {
-  const { path = SOCKET_PATH, hostname = "127.0.0.1", port = 0, limits, fetch } = options;
+  const { path = SOCKET_PATH, hostname = "127.0.0.1", port = 0, unix, limits, fetch } = options;
   if (!/^\/[^?#]*$/.test(path)) throw new TypeError("Option path must be a path such as /live");
   const parts = partsOf(gate as Gate);
   const { clock, log, policy } = parts;
@@ -94,27 +102,28 @@ export function serve<Claims = unknown>(
     return refusalResponse(refuse("not_found"), headersFor(incoming));
   }
 
-  const server: Bun.Server<SocketData> = Bun.serve<SocketData>({
-    hostname,
-    port,
-    // By default Bun would share a port that is already taken.
-    reusePort: false,
-    development: false,
-    maxRequestBodySize: MAX_BODY_BYTES,
-    websocket: sockets.websocket,
-    async fetch(request) {
-      requests++;
-      try {
-        return await answer(request);
-      } finally {
-        if (--requests === 0) whenIdle?.();
-      }
-    },
-    error(error) {
-      log("error", "request_failed", { code: faultCode(error) });
-      return refusalResponse(refuse("internal_error"));
-    },
-  });
+  // By default Bun would share a port that is already taken.
+  const address = unix === undefined ? { hostname, port, reusePort: false } : { unix };
+  const listen = () =>
+    Bun.serve<SocketData>({
+      ...address,
+      development: false,
+      maxRequestBodySize: MAX_BODY_BYTES,
+      websocket: sockets.websocket,
+      async fetch(request) {
+        requests++;
+        try {
+          return await answer(request);
+        } finally {
+          if (--requests === 0) whenIdle?.();
+        }
+      },
+      error(error) {
+        log("error", "request_failed", { code: faultCode(error) });
+        return refusalResponse(refuse("internal_error"));
+      },
+    });
+  const server = unix === undefined ? listen() : listenPrivately(listen);
 
   try {
     // Not before it listens: where the port is taken, the same handlers may be served at another one.
@@ -151,6 +160,7 @@ export function serve<Claims = unknown>(
     get socketCount() {
       return sockets.size;
     },
+    maxSockets: sockets.maxSockets,
     get isStopping() {
       return sockets.isStopping;
     },

@@ -63,6 +63,7 @@ export interface Sockets<Claims = unknown> extends AsyncDisposable {
 /** What `serve` uses of its own sockets, too. */
 export interface SocketRoom extends Omit<Sockets, "upgrade"> {
   readonly isStopping: boolean;
+  readonly maxSockets: number;
   /** Whether any peer has yet to respond to a ping. */
   readonly awaitsPongs: boolean;
   /** Once, before the first socket: starts the handlers and the checks. */
@@ -352,6 +353,7 @@ export function openSocketRoom(
 
   const room: SocketRoom = {
     websocket,
+    maxSockets: limits.maxSockets,
     get size() {
       return open.size;
     },

@@ -855,9 +855,12 @@ export function contract(start: () => Promise<Subject>): void {
       const key = `user:${newVisitorId()}`;
       const intervalMs = 60_000 / REQUESTS_PER_MINUTE;
       const startMs = performance.now();
-      const waits = await Promise.all(
-        Array.from({ length: 2 * REQUESTS_PER_MINUTE }, () => chat.history.spendRequests(key, 1)),
-      );
+      const waits: number[] = [];
+      // In parts, since each has to come within its deadline on a busy machine, too.
+      while (waits.length < 2 * REQUESTS_PER_MINUTE) {
+        const spending = Array.from({ length: 200 }, () => chat.history.spendRequests(key, 1));
+        waits.push(...(await Promise.all(spending)));
+      }
       // Redis has a clock of its own, by which time passes.
       const grownBack = Math.ceil((performance.now() - startMs) / intervalMs);
       const allowed = waits.filter((waitMs) => waitMs === 0).length;

@@ -4,7 +4,8 @@ import { REQUESTS_PER_MINUTE } from "../../src/chat/limits.ts";
 import { redisChatHistory } from "../../src/chat/redis.ts";
 import { sharedTicketStore } from "../../src/gate/redis.ts";
 import { systemClock } from "../../src/lib/clock.ts";
-import { createFeed, FEED_STREAM } from "../../src/redis/feed.ts";
+import { createFeed } from "../../src/redis/feed.ts";
+import { feedKeys } from "../../src/redis/keys.ts";
 import { begin, newVisitorId, write } from "../support/chat.ts";
 import { type FakeClock, fakeClock, settle } from "../support/clock.ts";
 import { visitorIdOf } from "../support/people.ts";
@@ -12,6 +13,8 @@ import { describeWith } from "../support/require.ts";
 import { startServer, type TestServer } from "../support/server.ts";
 import type { TestSocket } from "../support/socket.ts";
 import { startWire, type Wire, WIRE_NAMES, type WireName } from "../support/wire.ts";
+
+const [FEED_STREAM] = feedKeys();
 
 const USER = "alice";
 const MINUTES = 10;

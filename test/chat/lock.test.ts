@@ -1,5 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import { statSync } from "node:fs";
+import { join } from "node:path";
 import { FileInUseError, lockFile } from "../../src/chat/lock.ts";
 import { openStores } from "../../src/open.ts";
 import { DEFAULT_RETENTION } from "../../src/chat/history.ts";
@@ -100,6 +101,27 @@ describe("a second server on one chat database", () => {
     const both = await Promise.all([1, 2].map(() => openStores(settings(":memory:"), options)));
     await Promise.all(both.map(({ chat }) => chat.close()));
     await settle();
+  });
+
+  test("ends with 1 after 15 s in which the first goes on, and the first isn't disturbed", async () => {
+    const { path, end } = await newFile();
+    await using first = await startInstance({ CHAT_DATABASE: path });
+    const visitor = await first.openVisitor();
+    const preload = join(import.meta.dir, "../main/with-fast-clock.ts");
+    await using second = startProcess({
+      ...{ ...SETTINGS, CHAT_DATABASE: path },
+      BUN_OPTIONS: `--preload ${preload}`,
+    });
+    expect(await second.exited).toBe(1);
+    const [waits, failed] = second.events.slice(-2);
+    expect(waits).toMatchObject({ level: "warn", event: "open_waits", code: "in_use" });
+    expect(failed).toMatchObject({
+      ...{ level: "error", event: "open_failed", variable: "CHAT_DATABASE", code: "in_use" },
+      note: expect.stringContaining("Another process uses the file"),
+    });
+    visitor.send({ type: "ANON_TO_USER", to: "alice", content: "Hello", ref: "1" });
+    expect(await visitor.next()).toMatchObject({ type: "ACK", ref: "1" });
+    await end();
   });
 
   test.each(["SIGTERM", "SIGKILL"] as const)(

@@ -1,7 +1,8 @@
 import { describe, expect, test } from "bun:test";
 import { type Chat, FAILING_MS, MAX_BLOCKS, MAX_UNANSWERED } from "../../src/chat/history.ts";
 import { redisChatHistory } from "../../src/chat/redis.ts";
-import { createFeed, FEED_LENGTH, FEED_STATE, FEED_STREAM } from "../../src/redis/feed.ts";
+import { createFeed, FEED_LENGTH } from "../../src/redis/feed.ts";
+import { feedKeys } from "../../src/redis/keys.ts";
 import { faultCode } from "../../src/lib/log.ts";
 import { upstashTransport } from "../../src/redis/upstash.ts";
 import { begin, deliveriesOf, newChat, newVisitorId, write } from "../support/chat.ts";
@@ -12,6 +13,8 @@ import { describeWith } from "../support/require.ts";
 import { startUpstashBridge } from "../support/upstash.ts";
 import { startWire, type Wire, WIRE_NAMES } from "../support/wire.ts";
 import { contract } from "./contract.ts";
+
+const [FEED_STREAM, FEED_STATE] = feedKeys();
 
 const HOUR_MS = 3_600_000;
 const DAY_MS = 24 * HOUR_MS;
@@ -233,6 +236,50 @@ for (const name of WIRE_NAMES) {
       expect(new Set(ids).size).toBe(4);
       // The wire takes 15 digits.
       for (const id of ids) expect(id).toMatch(/^[1-9]\d{14}$/);
+    });
+
+    test("the sequence may be lost at any moment: ids go on rising, and every message is kept", async () => {
+      await using wire = await startWire(name);
+      await using chat = await openRedisHistory(wire, name);
+      const [where, other] = [newChat(), newChat()];
+      const ids: string[] = [];
+      for (const one of [where, other]) await write(chat.history, one, "Hello");
+      for (let round = 0; round < 10; round++) {
+        const drafts = Array.from({ length: 20 }, (_, n) =>
+          write(chat.history, where, `${n}`, { from: "user", ref: `${round} ${n}` }),
+        );
+        const written = [...drafts, write(chat.history, other, "x", { from: "user" })];
+        ids.push(...(await Promise.all(written)).slice(0, 20));
+        await wire.redis.command("DEL", "ws-ticket:chat:sequence");
+      }
+      expect(ids.map(Number)).toEqual(ids.map(Number).toSorted((a, b) => a - b));
+      expect(new Set(ids).size).toBe(200);
+    });
+
+    test("a sequence that is lost while ids are ahead of the time goes on from each chat's last id", async () => {
+      await using wire = await startWire(name);
+      await using chat = await openRedisHistory(wire, name);
+      const [where, other] = [newChat(), newChat()];
+      const id = Number(await write(chat.history, where, "one"));
+      await wire.redis.command("SET", "ws-ticket:chat:sequence", String(id + 1e9));
+      await write(chat.history, where, "two");
+      await write(chat.history, other, "two", { ref: "two" });
+      await wire.redis.command("DEL", "ws-ticket:chat:sequence");
+      const again = ["three", "four", "five"].map((ref) =>
+        write(chat.history, where, ref, { ref }),
+      );
+      const ids = (await Promise.all(again)).map(Number);
+      expect(ids).toEqual(ids.toSorted((a, b) => a - b));
+      expect(ids[0] as number).toBeGreaterThan(id + 1e9);
+      // What is sent once more is the message that was kept.
+      expect(Number(await write(chat.history, where, "three", { ref: "three" }))).toBe(
+        ids[0] as number,
+      );
+      expect(await write(chat.history, other, "three")).toMatch(/^[1-9]\d{14}$/);
+      const page = await chat.history.messages(where, { limit: 50 });
+      expect(page?.messages.map(({ content }) => content)).toEqual([
+        ...["one", "two", "three", "four", "five"],
+      ]);
     });
 
     test("ids go on rising while they are ahead of the time", async () => {

@@ -4,6 +4,7 @@ import { inspectKeys } from "../../src/check/keys.ts";
 import { systemClock } from "../../src/lib/clock.ts";
 import { certificateFor } from "../support/certificate.ts";
 import { issuerKey, startKeyServer } from "../support/keys.ts";
+import { startServer } from "../support/server.ts";
 import { freePort } from "../support/redis.ts";
 import { describeWith } from "../support/require.ts";
 
@@ -75,20 +76,27 @@ describeWith("openssl")("a certificate that nobody vouches for", () => {
 });
 
 describe("PUBLIC_URL", () => {
-  test.each<[string, () => Response, string]>([
-    ["a server", () => Response.json({ status: "ok" }), "ok"],
-    ["something else", () => Response.json({ status: "up" }), "warn"],
-    ["a proxy without a server", () => Response.json({}, { status: 502 }), "warn"],
-    ["a page", () => new Response("<p>"), "warn"],
-  ])("that leads to %s is %3$s", async (_, answer, level) => {
-    using server = Bun.serve({
-      ...{ port: 0, hostname: "127.0.0.1" },
-      fetch: (request) =>
-        new URL(request.url).pathname === "/healthz"
-          ? answer()
-          : new Response(null, { status: 500 }),
-    });
-    expect(await inspectAddress(server.url, OPTIONS)).toMatchObject([{ level }]);
+  test.each<[string, () => Response]>([
+    ["something else", () => Response.json({ status: "up" })],
+    ["a proxy without a server", () => Response.json({}, { status: 502 })],
+    ["a page", () => new Response("<p>")],
+  ])("that leads to %s is a warning", async (_, answer) => {
+    using server = Bun.serve({ port: 0, hostname: "127.0.0.1", fetch: answer });
+    expect(await inspectAddress(server.url, OPTIONS)).toMatchObject([{ level: "warn" }]);
+  });
+
+  test.each<[string, string, string, string]>([
+    ["a server", "", "", "ok"],
+    ["a server below a path", "/chat", "/chat", "ok"],
+    ["a server that knows no path", "", "/chat", "warn"],
+    ["another path", "/chat", "/talk", "warn"],
+  ])("that leads to %s is %4$s", async (_, own, path, level) => {
+    const port = freePort();
+    const publicUrl = new URL(`http://127.0.0.1:${port}${own}`);
+    await using _server = startServer({ port, publicUrl });
+    const reports = await inspectAddress(new URL(path, publicUrl), OPTIONS);
+    expect(reports).toMatchObject([{ level }]);
+    if (level === "warn") expect(reports[0]?.note).toContain("takes the path off");
   });
 
   test("that can't be reached is a warning: the server may not run yet", async () => {

@@ -2,7 +2,7 @@ import { expect, test } from "bun:test";
 import { join } from "node:path";
 import { COMMAND_NAMES, inspectRedis } from "../../src/check/redis.ts";
 import { systemClock } from "../../src/lib/clock.ts";
-import { freePort, startRedis, type TestRedis } from "../support/redis.ts";
+import { freePort, startRedis, startSentinel, type TestRedis } from "../support/redis.ts";
 import { describeWith } from "../support/require.ts";
 import { startUpstashBridge } from "../support/upstash.ts";
 
@@ -37,6 +37,7 @@ test("the commands that are tried are those that the server sends", async () => 
     "LIMIT",
     "MINID",
     "NOSCRIPT",
+    "STREAM",
     "WITHSCORES",
   ]);
   const sent = new Set(
@@ -147,20 +148,7 @@ describeWith("redis-server")("a Redis", () => {
   });
 
   test("of which only the Sentinel is named is a fault", async () => {
-    const folder = await Bun.$`mktemp -d`.text();
-    const file = join(folder.trim(), "sentinel.conf");
-    const port = freePort();
-    await Bun.write(file, `port ${port}\nbind 127.0.0.1\n`);
-    const child = Bun.spawn(["redis-server", file, "--sentinel"], { stdout: "ignore" });
-    try {
-      const found = async () => look({ url: `redis://127.0.0.1:${port}` });
-      while ((await found()).includes("fault: can't be reached: connection_refused")) {
-        await Bun.sleep(20);
-      }
-      expect(await found()).toContain("fault: a Sentinel");
-    } finally {
-      child.kill();
-      await Bun.$`rm -r ${folder.trim()}`;
-    }
+    await using sentinel = await startSentinel();
+    expect(await look(sentinel)).toContain("fault: a Sentinel");
   });
 });

@@ -55,6 +55,19 @@ describe("a warning of", () => {
       "CHAT_DATABASE",
     ],
     [
+      "a secret that is its own predecessor",
+      { ...GOOD, SESSION_SECRET_PREVIOUS: GOOD.SESSION_SECRET as string },
+      "SESSION_SECRET_PREVIOUS",
+    ],
+    [
+      "keys that come in the clear",
+      {
+        ...{ ...GOOD, JWT_SECRET: "", JWT_JWKS_ALLOW_HTTP: "1" },
+        JWT_JWKS_URL: "http://id.internal/jwks",
+      },
+      "JWT_JWKS_URL",
+    ],
+    [
       "certificates that nobody verifies",
       { ...GOOD, NODE_TLS_REJECT_UNAUTHORIZED: "0" },
       "NODE_TLS_REJECT_UNAUTHORIZED",

@@ -134,6 +134,19 @@ describe("a token that the server refuses has a fault at", () => {
   });
 });
 
+test("that JWT_SECRET_PREVIOUS has signed is accepted, and its issuer is warned of", async () => {
+  const token = forge(HEADER, CLAIMS);
+  const settings = { ...SECRETS, JWT_SECRET_PREVIOUS: SECRETS.JWT_SECRET };
+  const changed = { ...settings, JWT_SECRET: "another secret for tokens, long enough" };
+  expect(await faults(token, changed)).toEqual([]);
+  const signatureOf = async (environment: Environment) =>
+    (await explain(token, environment)).findLast(({ subject }) => subject === "signature");
+  expect(await signatureOf(changed)).toMatchObject({
+    ...{ level: "warn", found: "by JWT_SECRET_PREVIOUS" },
+  });
+  expect(await signatureOf(settings)).toMatchObject({ level: "ok" });
+});
+
 test("without a key, as in the demo, the signature can't be checked", async () => {
   const reports = await explain(forge(HEADER, CLAIMS), { JWT_SECRET: "", SESSION_SECRET: "" });
   expect(reports).toContainEqual(

@@ -137,7 +137,7 @@ describe("users", () => {
   ])("that are %s throw", (_, users) => {
     expect(faultOf({ users })).toEqual({
       type: "TypeError",
-      message: "Option users must be a function, or have a secret or a jwksUrl",
+      message: "Option users must be a function, or have a secret, a jwksUrl or publicKeys",
     });
   });
 
@@ -149,7 +149,7 @@ describe("users", () => {
   ])("with %s throw", (_, users) => {
     expect(faultOf({ users })).toEqual({
       type: "TypeError",
-      message: "Option users must have either a secret or a jwksUrl",
+      message: "Option users must have either a secret, a jwksUrl or publicKeys",
     });
   });
 
@@ -247,7 +247,8 @@ describe("origins and publicUrl", () => {
   });
 
   test.each<[string, unknown]>([
-    ["a path", "https://chat.example.com/chat"],
+    ["two slashes in its path", "https://chat.example.com/a//b"],
+    ["an escape in its path", "https://chat.example.com/a%2Fb"],
     ["a query", "https://chat.example.com/?a=b"],
     ["a fragment", "https://chat.example.com/#a"],
     ["credentials", "https://user:password@chat.example.com"],
@@ -257,7 +258,7 @@ describe("origins and publicUrl", () => {
     ["nothing in it", ""],
     ["a number in place of it", 7],
     ["null in place of it", null],
-    ["a URL object with a path", new URL("https://chat.example.com/chat")],
+    ["a URL object with a query", new URL("https://chat.example.com/chat?a")],
   ])("a publicUrl with %s throws", (_, publicUrl) => {
     expect(faultOf({ publicUrl })).toEqual({
       type: "TypeError",
@@ -271,6 +272,8 @@ describe("origins and publicUrl", () => {
     "https://chat.example.com:8443",
     new URL("https://chat.example.com"),
     "http://localhost:8080",
+    "https://example.com/chat",
+    "https://example.com/a/b.c/",
   ])("the publicUrl %s doesn't", (publicUrl) => {
     expect(faultOf({ publicUrl }).type).toBe("none");
   });

@@ -6,14 +6,15 @@ import { startServer } from "../support/server.ts";
 /** A gate, and what it has warned of: the variables, in order. */
 function watchedGate(options: Partial<GateOptions> = {}) {
   const { gate, logLines } = bareGate(options as never);
+  const warnings = () =>
+    logLines
+      .map((line) => JSON.parse(line))
+      .filter(({ event, level }) => event === "setting_warning" && level === "warn");
   return {
     post: (url: string, headers: Record<string, string> = {}, socketAddress = "127.0.0.1") =>
       gate.fetch(new Request(url, { method: "POST", headers }), { socketAddress }),
-    warned: () =>
-      logLines
-        .map((line) => JSON.parse(line))
-        .filter(({ event, level }) => event === "setting_warning" && level === "warn")
-        .map(({ variable }) => variable),
+    warnings,
+    warned: () => warnings().map(({ variable }) => variable),
   };
 }
 
@@ -67,6 +68,37 @@ describe("a page of a server that doesn't know its own origin", () => {
       expect(warned()).toEqual(["PUBLIC_URL"]);
     },
   );
+
+  test("behind a proxy that sends another host is refused, and both origins are named once", async () => {
+    const { post, warnings } = watchedGate();
+    const headers = { Origin: "https://chat.example.com", "Sec-Fetch-Site": "same-origin" };
+    for (let n = 0; n < 3; n++) await post(`http://127.0.0.1:3000${SESSIONS}`, headers);
+    expect(warnings()).toMatchObject([
+      {
+        variable: "PUBLIC_URL",
+        origin: "https://chat.example.com",
+        expected: "http://127.0.0.1:3000",
+        note: expect.stringContaining("set PUBLIC_URL"),
+      },
+    ]);
+  });
+
+  test.each(["https://chat.example.com:8443", "http://chat.example.com"])(
+    "at %s is refused where the URL has another scheme or port, and both origins are named",
+    async (origin) => {
+      const { post, warnings } = watchedGate({ publicUrl: "https://chat.example.com" });
+      await post(`http://127.0.0.1:3000${SESSIONS}`, { Origin: origin });
+      const expected = "https://chat.example.com";
+      expect(warnings()).toMatchObject([{ variable: "PUBLIC_URL", origin, expected }]);
+    },
+  );
+
+  test("isn't believed to be one for an origin that is none", async () => {
+    const { post, warned } = watchedGate();
+    const headers = { Origin: "https://a.example/?canary", "Sec-Fetch-Site": "same-origin" };
+    await post(`http://127.0.0.1:3000${SESSIONS}`, headers);
+    expect(warned()).toEqual([]);
+  });
 
   test.each<[string, Partial<GateOptions>, string]>([
     ["of another host", {}, "https://evil.example"],

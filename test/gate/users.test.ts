@@ -312,6 +312,31 @@ describe("signing out with a proof of one's own", () => {
     expect((await send(TICKETS, signedIn("nameless-of-bob"))).status).toBe(200);
   });
 
+  test.each<[string, () => RequestInit & { duplex?: "half" }]>([
+    ["whole", () => ({ body: '{"everywhere":true,"key":"of-alice"}' })],
+    [
+      "as a stream of unknown length",
+      () => ({ body: new Blob(['{"everywhere":true,"key":"of-alice"}']).stream(), duplex: "half" }),
+    ],
+  ])(
+    "works where the proof is in the body, sent %s, which the route reads, too",
+    async (_, init) => {
+      const clock = fakeClock();
+      const { send } = bareGate({
+        clock,
+        async users(request) {
+          const { key } = (await request.json()) as { key: string };
+          const expiresAtMs = clock.nowMs() + 60_000;
+          return key === "of-alice" ? { user: "alice", session: "one", expiresAtMs } : undefined;
+        },
+      });
+      expect((await send(SIGN_OUT, { method: "POST", ...init() })).status).toBe(204);
+      await expectRefusal(await send(TICKETS, { method: "POST", ...init() }), 401, "token_invalid");
+      clock.advance(1);
+      expect((await send(TICKETS, { method: "POST", ...init() })).status).toBe(200);
+    },
+  );
+
   test("without a name for the session ends everything up to now", async () => {
     const { send, clock } = bareGate({ users: prove });
     expect((await send(SIGN_OUT, signedIn("nameless-of-bob"))).status).toBe(204);

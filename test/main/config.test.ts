@@ -89,7 +89,23 @@ describe("each variable", () => {
       { allowedOrigins: ["https://a.example", "http://localhost:5173", "https://b.example:8443"] },
     ],
     ["PUBLIC_URL", "https://chat.example.com", { publicUrl: new URL("https://chat.example.com") }],
+    ["PUBLIC_URL", "https://a.example/chat", { publicUrl: new URL("https://a.example/chat") }],
     ["PUBLIC_URL", "http://localhost:8080", { publicUrl: new URL("http://localhost:8080") }],
+    [
+      "LOGIN_URL",
+      "https://app.example/login?a=b",
+      { loginUrl: new URL("https://app.example/login?a=b") },
+    ],
+    [
+      "EMBED_ORIGINS",
+      "https://a.example, https://b.example:8443,http://localhost:5173,https://[2001:db8::1]",
+      {
+        embedOrigins: [
+          ...["https://a.example", "https://b.example:8443", "http://localhost:5173"],
+          "https://[2001:db8::1]",
+        ],
+      },
+    ],
     ["TICKET_TTL_SECONDS", "1", { ticketTtlMs: 1_000 }],
     ["TICKET_TTL_SECONDS", "300", { ticketTtlMs: 300_000 }],
     ["REDIS_URL", "redis://127.0.0.1:6379", { redis: { url: "redis://127.0.0.1:6379" } }],
@@ -156,21 +172,37 @@ describe("each variable", () => {
     });
   });
 
+  test("REDIS_PREFIX belongs to the Redis, of either kind", () => {
+    const prefix = { ...LEAST, REDIS_PREFIX: "chat.eu-1:" };
+    const native = { ...prefix, REDIS_URL: "redis://127.0.0.1" };
+    expect(configOf(native).redis).toEqual({ url: "redis://127.0.0.1", prefix: "chat.eu-1:" });
+    const upstash = { UPSTASH_REDIS_REST_URL: "https://a.example", UPSTASH_REDIS_REST_TOKEN: "t" };
+    expect(configOf({ ...prefix, ...upstash }).redis?.prefix).toBe("chat.eu-1:");
+    expect(configOf(prefix).redis).toBeUndefined();
+  });
+
   test("an empty value counts as not set", () => {
     const names = [
       "HOST",
       "PORT",
       "JWT_SECRET",
+      "JWT_SECRET_PREVIOUS",
       "JWT_JWKS_URL",
+      "JWT_JWKS_ALLOW_HTTP",
+      "JWT_PUBLIC_KEYS",
       "JWT_ISSUER",
       "JWT_AUDIENCE",
       "SESSION_SECRET",
+      "SESSION_SECRET_PREVIOUS",
       "ALLOWED_ORIGINS",
+      "EMBED_ORIGINS",
+      "LOGIN_URL",
       "PUBLIC_URL",
       "TICKET_TTL_SECONDS",
       "UPSTASH_REDIS_REST_URL",
       "UPSTASH_REDIS_REST_TOKEN",
       "REDIS_URL",
+      "REDIS_PREFIX",
       "CHAT_DATABASE",
       "CHAT_MAX_MESSAGES",
       "CHAT_MAX_AGE_DAYS",
@@ -184,6 +216,8 @@ describe("each variable", () => {
       "ADMIN_TOKEN",
       "METRICS_PORT",
       "METRICS_HOST",
+      "UNIX_SOCKET",
+      "DRAIN_DELAY_SECONDS",
       "STRICT_TRANSPORT_SECURITY",
       "LOG_LEVEL",
       "NODE_ENV",
@@ -233,7 +267,7 @@ describe("a fault of its own variable", () => {
     ["one character repeated", "JWT_SECRET", "x".repeat(64)],
     ["a short secret", "SESSION_SECRET", "secret"],
     ["one character repeated", "SESSION_SECRET", "0".repeat(32)],
-    ["a path", "PUBLIC_URL", "https://example.com/chat"],
+    ["two slashes in a path", "PUBLIC_URL", "https://example.com/a//b"],
     ["a query", "PUBLIC_URL", "https://example.com/?a=b"],
     ["a fragment", "PUBLIC_URL", "https://example.com/#a"],
     ["credentials", "PUBLIC_URL", "https://user:pass@example.com"],
@@ -245,6 +279,16 @@ describe("a fault of its own variable", () => {
       "http://localhost.example.com",
     ],
     ["another scheme", "PUBLIC_URL", "wss://example.com"],
+    ["plain http", "LOGIN_URL", "http://example.com/login"],
+    ["a script", "LOGIN_URL", "javascript:alert(1)"],
+    ["a path of its own", "LOGIN_URL", "/login"],
+    ["an asterisk", "EMBED_ORIGINS", "*"],
+    ["a pattern", "EMBED_ORIGINS", "https://*.example.com"],
+    ["a trailing slash", "EMBED_ORIGINS", "https://example.com/"],
+    ["the end of a directive", "EMBED_ORIGINS", "https://example.com;script-src"],
+    ["a keyword", "EMBED_ORIGINS", "'self'"],
+    ["plain http", "EMBED_ORIGINS", "http://example.com"],
+    ["a trailing comma", "EMBED_ORIGINS", "https://example.com,"],
     ["no URL", "PUBLIC_URL", "example.com"],
     ["plain http", "UPSTASH_REDIS_REST_URL", "http://example.upstash.io"],
     ["another scheme", "UPSTASH_REDIS_REST_URL", "redis://example.upstash.io"],
@@ -252,6 +296,10 @@ describe("a fault of its own variable", () => {
     ["a line break", "UPSTASH_REDIS_REST_TOKEN", "AXYZ\n"],
     ["another scheme", "REDIS_URL", "https://127.0.0.1:6379"],
     ["no URL", "REDIS_URL", "127.0.0.1:6379"],
+    ["an asterisk", "REDIS_PREFIX", "ws-*:"],
+    ["white space", "REDIS_PREFIX", "ws ticket:"],
+    ["braces", "REDIS_PREFIX", "{ws}:"],
+    ["65 characters", "REDIS_PREFIX", "x".repeat(65)],
     ["an asterisk", "ALLOWED_ORIGINS", "*"],
     ["null", "ALLOWED_ORIGINS", "null"],
     ["a pattern for subdomains", "ALLOWED_ORIGINS", "https://*.example.com"],
@@ -363,6 +411,7 @@ describe("the demo mode", () => {
   test.each([
     ["JWT_SECRET", JWT_SECRET],
     ["JWT_JWKS_URL", "https://id.example.com/jwks"],
+    ["JWT_PUBLIC_KEYS", "/no/such/file"],
     ["JWT_ISSUER", "https://id.example.com"],
     ["JWT_AUDIENCE", "chat"],
     ["SESSION_SECRET", SESSION_SECRET],
@@ -373,7 +422,11 @@ describe("the demo mode", () => {
   ])("ends with %s: what is missing then is a fault, not made up", (variable, value) => {
     const missing = atFault({ [variable]: value });
     if (variable !== "SESSION_SECRET") expect(missing).toContain("SESSION_SECRET");
-    if (!variable.startsWith("JWT_SECRET") && variable !== "JWT_JWKS_URL")
+    if (
+      !variable.startsWith("JWT_SECRET") &&
+      variable !== "JWT_JWKS_URL" &&
+      variable !== "JWT_PUBLIC_KEYS"
+    )
       expect(missing).toContain("JWT_SECRET");
   });
 
@@ -402,8 +455,12 @@ describe("all faults at once, none with a value", () => {
     const environment = {
       PORT: CANARY,
       JWT_SECRET: CANARY,
+      JWT_SECRET_PREVIOUS: CANARY,
       JWT_JWKS_URL: `http://${CANARY}.example`,
+      JWT_JWKS_ALLOW_HTTP: CANARY,
+      JWT_PUBLIC_KEYS: `/no/such/${CANARY}`,
       SESSION_SECRET: CANARY,
+      SESSION_SECRET_PREVIOUS: CANARY,
       ALLOWED_ORIGINS: `*.${CANARY}.example`,
       PUBLIC_URL: `https://${CANARY}:${CANARY}@example.com`,
       TICKET_TTL_SECONDS: CANARY,
@@ -420,6 +477,9 @@ describe("all faults at once, none with a value", () => {
       MAX_MESSAGE_BYTES: CANARY,
       ADMIN_TOKEN: CANARY,
       METRICS_PORT: CANARY,
+      UNIX_SOCKET: CANARY,
+      DRAIN_DELAY_SECONDS: CANARY,
+      REDIS_PREFIX: `${CANARY}*`,
       LOG_LEVEL: CANARY,
     };
     expect(atFault(environment).toSorted()).toEqual(Object.keys(environment).toSorted());
@@ -434,6 +494,8 @@ describe("all faults at once, none with a value", () => {
       "JWT_JWKS_URL",
       "SESSION_SECRET",
       "ALLOWED_ORIGINS",
+      "EMBED_ORIGINS",
+      "LOGIN_URL",
       "PUBLIC_URL",
       "UPSTASH_REDIS_REST_URL",
       "UPSTASH_REDIS_REST_TOKEN",

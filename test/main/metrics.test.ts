@@ -1,11 +1,16 @@
 import { describe, expect, test } from "bun:test";
 import { createMetrics } from "../../src/metrics.ts";
 import { memoryTicketStore } from "../../src/gate/memory.ts";
+import { maxOpenFiles } from "../../src/sockets/limits.ts";
 import { fakeClock } from "../support/clock.ts";
+import { issuerKey, startKeyServer } from "../support/keys.ts";
 import { visitorIdOf } from "../support/people.ts";
 import { startInstance, startProcess } from "../support/process.ts";
 import { handshake, sendRaw } from "../support/raw.ts";
+import { startRedis } from "../support/redis.ts";
+import { describeWith } from "../support/require.ts";
 import { openSocket } from "../support/socket.ts";
+import manifest from "../../package.json" with { type: "json" };
 
 /** The series of a text in Prometheus' format, by name and labels. */
 function read(text: string): Record<string, number> {
@@ -20,11 +25,12 @@ function read(text: string): Record<string, number> {
   );
 }
 
-async function startMeasured() {
+async function startMeasured(environment: Record<string, string> = {}) {
   const server = await startInstance({
     METRICS_PORT: "0",
     ADMIN_TOKEN: "an-operators-token-of-the-tests-0123456789",
     MAX_SOCKETS_PER_IDENTITY: "3",
+    ...environment,
   });
   const { url } = await server.event("metrics_listening");
   const scrape = async () => {
@@ -176,6 +182,46 @@ describe("a server's metrics", () => {
     expect(text).not.toContain("canary");
   });
 
+  test("say what runs, how many sockets may be open, and what the process takes", async () => {
+    await using server = await startMeasured();
+    const series = read((await server.scrape()).text);
+    const { version } = manifest;
+    expect(series[`ws_ticket_info{version="${version}",bun="${Bun.version}"}`]).toBe(1);
+    const { maxSockets } = await server.event("listening");
+    expect(series["ws_ticket_max_sockets"]).toBe(maxSockets as number);
+    expect(series["process_resident_memory_bytes"]).toBeGreaterThan(10_000_000);
+    expect(series["process_cpu_seconds_total"]).toBeGreaterThan(0);
+    expect(series["process_open_fds"]).toBeGreaterThan(3);
+    expect(series["process_max_fds"]).toBe(maxOpenFiles());
+    const upSeconds = Date.now() / 1000 - (series["process_start_time_seconds"] as number);
+    expect(upSeconds).toBeGreaterThan(0);
+    expect(upSeconds).toBeLessThan(60);
+    expect(Object.keys(series).filter((name) => name.includes("feed_lag"))).toEqual([]);
+  });
+
+  test("say when the issuer's keys were read, and count failures", async () => {
+    const key = await issuerKey("ES256", "k1");
+    await using keyServer = startKeyServer(key);
+    const settings = { JWT_SECRET: "", JWT_JWKS_URL: keyServer.url.href };
+    await using server = await startMeasured(settings);
+    const mint = async () => {
+      const token = await key.sign({ sub: "alice", exp: Math.floor(Date.now() / 1000) + 60 });
+      return (await server.mint(token)).status;
+    };
+    keyServer.answer(() => new Response(null, { status: 500 }));
+    expect(await mint()).toBe(503);
+    const failing = read((await server.scrape()).text);
+    expect(failing["ws_ticket_jwks_failures_total"]).toBe(1);
+    expect(failing["ws_ticket_jwks_read_timestamp_seconds"]).toBe(0);
+    keyServer.publish(key);
+    await using other = await startMeasured(settings);
+    const token = await key.sign({ sub: "alice", exp: Math.floor(Date.now() / 1000) + 60 });
+    expect((await other.mint(token)).status).toBe(200);
+    const series = read((await other.scrape()).text);
+    const ageSeconds = Date.now() / 1000 - (series["ws_ticket_jwks_read_timestamp_seconds"] ?? 0);
+    expect(ageSeconds).toBeLessThan(30);
+  });
+
   test("stay a bounded number of series, whatever peers say", async () => {
     const metrics = createMetrics(fakeClock());
     const log = metrics.observe(() => {});
@@ -209,5 +255,24 @@ describe("a server's metrics", () => {
       'ws_ticket_store_seconds_bucket{le="1",operation="take",outcome="failed"}': 0,
       'ws_ticket_store_seconds_bucket{le="2",operation="take",outcome="failed"}': 1,
     });
+  });
+});
+
+describeWith("redis-server")("the metrics of a server on a Redis", () => {
+  test("say how late events of other processes are, and count outages", async () => {
+    await using redis = await startRedis();
+    await using server = await startMeasured({ REDIS_URL: redis.url });
+    await using visitor = await server.openVisitor();
+    const lag = "ws_ticket_feed_lag_seconds";
+    // One read waits for a second at most.
+    const calm = await server.seen((series) => (series[lag] ?? 9) < 1.5);
+    expect(calm["ws_ticket_feed_failures_total"]).toBe(0);
+    await redis.kill();
+    await server.seen((series) => (series[lag] ?? 0) > 2);
+    expect(read((await server.scrape()).text)["ws_ticket_feed_failures_total"]).toBe(1);
+    await redis.restart();
+    const after = await server.seen((series) => (series[lag] ?? 9) < 1.5);
+    expect(after["ws_ticket_feed_gaps_total"]).toBe(1);
+    visitor.socket.close();
   });
 });

@@ -1,7 +1,12 @@
 import { describe, expect, test } from "bun:test";
+import { closeSync, constants, openSync } from "node:fs";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { startProcess, type TestProcess } from "../support/process.ts";
 import { handshake } from "../support/raw.ts";
-import { startRedis } from "../support/redis.ts";
+import { peopleOf, TOKEN_SECRET } from "../support/people.ts";
+import { freePort, startRedis } from "../support/redis.ts";
 import { describeWith } from "../support/require.ts";
 import { openSocket } from "../support/socket.ts";
 
@@ -74,6 +79,23 @@ describe("configuration", () => {
     const { code, events } = await run(environment);
     expect(code).toBe(78);
     expect(events.map((event) => event.variable)).toContain(variable);
+  });
+
+  test("serves frames for the origins that are named, the inbox's cookie, and the way to sign in", async () => {
+    const shop = "https://shop.example";
+    await using child = startProcess({
+      ...ENVIRONMENT,
+      EMBED_ORIGINS: shop,
+      LOGIN_URL: "https://app.example/login",
+    });
+    const url = await child.listening;
+    const get = (path: string) => fetch(new URL(path, url));
+    const frame = await get(`/embed/alice?host=${encodeURIComponent(shop)}`);
+    expect(frame.headers.get("content-security-policy")).toContain(`frame-ancestors ${shop};`);
+    expect((await get("/embed.js")).status).toBe(200);
+    expect(await (await get("/embed/api/auth/anonymous-session")).json()).toEqual({ known: false });
+    expect(await (await get("/inbox/api/session")).json()).toEqual({ user: null });
+    expect(await (await get("/inbox")).text()).toContain('data-login="https://app.example/login"');
   });
 
   test("logs in one line that the port is taken, and exits", async () => {
@@ -165,6 +187,70 @@ describe("demo mode", () => {
       Cookie: cookie,
     });
     await expect(socket.opened).rejects.toThrow();
+  });
+});
+
+describe("a log to a pipe", () => {
+  /** More than a pipe takes. */
+  const MINTS = 1_000;
+
+  /** A server that logs to a pipe, whose ends are given. */
+  async function startOn(stdout: number) {
+    const port = freePort();
+    const child = Bun.spawn([process.execPath, join(import.meta.dir, "../../src/main.ts")], {
+      env: {
+        ...{ ...ENVIRONMENT, JWT_SECRET: new TextDecoder().decode(TOKEN_SECRET) },
+        ...{ PORT: String(port), CHAT_DATABASE: ":memory:", TICKETS_PER_MINUTE: "0" },
+      },
+      stdout,
+      stderr: "pipe",
+    });
+    const people = peopleOf(`http://127.0.0.1:${port}`);
+    const isUp = () =>
+      fetch(`http://127.0.0.1:${port}/healthz`).then(
+        ({ ok }) => ok,
+        () => false,
+      );
+    while (!(await isUp())) await Bun.sleep(5);
+    return {
+      async expectToWork() {
+        const token = await people.token();
+        for (let count = 0; count < MINTS; count++) {
+          expect((await people.mint(token)).status).toBe(200);
+        }
+        expect(await isUp()).toBe(true);
+        child.kill("SIGTERM");
+        expect(await child.exited).toBe(0);
+        expect(await new Response(child.stderr).text()).toBe("");
+      },
+      [Symbol.dispose]: () => child.kill("SIGKILL"),
+    };
+  }
+
+  async function pipe(): Promise<{ reader: number; writer: number }> {
+    const directory = await mkdtemp(join(tmpdir(), "ws-ticket-pipe-"));
+    const path = join(directory, "pipe");
+    await Bun.spawn(["mkfifo", path]).exited;
+    const reader = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+    const writer = openSync(path, constants.O_WRONLY);
+    await rm(directory, { recursive: true });
+    return { reader, writer };
+  }
+
+  test("that nobody reads holds nothing up, not even the end", async () => {
+    const { reader, writer } = await pipe();
+    using server = await startOn(writer);
+    await server.expectToWork();
+    closeSync(reader);
+    closeSync(writer);
+  });
+
+  test("whose reader is gone isn't missed", async () => {
+    const { reader, writer } = await pipe();
+    using server = await startOn(writer);
+    closeSync(writer);
+    closeSync(reader);
+    await server.expectToWork();
   });
 });
 

@@ -194,6 +194,8 @@ describeWith("chromium")("the inbox in Chromium", () => {
     await connected(page);
     await page.getByRole("button", { name: "Sign out" }).click();
     await field.waitFor();
+    // The server ends the socket, too, which is no second reason to show a form.
+    expect(await page.getByRole("alert").allTextContents()).toEqual([""]);
     await page.reload();
     await field.waitFor();
   });

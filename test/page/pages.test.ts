@@ -209,7 +209,7 @@ describe("what doesn't exist", () => {
     expect(headers.get("content-type")).toBe("text/html; charset=UTF-8");
     expect(headers.get("content-security-policy")).toContain("frame-ancestors 'none'");
     expect(headers.get("cache-control")).toBe("no-store");
-    expect(text).toContain("<h1>Page not found</h1>");
+    expect(text).toContain("Page not found</h1>");
   });
 
   test.each(PATHS)("is a problem in JSON for everything else: %s", async (path) => {

@@ -1,14 +1,10 @@
 import { afterAll, beforeAll, beforeEach, expect, test } from "bun:test";
-import {
-  ADD_TO_FEED,
-  FEED_BYTES,
-  FEED_LENGTH,
-  FEED_STATE,
-  FEED_STREAM,
-  FEED_TTL_MS,
-} from "../../src/redis/feed.ts";
+import { ADD_TO_FEED, FEED_BYTES, FEED_LENGTH, FEED_TTL_MS } from "../../src/redis/feed.ts";
+import { feedKeys } from "../../src/redis/keys.ts";
 import { startRedis, type TestRedis } from "../support/redis.ts";
 import { describeWith } from "../support/require.ts";
+
+const [FEED_STREAM, FEED_STATE] = feedKeys();
 
 describeWith("redis-server")("the feed is bounded", () => {
   let redis: TestRedis;

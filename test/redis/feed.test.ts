@@ -3,11 +3,14 @@ import { sharedTicketStore } from "../../src/gate/redis.ts";
 import type { Revocation } from "../../src/gate/store.ts";
 import { DEPENDENCY_DEADLINE_MS } from "../../src/lib/deadline.ts";
 import { createLog } from "../../src/lib/log.ts";
-import { createFeed, FEED_STREAM, type Feed } from "../../src/redis/feed.ts";
+import { createFeed, type Feed } from "../../src/redis/feed.ts";
+import { feedKeys } from "../../src/redis/keys.ts";
 import type { RedisReply, RedisTransport } from "../../src/redis/transport.ts";
 import { fakeClock, type FakeClock, settle } from "../support/clock.ts";
 import { describeWith } from "../support/require.ts";
 import { startWire, type Wire, WIRE_NAMES } from "../support/wire.ts";
+
+const [FEED_STREAM] = feedKeys();
 
 type Entry = readonly [id: string, fields: readonly string[]];
 

@@ -21,11 +21,17 @@ export interface Embedding extends AsyncDisposable {
 const CHAT = "chat.site.test";
 const HOSTS = { sameSite: "www.site.test", crossSite: "shop.other.test", foreign: "evil.test" };
 
-/** `attributes`: of the script on the pages, beside its address and the user. `policy`: the pages' own. */
+/** `attributes`: of the script on the pages, beside its address and the user. `policy`: the pages' own, except at `/open`. */
 export async function startEmbedding(
-  options: { user?: string; attributes?: string; policy?: (chat: string) => string } = {},
+  options: {
+    user?: string;
+    attributes?: string;
+    policy?: (chat: string) => string;
+    /** Whether the pages may also call the server as themselves. */
+    areAllowed?: boolean;
+  } = {},
 ): Promise<Embedding> {
-  const { user = "alice", attributes = "", policy } = options;
+  const { user = "alice", attributes = "", policy, areAllowed = false } = options;
   const tls = await certificateFor(...[CHAT, ...Object.values(HOSTS)].map((name) => `DNS:${name}`));
   const front = await startTlsFront(tls);
   const chat = `https://${CHAT}:${front.port}`;
@@ -37,11 +43,11 @@ export async function startEmbedding(
     hostname: "127.0.0.1",
     port: 0,
     tls,
-    fetch: () =>
+    fetch: ({ url }) =>
       new Response(page, {
         headers: {
           "Content-Type": "text/html",
-          ...(policy && { "Content-Security-Policy": policy(chat) }),
+          ...(policy && !url.endsWith("/open") && { "Content-Security-Policy": policy(chat) }),
         },
       }),
   });
@@ -50,6 +56,7 @@ export async function startEmbedding(
   const server = startServer({
     embedded: true,
     publicUrl: chat,
+    ...(areAllowed && { origins: [chat, ...embedOrigins] }),
     pages: createPages({ demo: false, embedOrigins }),
   });
   front.target = server.port;

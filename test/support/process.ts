@@ -42,7 +42,7 @@ export function startProcess(
 ): TestProcess {
   const child = Bun.spawn([...within, ...program], {
     cwd,
-    env: { PORT: "0", CHAT_DATABASE: ":memory:", ...environment },
+    env: { PORT: "0", CHAT_DATABASE: ":memory:", DRAIN_DELAY_SECONDS: "0", ...environment },
     stdout: "pipe",
     stderr: "pipe",
   });

@@ -80,6 +80,35 @@ export async function startRedis(args: readonly string[] = []): Promise<TestRedi
   };
 }
 
+/** A Redis Sentinel of one's own, which watches no master. */
+export async function startSentinel(): Promise<{ url: string } & AsyncDisposable> {
+  const directory = await mkdtemp(join(tmpdir(), "ws-ticket-sentinel-"));
+  const file = join(directory, "sentinel.conf");
+  const port = freePort();
+  const url = `redis://127.0.0.1:${port}`;
+  await Bun.write(file, `port ${port}\nbind 127.0.0.1\n`);
+  const child = Bun.spawn(["redis-server", file, "--sentinel"], { stdout: "ignore" });
+  for (;;) {
+    if (child.exitCode !== null) throw new Error("redis-server didn't start");
+    const client = new Bun.RedisClient(url, { autoReconnect: false, connectionTimeout: 1_000 });
+    const isUp = await client.send("PING", []).then(
+      () => true,
+      () => false,
+    );
+    client.close();
+    if (isUp) break;
+    await Bun.sleep(5);
+  }
+  return {
+    url,
+    async [Symbol.asyncDispose]() {
+      child.kill("SIGKILL");
+      await child.exited;
+      await rm(directory, { recursive: true, force: true });
+    },
+  };
+}
+
 /** A free port. */
 export function freePort(): number {
   const listener = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });

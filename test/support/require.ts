@@ -3,6 +3,7 @@ import { describe } from "bun:test";
 type Program =
   | "redis-server"
   | "chromium"
+  | "firefox-esr"
   | "openssl"
   | "curl"
   | "nginx"

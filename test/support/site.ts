@@ -13,7 +13,8 @@ export function startSite(
     path?: string;
     /** How long a demo token lives. Default: an hour. */
     tokenTtlMs?: number;
-  } & TestServerOptions = {},
+    publicUrl?: URL;
+  } & Omit<TestServerOptions, "publicUrl"> = {},
 ): TestServer {
   const { demo = true, path = ":memory:", tokenTtlMs = 3_600_000 } = options;
   const clock = fakeClock();
@@ -22,7 +23,10 @@ export function startSite(
     ...options,
     clock,
     history,
-    pages: createPages({ demo, profileOf: history.profile, clock }),
+    pages: createPages({
+      ...{ demo, profileOf: history.profile, clock },
+      ...(options.publicUrl && { publicUrl: options.publicUrl }),
+    }),
     ...(demo && {
       signDemoToken: (user: string) =>
         signToken({

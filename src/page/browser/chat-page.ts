@@ -1,3 +1,4 @@
+import { BASE } from "./base.ts";
 import { startChat } from "./chat.ts";
 
-startChat();
+startChat({ url: BASE || undefined });

@@ -38,6 +38,8 @@ const READY_WITHIN_MS = 10_000;
 
 const script = document.currentScript as HTMLScriptElement;
 const { origin } = new URL(script.src);
+/** Where the server is, with a slash at its end. */
+const base = new URL(".", script.src).href;
 
 function start(): void {
   const {
@@ -106,7 +108,7 @@ function start(): void {
   }
 
   function showLink(): void {
-    const link = Object.assign(make("a", ""), { href: `${origin}/chat/${path}`, target: "_blank" });
+    const link = Object.assign(make("a", ""), { href: `${base}chat/${path}`, target: "_blank" });
     link.rel = "noopener";
     link.textContent = newTab;
     const line = make("p", "");
@@ -123,7 +125,7 @@ function start(): void {
       frame = make("iframe", "");
       frame.title = label;
       const query = new URLSearchParams({ host: location.origin, lang: locale });
-      frame.src = `${origin}/embed/${path}?${query}`;
+      frame.src = `${base}embed/${path}?${query}`;
       panel.append(frame);
       setTimeout(() => isReady || showLink(), READY_WITHIN_MS);
     }

@@ -1,3 +1,4 @@
+import { BASE } from "./base.ts";
 import { startChat } from "./chat.ts";
 import { textOn } from "./contrast.ts";
 import { byId, element } from "./dom.ts";
@@ -48,8 +49,8 @@ document.addEventListener("keydown", (event) => {
 });
 
 startChat({
-  url: "/embed",
-  newTab: `/chat/${encodeURIComponent(user)}`,
+  url: `${BASE}/embed`,
+  newTab: `${BASE}/chat/${encodeURIComponent(user)}`,
   onUnread: (count) => tell({ type: "ws-ticket:unread", count }),
 });
 const close = element(

@@ -38,17 +38,20 @@ function open({ user, name = user }: Session): void {
   }
 
   async function signOut(): Promise<void> {
+    // The server ends the socket, too; that it does so now is no news.
+    stopWatching();
     const problem = await client.signOut().then(
       () => "",
       () => text("signedOutHere"),
     );
     end(problem);
-    // Nobody else who uses this tab reads it.
+    // Nobody else who uses this tab reads it, or sees whom it was for.
+    history.replaceState(null, "", INBOX_URL);
     outbox.clear();
     drafts.clear();
   }
 
-  client.on("state", (state) => {
+  const stopWatching = client.on("state", (state) => {
     // There is no coming back without signing in again.
     if (state.status !== "closed") return;
     const { failure } = state;

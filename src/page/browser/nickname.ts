@@ -5,9 +5,6 @@ import { element } from "./dom.ts";
 import { text } from "./language.ts";
 import { recall, remember } from "./memory.ts";
 
-/** What this browser remembers: the name, or nothing but that there is none to be told. */
-const KEY = "name";
-
 /** Asks a visitor for a name, once, after the first message. */
 export interface Nickname {
   readonly root: HTMLElement;
@@ -21,6 +18,8 @@ export function createNickname(
   options: { otherName(): string; onDone(): void },
 ): Nickname {
   const { otherName, onDone } = options;
+  /** By whom one writes to: what one told somebody isn't told to everybody. Empty when one didn't want to. */
+  const key = `name:${conversation.peer}`;
   const question = element("label", { for: "nickname" });
   const field = element("input", {
     id: "nickname",
@@ -41,13 +40,13 @@ export function createNickname(
   /** From this browser, or from what was written in another tab or before. */
   function known(): string | undefined {
     return (
-      recall(KEY) ??
+      recall(key) ??
       conversation.messages.findLast(({ isMine, nickname }) => isMine && nickname)?.nickname
     );
   }
 
   function finish(name: string): void {
-    remember(KEY, name);
+    remember(key, name);
     root.hidden = true;
     onDone();
   }

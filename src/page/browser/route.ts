@@ -1,5 +1,7 @@
-/** Where the inbox is; a chat has the visitor's id behind it. */
-const INBOX_PATH = "/inbox";
+import { INBOX_URL } from "./session.ts";
+
+/** The inbox's address; a chat has the visitor's id behind it. */
+const CHAT_ADDRESS = /\/inbox\/([\w-]{22})$/;
 
 /** Which chat the address says, and how to go to another one. */
 export interface Route {
@@ -17,17 +19,17 @@ export function createRoute(onChange: () => void): Route {
   const listening = new AbortController();
   const self: Route = {
     get peer() {
-      return /^\/inbox\/([\w-]{22})$/.exec(location.pathname)?.[1];
+      return CHAT_ADDRESS.exec(location.pathname)?.[1];
     },
     open(peer) {
       if (peer === self.peer) return;
-      history.pushState({ fromList: self.peer === undefined }, "", `${INBOX_PATH}/${peer}`);
+      history.pushState({ fromList: self.peer === undefined }, "", `${INBOX_URL}/${peer}`);
       onChange();
     },
     close() {
       if (self.peer === undefined) return;
       if (history.state?.fromList) return history.back();
-      history.replaceState(null, "", INBOX_PATH);
+      history.replaceState(null, "", INBOX_URL);
       onChange();
     },
     dispose: () => listening.abort(),

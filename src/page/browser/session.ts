@@ -1,7 +1,8 @@
 import { Failure } from "../../client/mod.ts";
+import { BASE } from "./base.ts";
 
 /** Where the inbox's own routes are: its cookie is sent there and nowhere else. */
-export const INBOX_URL = "/inbox";
+export const INBOX_URL: string = `${BASE}/inbox`;
 const SESSION_PATH = `${INBOX_URL}/api/session`;
 
 /** Who is signed in. */
@@ -26,7 +27,7 @@ export async function startSession(token: string): Promise<Session | undefined> 
 
 /** The demo's token for a name. Rejects with a `Failure`. */
 export async function demoToken(name: string): Promise<string> {
-  const response = await send("POST", "/api/demo/token", {
+  const response = await send("POST", `${BASE}/api/demo/token`, {
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify({ name }),
   });

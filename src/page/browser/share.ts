@@ -1,3 +1,4 @@
+import { BASE } from "./base.ts";
 import { showDialog } from "./dialog.ts";
 import { element } from "./dom.ts";
 import { text } from "./language.ts";
@@ -5,13 +6,13 @@ import { copyButton } from "./copy.ts";
 
 /** How people reach this user: the link, and what a website of the user's own needs. */
 export function shareParts(user: string): Node[] {
-  const link = new URL(`/chat/${encodeURIComponent(user)}`, location.origin).href;
+  const link = new URL(`${BASE}/chat/${encodeURIComponent(user)}`, location.origin).href;
   const parts: Node[] = [
     element("p", {}, text("shareLink")),
     copyable(element("a", { href: link, target: "_blank", rel: "noopener" }, link), link),
   ];
   if (document.documentElement.dataset.embeds === undefined) return parts;
-  const snippet = `<script async src="${location.origin}/embed.js" data-user="${escaped(user)}"></script>`;
+  const snippet = `<script async src="${location.origin}${BASE}/embed.js" data-user="${escaped(user)}"></script>`;
   return [
     ...parts,
     element("p", {}, text("shareEmbed")),

@@ -15,10 +15,12 @@ export function showState(client: ChatClient): () => void {
   const retry = byId("state-retry");
   let sinceMs = performance.now();
   let hadProblem = false;
+  let wasOpen = false;
 
   function update(): void {
     const { state } = client;
     const { status } = state;
+    wasOpen ||= status === "open";
     if (status === "open" || status === "closed") sinceMs = performance.now();
     const isSlow = performance.now() - sinceMs >= SHOW_AFTER_MS;
     const isProblem = status === "closed" || status === "waiting" || (isSlow && status !== "open");
@@ -27,7 +29,7 @@ export function showState(client: ChatClient): () => void {
     place.classList.toggle("unseen", !hadProblem || status === "open");
     if (!hadProblem) return;
     const seconds = status === "waiting" ? Math.ceil((state.untilMs - Date.now()) / 1000) : 0;
-    setText(words, describe(state));
+    setText(words, describe(state, wasOpen));
     // Beside the live text, or it would be read out every second.
     setText(countdown, seconds > 0 ? text("reconnectingIn", { n: seconds }) : "");
     words.classList.toggle("unseen", seconds > 0);
@@ -50,7 +52,8 @@ export function showState(client: ChatClient): () => void {
   };
 }
 
-function describe(state: ConnectionState): string {
+function describe(state: ConnectionState, wasOpen: boolean): string {
   if (state.status === "open") return text("connected");
+  if (state.status === "connecting" && !wasOpen) return text("connecting");
   return state.status === "closed" ? describeFailure(state.failure) : text("reconnecting");
 }

@@ -49,6 +49,7 @@ export const EN = {
   tooBig: "Not sent. The message is too long.",
   tooOld: "Not sent. This message has waited for too long.",
 
+  connecting: "Connecting…",
   connected: "Connected",
   reconnecting: "Reconnecting…",
   reconnectingIn: "Reconnecting in {n} s",
@@ -56,7 +57,8 @@ export const EN = {
   connectAgain: "Connect again",
   sessionExpired: "Your session has expired. Please sign in again.",
   signedOut: "You have been signed out.",
-  notAllowed: "This page isn't allowed to connect to the server.",
+  notAllowed:
+    "This page isn't allowed to connect. If you run the server, set PUBLIC_URL to its address.",
   flooded: "Disconnected. You sent too much at once.",
   tooManyTabs: "Disconnected. The chat is open in too many tabs.",
   disconnected: "Disconnected.",
@@ -160,6 +162,7 @@ export const DE: { readonly [Key in keyof typeof EN]: (typeof EN)[Key] } = {
   tooBig: "Nicht gesendet. Die Nachricht ist zu lang.",
   tooOld: "Nicht gesendet. Die Nachricht hat zu lange gewartet.",
 
+  connecting: "Verbindung wird aufgebaut…",
   connected: "Verbunden",
   reconnecting: "Verbindung wird wiederhergestellt…",
   reconnectingIn: "Neuer Versuch in {n} s",
@@ -167,7 +170,8 @@ export const DE: { readonly [Key in keyof typeof EN]: (typeof EN)[Key] } = {
   connectAgain: "Neu verbinden",
   sessionExpired: "Ihre Sitzung ist abgelaufen. Bitte melden Sie sich neu an.",
   signedOut: "Sie wurden abgemeldet.",
-  notAllowed: "Diese Seite darf sich nicht mit dem Server verbinden.",
+  notAllowed:
+    "Diese Seite darf sich nicht verbinden. Betreiben Sie den Server? Setzen Sie PUBLIC_URL auf seine Adresse.",
   flooded: "Verbindung getrennt. Sie haben zu viel auf einmal gesendet.",
   tooManyTabs: "Verbindung getrennt. Der Chat ist in zu vielen Tabs offen.",
   disconnected: "Verbindung getrennt.",

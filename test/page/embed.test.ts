@@ -1,0 +1,354 @@
+import {
+  afterAll,
+  afterEach,
+  beforeAll,
+  describe,
+  expect,
+  setDefaultTimeout,
+  test,
+} from "bun:test";
+import type { Frame, Page } from "playwright-core";
+import type { BrowserContext } from "../support/browser.ts";
+import { type Embedding, openBrowser, startEmbedding } from "../support/embedding.ts";
+import { describeWith } from "../support/require.ts";
+
+/** Browsers are slow where others use the processor, too. */
+setDefaultTimeout(60_000);
+
+const SITES = ["sameSite", "crossSite"] as const;
+
+/** What the page around needs in its own policy, and nothing more. */
+const policy = (chat: string) =>
+  `default-src 'none'; script-src ${chat}; frame-src ${chat}; require-trusted-types-for 'script'; trusted-types 'none'`;
+
+describeWith("chromium", "openssl")("the chat on somebody's own site", () => {
+  let embedding: Embedding;
+  beforeAll(async () => {
+    embedding = await startEmbedding({
+      policy,
+      attributes: 'data-greeting="Any questions?" data-color="#0a7d33" data-locale="en"',
+    });
+  });
+  afterAll(() => embedding[Symbol.asyncDispose]());
+
+  function launcher(page: Page) {
+    return page.getByRole("button", { name: /^Chat( \(\d+\))?$/ });
+  }
+
+  /** Opens the chat on a page, and returns its frame. */
+  async function openChat(page: Page): Promise<Frame> {
+    await launcher(page).click();
+    const element = await page.locator("iframe").elementHandle();
+    const frame = await element?.contentFrame();
+    if (!frame) throw new Error("There is no frame");
+    await frame.getByRole("textbox", { name: "Message" }).waitFor();
+    return frame;
+  }
+
+  async function say(frame: Frame, text: string): Promise<void> {
+    const box = frame.getByRole("textbox", { name: "Message" });
+    await box.fill(text);
+    await box.press("Enter");
+  }
+
+  /** The next message to alice with this text. */
+  async function heard(text: string) {
+    const { body } = await embedding.server.ask("/api/chats", { user: "alice" });
+    const chats = body.chats as { peer: string; lastMessage: { content: string } }[];
+    return chats.find(({ lastMessage }) => lastMessage.content === text)?.peer;
+  }
+
+  describe.each(["all", "partitioned"] as const)("where third-party cookies: %s", (cookies) => {
+    let context: BrowserContext;
+    let close: () => Promise<void>;
+    beforeAll(async () => {
+      const browser = await openBrowser(cookies);
+      context = browser.context;
+      close = async () => browser[Symbol.asyncDispose]();
+    });
+    afterAll(() => close());
+    afterEach(async () => {
+      await context.clearCookies();
+      for (const page of context.pages().slice(1)) await page.close();
+    });
+
+    test.each(SITES)(
+      "%s: writes, is answered, and finds the chat again after a reload",
+      async (site) => {
+        const page = await context.newPage();
+        const complaints: string[] = [];
+        page.on("console", (line) => line.type() === "error" && complaints.push(line.text()));
+        const requests: string[] = [];
+        page.on("request", (request) => requests.push(request.url()));
+        await page.goto(embedding[site]);
+        await launcher(page).waitFor();
+        // Before the first click there is nothing but the script.
+        const { chat } = embedding;
+        expect(requests.filter((url) => url.startsWith(chat))).toEqual([`${chat}/embed.js`]);
+        expect(await context.cookies()).toEqual([]);
+
+        const frame = await openChat(page);
+        // Whoever only looks at it isn't remembered, either.
+        expect(await context.cookies()).toEqual([]);
+        const text = `Hello from ${site}, ${cookies}`;
+        await say(frame, text);
+        await frame.locator('[role="log"]').getByText(text).waitFor();
+        await frame.locator('[data-status="sent"]').waitFor();
+        const [cookie, ...others] = await context.cookies();
+        expect(others).toEqual([]);
+        expect(cookie).toMatchObject({
+          name: "__Host-embedSessionId",
+          httpOnly: true,
+          secure: true,
+          sameSite: "None",
+        });
+
+        await using alice = await embedding.server.openUser("alice");
+        const visitor = cookie?.value.split(".")[1] as string;
+        alice.send({ type: "USER_TO_ANON", to: visitor, content: "Hi" });
+        await frame.locator('[role="log"]').getByText("Hi", { exact: true }).waitFor();
+
+        await page.reload();
+        const again = await openChat(page);
+        await again.locator('[role="log"]').getByText(text).waitFor();
+        await again.locator('[role="log"]').getByText("Hi", { exact: true }).waitFor();
+        expect(complaints).toEqual([]);
+      },
+    );
+  });
+
+  describe("in a browser", () => {
+    let context: BrowserContext;
+    let close: () => Promise<void>;
+    beforeAll(async () => {
+      const browser = await openBrowser("partitioned");
+      context = browser.context;
+      close = async () => browser[Symbol.asyncDispose]();
+    });
+    afterAll(() => close());
+    afterEach(async () => {
+      await context.clearCookies();
+      for (const page of context.pages().slice(1)) await page.close();
+    });
+
+    async function openPage(site: "sameSite" | "crossSite" | "foreign", path = "/") {
+      const page = await context.newPage();
+      await page.goto(embedding[site] + path);
+      return page;
+    }
+
+    test("each site has a visitor of its own", async () => {
+      const ids = new Set<string | undefined>();
+      for (const site of SITES) {
+        const page = await openPage(site);
+        const frame = await openChat(page);
+        await say(frame, `I am on ${site}`);
+        await frame.locator('[data-status="sent"]').waitFor();
+        ids.add(await heard(`I am on ${site}`));
+      }
+      expect(ids.size).toBe(2);
+      expect([...ids]).not.toContain(undefined);
+    });
+
+    test("counts what comes in while it is closed, and reads it when it is opened", async () => {
+      const page = await openPage("crossSite");
+      const frame = await openChat(page);
+      await say(frame, "Are you there?");
+      await frame.locator('[data-status="sent"]').waitFor();
+      const visitor = await heard("Are you there?");
+      await frame.getByRole("button", { name: "Close" }).click();
+      await page.getByRole("dialog").waitFor({ state: "hidden" });
+      await using alice = await embedding.server.openUser("alice");
+      alice.send({ type: "USER_TO_ANON", to: visitor, content: "Yes" });
+      await page.getByRole("button", { name: "Chat (1)" }).waitFor();
+      expect(await page.locator(".badge").textContent()).toBe("1");
+      await launcher(page).click();
+      await alice.next(({ type, by }) => type === "READ" && by === visitor);
+      await page.locator(".badge").waitFor({ state: "hidden" });
+    });
+
+    test("Escape closes it, in the frame and on the page, and the focus returns to its button", async () => {
+      const page = await openPage("crossSite");
+      const frame = await openChat(page);
+      await frame.waitForFunction(() => document.activeElement?.tagName === "TEXTAREA");
+      for (const press of [
+        () => page.keyboard.press("Escape"),
+        () => page.keyboard.press("Escape"),
+      ]) {
+        await press();
+        await page.getByRole("dialog").waitFor({ state: "hidden" });
+        const focused = await page.evaluate(
+          () => document.activeElement?.shadowRoot?.activeElement?.className,
+        );
+        expect(focused).toBe("launcher");
+        expect(await launcher(page).getAttribute("aria-expanded")).toBe("false");
+        await launcher(page).click();
+        await page.getByRole("link", { name: "A link" }).focus();
+      }
+    });
+
+    test("takes colour, greeting, theme and language from the page, and changes them with it", async () => {
+      const page = await openPage("crossSite");
+      await page.getByRole("button", { name: "Any questions?" }).waitFor();
+      const color = () =>
+        launcher(page).evaluate((element) => getComputedStyle(element).backgroundColor);
+      expect(await color()).toBe("rgb(10, 125, 51)");
+      const frame = await openChat(page);
+      expect(await page.getByRole("button", { name: "Any questions?" }).isVisible()).toBe(false);
+      const accent = () =>
+        frame.evaluate(() => document.documentElement.style.getPropertyValue("--accent"));
+      await frame.waitForFunction(() =>
+        document.documentElement.style.getPropertyValue("--accent"),
+      );
+      expect(await accent()).toBe("#0a7d33");
+      await page.evaluate(() => {
+        const script = document.querySelector("script") as HTMLScriptElement;
+        script.dataset.theme = "dark";
+        script.dataset.color = "gold";
+      });
+      await frame.waitForFunction(() => document.documentElement.style.colorScheme === "dark");
+      expect([await accent(), await color()]).toEqual(["gold", "rgb(255, 215, 0)"]);
+      const onGold = await launcher(page).evaluate((element) => getComputedStyle(element).color);
+      expect(onGold).toBe("rgb(0, 0, 0)");
+      await page.evaluate(() => {
+        (document.querySelector("script") as HTMLScriptElement).dataset.locale = "de";
+      });
+      await page.frameLocator("iframe").getByRole("button", { name: "Schließen" }).waitFor();
+    });
+
+    test("fills the screen of a phone", async () => {
+      const page = await openPage("crossSite");
+      await page.setViewportSize({ width: 390, height: 800 });
+      await openChat(page);
+      expect(await page.locator("iframe").boundingBox()).toEqual({
+        x: 0,
+        y: 0,
+        width: 390,
+        height: 800,
+      });
+    });
+
+    test("the page around can neither read it nor act as the visitor", async () => {
+      // Without a policy, which would keep the page from trying.
+      const page = await openPage("crossSite", "/open");
+      const told: unknown[] = [];
+      await page.exposeFunction("tell", (data: unknown) => void told.push(data));
+      await page.evaluate(() => {
+        addEventListener("message", ({ data, origin }) =>
+          (globalThis as unknown as { tell(data: unknown): void }).tell({ ...data, origin }),
+        );
+      });
+      const frame = await openChat(page);
+      await say(frame, "A secret");
+      await frame.locator('[data-status="sent"]').waitFor();
+      const outcomes = await page.evaluate(async (chat) => {
+        const { contentWindow, contentDocument } = (
+          document.querySelector("div:last-of-type") as HTMLElement
+        ).shadowRoot?.querySelector("iframe") as HTMLIFrameElement;
+        const attempt = (read: () => unknown) => {
+          try {
+            return String(read());
+          } catch (error) {
+            return (error as Error).name;
+          }
+        };
+        const ask = (method: string, path: string, mode: RequestMode) =>
+          fetch(chat + path, { method, mode, credentials: "include" }).then(
+            async (response) => response.type + (await response.text()),
+            (error) => String(error.name),
+          );
+        return {
+          document: contentDocument,
+          read: attempt(() => contentWindow?.document),
+          location: attempt(() => contentWindow?.location.href),
+          asked: [
+            await ask("GET", "/embed/api/chats", "cors"),
+            await ask("GET", "/embed/api/chats/alice/messages", "no-cors"),
+            await ask("DELETE", "/embed/api/chats/alice", "cors"),
+            await ask("POST", "/embed/api/chats/alice/read", "no-cors"),
+          ],
+          socket: await new Promise((resolve) => {
+            const socket = new WebSocket(`${chat.replace("https", "wss")}/embed/ws/chat`);
+            socket.onopen = () => resolve("open");
+            socket.onclose = ({ code }) => resolve(code);
+          }),
+        };
+      }, embedding.chat);
+      expect(outcomes).toEqual({
+        document: null,
+        read: "SecurityError",
+        location: "SecurityError",
+        // An opaque answer is one that nobody can read.
+        asked: ["TypeError", "opaque", "TypeError", "opaque"],
+        socket: 1006,
+      });
+      const { body } = await embedding.server.ask("/api/chats", { user: "alice" });
+      expect(body.chats[0]).toMatchObject({ unread: 1, lastMessage: { content: "A secret" } });
+      expect(told.map((data) => (data as { type: string }).type)).toContain("ws-ticket:ready");
+      for (const one of told) {
+        expect(one).toMatchObject({ origin: embedding.chat });
+        expect(JSON.stringify(one)).not.toMatch(/v1\.|secret/);
+      }
+    });
+
+    test("a message from anybody else is ignored, at both ends", async () => {
+      const page = await openPage("crossSite");
+      const frame = await openChat(page);
+      // From the page to itself: the right words, and the wrong sender.
+      await page.evaluate(() => postMessage({ type: "ws-ticket:close" }, "*"));
+      await page.evaluate(() => postMessage({ type: "ws-ticket:unread", count: 7 }, "*"));
+      // From the frame to itself.
+      await frame.evaluate(() => postMessage({ type: "ws-ticket:theme", scheme: "dark" }, "*"));
+      await page.evaluate(() => new Promise((resolve) => setTimeout(resolve)));
+      await frame.evaluate(() => new Promise((resolve) => setTimeout(resolve)));
+      expect(await page.getByRole("dialog").isVisible()).toBe(true);
+      expect(await page.locator(".badge").isVisible()).toBe(false);
+      expect(await frame.evaluate(() => document.documentElement.style.colorScheme)).toBe("");
+    });
+
+    test("on a page that isn't allowed there is a link in its place", async () => {
+      const page = await context.newPage();
+      await page.clock.install();
+      await page.goto(embedding.foreign);
+      await launcher(page).click();
+      await page.clock.runFor(10_000);
+      const link = page.getByRole("link", { name: "Open chat in a new tab" });
+      expect(await link.getAttribute("href")).toBe(`${embedding.chat}/chat/alice`);
+      expect(await page.locator("iframe").count()).toBe(0);
+    });
+
+    test("nothing else can be framed, by allowed pages and by others", async () => {
+      const { chat, crossSite } = embedding;
+      const paths = ["/", "/chat/alice", "/inbox", "/inbox/x", "/embed/alice", "/nothing"];
+      const lie = `/embed/alice?host=${encodeURIComponent(crossSite)}`;
+      for (const [site, all] of [
+        ["crossSite", paths],
+        ["foreign", [...paths, lie]],
+      ] as const) {
+        const page = await openPage(site);
+        for (const path of all) {
+          await page.evaluate((src) => {
+            const frame = document.createElement("iframe");
+            frame.src = src;
+            document.body.append(frame);
+            return new Promise((resolve) => (frame.onload = resolve));
+          }, chat + path);
+          const framed = page.frames().at(-1);
+          expect([site, path, await framed?.getByRole("heading").count()]).toEqual([site, path, 0]);
+        }
+      }
+    });
+  });
+
+  test("where no cookie is kept in frames, offers to open the chat in a new tab, and keeps the text", async () => {
+    await using browser = await openBrowser("none");
+    const page = await browser.context.newPage();
+    await page.goto(embedding.crossSite);
+    const frame = await openChat(page);
+    await say(frame, "Not lost");
+    const link = frame.getByRole("link", { name: "Open chat in a new tab" });
+    await link.waitFor();
+    expect(await link.getAttribute("href")).toBe("/chat/alice");
+    expect(await frame.getByRole("textbox", { name: "Message" }).inputValue()).toBe("Not lost");
+  });
+});
