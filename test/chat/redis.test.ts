@@ -88,6 +88,17 @@ for (const name of WIRE_NAMES) {
       expect(await chat.history.chats(of, { limit: 200 })).toEqual(chats);
     });
 
+    test("no script stores more than 64,000 characters, however many come at once", async () => {
+      await using wire = await startWire(name);
+      await using chat = await openRedisHistory(wire, name);
+      const scripts = () => wire.sent(name === "native" ? "EVAL" : "EVALSHA");
+      const before = scripts();
+      const content = "x".repeat(4_000);
+      await Promise.all(Array.from({ length: 40 }, () => write(chat.history, newChat(), content)));
+      // 15 of them fit into one, with what each takes beside its text.
+      expect(scripts() - before).toBe(3);
+    });
+
     test("the feed isn't ready while Redis is away, and is when it is back", async () => {
       await using wire = await startWire(name);
       await wire.goDown();

@@ -1,4 +1,4 @@
-import { cp, mkdir, mkdtemp, rm, symlink } from "node:fs/promises";
+import { chmod, cp, mkdir, mkdtemp, rm, symlink } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import type { Mutant } from "./mutants.ts";
@@ -34,6 +34,8 @@ export interface Copy extends AsyncDisposable {
 
 export async function makeCopy(root: string): Promise<Copy> {
   const directory = await mkdtemp(join(tmpdir(), "ws-ticket-mutate-"));
+  // Some tests start a process as somebody else.
+  await chmod(directory, 0o755);
   const [tree, temporary] = [join(directory, "tree"), join(directory, "tmp")];
   await Promise.all([mkdir(tree), mkdir(temporary)]);
   for (const name of ["src", "test", "package.json", "tsconfig.json", "bunfig.toml", "README.md"]) {

@@ -171,6 +171,18 @@ describe.each(TRANSPORTS)("%s, bad responses", (_, transport) => {
   });
 });
 
+test.each(TRANSPORTS)(
+  "%s: a response without a result is none, and null is one",
+  async (_, transport) => {
+    let body: unknown = {};
+    using rest = Bun.serve({ hostname: "127.0.0.1", port: 0, fetch: () => Response.json(body) });
+    const { command } = transport({ url: rest.url.href, token: "token" });
+    await expect(command(["GET", "key"])).rejects.toMatchObject({ code: "no_result" });
+    body = { result: null };
+    expect(await command(["GET", "key"])).toBeNull();
+  },
+);
+
 test("both ways to Upstash send the same request, and give back what Redis said as it is", async () => {
   const seen: unknown[] = [];
   using rest = Bun.serve({

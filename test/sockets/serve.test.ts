@@ -9,6 +9,7 @@ import { memoryTicketStore } from "../../src/gate/memory.ts";
 import { serve } from "../../src/sockets/serve.ts";
 import { fakeClock, settle, underClock } from "../support/clock.ts";
 import { openRawSocket } from "../support/frame.ts";
+import { handshake, sendRaw } from "../support/raw.ts";
 import { startServer, TOKEN_SECRET } from "../support/server.ts";
 import { openSocket } from "../support/socket.ts";
 import { getAnswer, keptIn, writeOn } from "../support/writing.ts";
@@ -71,6 +72,14 @@ test.each<[string, () => Response | Promise<Response>]>([
   }
   expect(lines.filter((line) => line.includes('"request_failed"'))).toHaveLength(2);
   expect(lines.join("")).not.toContain("canary");
+});
+
+test("a refused handshake is logged with why, and how long it took", async () => {
+  await using server = startServer();
+  const { status } = await sendRaw(server.port, handshake(`/ws/chat?ticket=${"A".repeat(43)}`));
+  expect(status).toBe(401);
+  const line = server.logLines.find((one) => one.includes('"socket_refused"')) ?? "{}";
+  expect(JSON.parse(line)).toMatchObject({ code: "ticket_refused", durationMs: 0 });
 });
 
 test.each(["", "live", "/live?a=b", "/live#a"])("throws for a path like %j", async (path) => {
