@@ -48,12 +48,15 @@ describeWith("chromium")("the pages' language in Chromium", () => {
   afterEach(() => crowd.leave());
 
   test("is the first that the reader prefers and that there is, and English where there is none", async () => {
-    for (const [locale, lang, message, signIn] of [
-      ["de-AT", "de", "Nachricht", "Anmelden"],
-      ["en-GB", "en", "Message", "Sign in"],
-      ["fr-FR", "en", "Message", "Sign in"],
+    for (const [languages, lang, message, signIn] of [
+      [["fr-FR", "de-AT", "en"], "de", "Nachricht", "Anmelden"],
+      [["en-GB", "de"], "en", "Message", "Sign in"],
+      [["fr-FR"], "en", "Message", "Sign in"],
     ] as const) {
-      const { open } = await crowd.stranger({ locale });
+      const { context, open } = await crowd.stranger({ locale: languages[0] });
+      await context.addInitScript((all) => {
+        Object.defineProperty(navigator, "languages", { get: () => all });
+      }, languages);
       const page = await open();
       await page.goto(`${site.origin}/chat/alice`);
       await page.getByRole("textbox", { name: message }).waitFor();
