@@ -201,6 +201,7 @@ describe("a log to a pipe", () => {
       env: {
         ...{ ...ENVIRONMENT, JWT_SECRET: new TextDecoder().decode(TOKEN_SECRET) },
         ...{ PORT: String(port), CHAT_DATABASE: ":memory:", TICKETS_PER_MINUTE: "0" },
+        DRAIN_DELAY_SECONDS: "0",
       },
       stdout,
       stderr: "pipe",
@@ -215,8 +216,9 @@ describe("a log to a pipe", () => {
     return {
       async expectToWork() {
         const token = await people.token();
-        for (let count = 0; count < MINTS; count++) {
-          expect((await people.mint(token)).status).toBe(200);
+        for (let count = 0; count < MINTS; count += 50) {
+          const mints = await Promise.all(Array.from({ length: 50 }, () => people.mint(token)));
+          for (const { status } of mints) expect(status).toBe(200);
         }
         expect(await isUp()).toBe(true);
         child.kill("SIGTERM");
