@@ -28,6 +28,8 @@ export function createHub(
 ): SocketHandlers {
   /** Bad frames in a row. Weak: frames of a socket are handled after its end, too. */
   const badFrames = new WeakMap<Socket, number>();
+  /** Messages of visitors that are on their way into the history, by address: whether they are answered isn't clear yet. */
+  const pending = new Map<string, number>();
   /** Responses that wait for the end of this turn. */
   const responses = new Map<Socket, string[]>();
 
@@ -48,16 +50,20 @@ export function createHub(
       return respond(socket, errorFrame({ error: "too_many_messages", ...refOf(frame) }));
     }
     if (isVisitor) limits.visitors.count(limitKey, cost);
-    const onlyAnswered = isVisitor && limits.unanswered.waitMs(limitKey) > 0;
+    const waiting = isVisitor ? (pending.get(limitKey) ?? 0) : 0;
+    const onlyAnswered = isVisitor && limits.unanswered.waitMs(limitKey, waiting + 1) > 0;
     const atMs = clock.nowMs();
     const draft = { chat, from, content, nickname, ref, atMs, onlyAnswered };
     let appended: Appended;
+    if (isVisitor) pending.set(limitKey, waiting + 1);
     try {
       // Awaited here and not through another promise: one step later its ACK would follow its delivery.
       appended = await history.append(draft);
     } catch (error) {
       health.failed(error);
       throw error;
+    } finally {
+      if (isVisitor) settle(limitKey);
     }
     health.stored();
     if (!appended.ok) {
@@ -66,6 +72,12 @@ export function createHub(
     if (appended.isUnanswered && isVisitor) limits.unanswered.count(limitKey);
     log("debug", "message_kept", identityFields(identity));
     respond(socket, ackFrame(appended, ref));
+  }
+
+  function settle(limitKey: string): void {
+    const left = (pending.get(limitKey) ?? 1) - 1;
+    if (left > 0) pending.set(limitKey, left);
+    else pending.delete(limitKey);
   }
 
   /** Responses to what was stored together leave together: one write for each socket, not one for each response. */

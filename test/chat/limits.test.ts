@@ -227,6 +227,23 @@ describe("messages that nobody has answered", () => {
     expect(await codeOf(next, hello)).toBe("too_many_messages");
   });
 
+  test("are limited per address while many are on their way at once", async () => {
+    await using scene = await setScene({ trustProxy: 1 });
+    const { server } = scene;
+    await writeFrom(server, "192.0.2.1", PER_ADDRESS - 10);
+    await using one = await visitorFrom(server, "192.0.2.1");
+    await using other = await visitorFrom(server, "192.0.2.1");
+    const outcomes = await Promise.all(
+      [one, other].flatMap((socket) =>
+        Array.from({ length: 15 }, async (_, n) => {
+          socket.send({ type: "ANON_TO_USER", to: USER, content: "x", ref: String(n) });
+          return (await socket.next(({ ref }) => ref === String(n))).type as string;
+        }),
+      ),
+    );
+    expect(outcomes.filter((type) => type === "ACK")).toHaveLength(10);
+  });
+
   test("don't count per address on loopback, where a proxy may speak for many", async () => {
     await using scene = await setScene();
     await writeFrom(scene.server, "192.0.2.1", PER_ADDRESS + 50);
