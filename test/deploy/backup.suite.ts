@@ -92,9 +92,7 @@ describe.skipIf(!MAY_MOUNT)("a disk that is full", () => {
     expect((await server.ask("/healthz")).status).toBe(200);
     // Tickets need no disk.
     await using user = await server.openUser("alice");
-    expect(
-      server.events.some(({ event, code }) => event === "chat_failed" && code === "disk_full"),
-    ).toBe(true);
+    expect(await server.event("chat_failed")).toMatchObject({ code: "disk_full" });
 
     // Through the server's own view of the files.
     await rm(`/proc/${server.pid}/root${disk}/ballast`);
