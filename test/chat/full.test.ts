@@ -72,7 +72,7 @@ for (const name of WIRE_NAMES) {
       const removed = await server.ask(`/api/chats/${USER}`, { method: "DELETE", cookie });
       expect(removed.status).toBe(204);
       // Redis frees what was deleted in a thread of its own.
-      while ((await usedMemory()) > fullAt / 2) await Bun.sleep(5);
+      while ((await usedMemory()) > 0.75 * MAX_MEMORY) await Bun.sleep(5);
       await clock.pass(1_000);
       await getAnswer(server, visitor, USER);
       expect(await send(BATCH)).toEqual(new Set(["stored"]));
