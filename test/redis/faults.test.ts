@@ -173,7 +173,10 @@ for (const name of WIRE_NAMES) {
         expect(wire.sent("GETDEL") - takes).toBeLessThanOrEqual(1);
 
         const probe = ready(server);
-        const status = await (fault.hangs ? underClock(server.clock, probe) : probe);
+        // In small steps: after 30 s without its feed the server would close its sockets.
+        const status = await (fault.hangs
+          ? underClock(server.clock, probe, { stepMs: 20 })
+          : probe);
         expect(status).toBe(fault.upgrade === UNAVAILABLE ? 503 : 200);
         socket.send({ type: "?" });
         expect(await socket.next(({ type }) => type !== "HEARTBEAT")).toMatchObject({
