@@ -1,15 +1,14 @@
 export type { Admission } from "./gate/admit.ts";
 export type { ProveUser } from "./gate/authenticate.ts";
-export {
-  createGate,
-  type Gate,
-  type GateOptions,
-  type JwksOptions,
-  type PublicKeyOptions,
-  type SecretOptions,
-  type TokenOptions,
-  type UserOptions,
-} from "./gate/gate.ts";
+export { createGate, type Gate } from "./gate/gate.ts";
+export type {
+  GateOptions,
+  JwksOptions,
+  PublicKeyOptions,
+  SecretOptions,
+  TokenOptions,
+  UserOptions,
+} from "./gate/gate-options.ts";
 export type { Identity, UserCredential } from "./gate/identity.ts";
 export type { KeySet } from "./gate/jwks.ts";
 export { memoryTicketStore } from "./gate/memory.ts";

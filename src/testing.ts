@@ -1,7 +1,8 @@
 /// <reference lib="esnext.disposable" preserve="true" />
 import { createChat } from "./chat/chat.ts";
 import { sqliteChatHistory } from "./chat/sqlite.ts";
-import { createGate, type Gate, type GateOptions } from "./gate/gate.ts";
+import { createGate, type Gate } from "./gate/gate.ts";
+import type { GateOptions } from "./gate/gate-options.ts";
 import { memoryTicketStore } from "./gate/memory.ts";
 import type { TicketStore } from "./gate/store.ts";
 import { signToken } from "./gate/token.ts";

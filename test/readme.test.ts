@@ -148,8 +148,8 @@ describe("the README names", () => {
     const methods = Object.keys(gate).filter((name) => name !== "basePath");
     expect(methods.filter((name) => !readme.includes(`gate.${name}(`))).toEqual([]);
     const options = await Promise.all([
-      membersOf("src/gate/gate.ts", "GateOptions"),
-      membersOf("src/gate/gate.ts", "TokenOptions"),
+      membersOf("src/gate/gate-options.ts", "GateOptions"),
+      membersOf("src/gate/gate-options.ts", "TokenOptions"),
       membersOf("src/sockets/serve.ts", "ServeOptions"),
       membersOf("src/sockets/limits.ts", "SocketLimits"),
       membersOf("src/sockets/socket.ts", "SocketHandlers"),

@@ -1,5 +1,6 @@
 import { describe, expect, test } from "bun:test";
-import { createGate, type UserOptions } from "../../src/gate/gate.ts";
+import { createGate } from "../../src/gate/gate.ts";
+import type { UserOptions } from "../../src/gate/gate-options.ts";
 import { bareGate } from "../support/gate.ts";
 import { forge, issuerKey } from "../support/keys.ts";
 import { TOKEN_SECRET } from "../support/people.ts";

@@ -1,5 +1,6 @@
 import { describe, expect, test } from "bun:test";
-import { createGate, type GateOptions, partsOf } from "../../src/gate/gate.ts";
+import { createGate, partsOf } from "../../src/gate/gate.ts";
+import type { GateOptions } from "../../src/gate/gate-options.ts";
 import { memoryTicketStore } from "../../src/gate/memory.ts";
 import { signToken } from "../../src/gate/token.ts";
 import { fakeClock } from "../support/clock.ts";

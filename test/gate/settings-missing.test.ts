@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import type { GateOptions } from "../../src/gate/gate.ts";
+import type { GateOptions } from "../../src/gate/gate-options.ts";
 import { bareGate, expectRefusal } from "../support/gate.ts";
 import { startServer } from "../support/server.ts";
 

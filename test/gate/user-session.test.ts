@@ -150,7 +150,7 @@ describe("visitors' cookies on the site and in frames", () => {
 test("a gate whose users have a proof of their own has no inbox's cookie", () => {
   expect(() =>
     createGate({ users: () => undefined, userSessions: { secret: SESSION_SECRET } }),
-  ).toThrow("Option userSessions needs users with a secret or a jwksUrl");
+  ).toThrow("Option userSessions needs users with a secret, a jwksUrl or publicKeys");
   expect(() =>
     createGate({ users: { secret: TOKEN_SECRET }, userSessions: { secret: "short" } }),
   ).toThrow("Option userSessions.secret must be at least 32 bytes");

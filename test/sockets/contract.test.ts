@@ -1,5 +1,6 @@
 import { describe, expect, test } from "bun:test";
-import { createGate, type Gate, type GateOptions } from "../../src/gate/gate.ts";
+import { createGate, type Gate } from "../../src/gate/gate.ts";
+import type { GateOptions } from "../../src/gate/gate-options.ts";
 import { memoryTicketStore } from "../../src/gate/memory.ts";
 import { redisTicketStore } from "../../src/gate/redis.ts";
 import { createLog } from "../../src/lib/log.ts";

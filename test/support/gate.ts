@@ -1,5 +1,6 @@
 import { expect } from "bun:test";
-import { createGate, type Gate, type GateOptions } from "../../src/gate/gate.ts";
+import { createGate, type Gate } from "../../src/gate/gate.ts";
+import type { GateOptions } from "../../src/gate/gate-options.ts";
 import { memoryTicketStore } from "../../src/gate/memory.ts";
 import type { TicketStore } from "../../src/gate/store.ts";
 import { signToken } from "../../src/gate/token.ts";

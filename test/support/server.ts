@@ -1,13 +1,8 @@
 import { createChat } from "../../src/chat/chat.ts";
 import type { ChatHistory } from "../../src/chat/history.ts";
 import { sqliteChatHistory } from "../../src/chat/sqlite.ts";
-import {
-  createGate,
-  type Gate,
-  type GateOptions,
-  type GateParts,
-  partsOf,
-} from "../../src/gate/gate.ts";
+import { createGate, type Gate, type GateParts, partsOf } from "../../src/gate/gate.ts";
+import type { GateOptions } from "../../src/gate/gate-options.ts";
 import type { TokenKeys } from "../../src/gate/token.ts";
 import { createLog } from "../../src/lib/log.ts";
 import type { Pages } from "../../src/page/pages.ts";
