@@ -44,7 +44,7 @@ async function fillChats(history: Parameters<typeof fill>[0]): Promise<void> {
   }
 }
 
-async function compare(store: string, { port }: Server): Promise<Figure[]> {
+async function compare(store: string, { target: { port } }: Server): Promise<Figure[]> {
   async function reader(user: string): Promise<(path: string) => Promise<Response>> {
     const expiresAtMs = Date.now() + 3_600_000;
     const token = await signToken({ secret: BENCH_SECRET, user, expiresAtMs });

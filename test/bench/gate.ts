@@ -109,7 +109,7 @@ export async function redisAdmissions(): Promise<Figure[]> {
   const { rates, p99 } = await compare(load, { shared, own }, { kind: "admit", count: 1_500 });
   const count = 500;
   const commands = await monitor(redis.port, () =>
-    load.run({ server: shared, kind: "admit", count }),
+    load.run({ target: shared.target, kind: "admit", count }),
   );
   const perAdmission = commands / count;
   return [
@@ -136,16 +136,16 @@ export async function redisAdmissions(): Promise<Figure[]> {
 async function compare<Name extends string>(
   load: Load<Job, Outcome>,
   servers: Readonly<Record<Name, Server>>,
-  job: Omit<Job, "server">,
+  job: Omit<Job, "target">,
   count = 11,
 ) {
   const p99s = {} as Record<Name, number[]>;
   const measurements = {} as Record<Name, () => Promise<number>>;
   for (const name of Object.keys(servers) as Name[]) {
-    const { port, socketPath, greeting } = servers[name];
+    const { target } = servers[name];
     p99s[name] = [];
     measurements[name] = async () => {
-      const outcome = await load.run({ ...job, server: { port, socketPath, greeting } });
+      const outcome = await load.run({ ...job, target });
       p99s[name].push(outcome.p99Ms);
       return outcome.perSecond;
     };

@@ -7,10 +7,10 @@ import { utf8 } from "../../src/lib/encoding.ts";
 import { signToken } from "../../src/gate/token.ts";
 import { handshake } from "../support/raw.ts";
 import { quantile } from "./figures.ts";
-import type { Server } from "./process.ts";
+import type { Target } from "./process.ts";
 
 export interface Job {
-  readonly server: Pick<Server, "port" | "socketPath" | "greeting">;
+  readonly target: Target;
   /** `mint`: tickets alone; `admit`: a ticket and the socket it opens; `hold`: the same, and the sockets stay open. */
   readonly kind: "mint" | "admit" | "hold";
   readonly count: number;
@@ -34,8 +34,8 @@ process.on("message", async (job: Job) => {
   process.send?.(await run(job));
 });
 
-async function run({ server, kind, count }: Job): Promise<Outcome> {
-  const { port, socketPath, greeting } = server;
+async function run({ target, kind, count }: Job): Promise<Outcome> {
+  const { port, socketPath, greeting } = target;
   const mints: string[] = [];
   while (mints.length < count) mints.push(mintRequest(port, await freshToken()));
   const callers = await Promise.all(Array.from({ length: CONCURRENCY }, () => connect(port)));

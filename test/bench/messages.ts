@@ -17,7 +17,7 @@ function write(
   job: Partial<ChatJob> = {},
 ): Promise<ChatOutcome> {
   return load.run({
-    ports: { visitors: server.port, users: server.port },
+    ports: { visitors: server.target.port, users: server.target.port },
     bare: false,
     ...{ sockets: 200, messages: 40_000, window: 32 },
     ...job,
@@ -72,7 +72,7 @@ export async function latency(): Promise<Figure[]> {
     figure: string,
     { server, users = server, rate }: { server: Server; users?: Server; rate: number },
   ): Promise<Figure> {
-    const ports = { visitors: server.port, users: users.port };
+    const ports = { visitors: server.target.port, users: users.target.port };
     const paced = { messages: Math.round(rate * 3), rate };
     const rounds = await inTurn(3, {
       server: async () => (await write(load, server, { ...paced, ports })).p99Ms,

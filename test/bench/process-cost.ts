@@ -25,11 +25,10 @@ export async function memory(): Promise<Figure[]> {
 async function bytesPerSocket(server: Server): Promise<number> {
   await using _ = server;
   using load = startLoad();
-  const { port, socketPath } = server;
-  const to = { port, socketPath };
-  await load.run({ server: to, kind: "admit", count: 1_000 });
+  const { target } = server;
+  await load.run({ target, kind: "admit", count: 1_000 });
   const before = await server.residentBytes();
-  await load.run({ server: to, kind: "hold", count: HELD_SOCKETS });
+  await load.run({ target, kind: "hold", count: HELD_SOCKETS });
   return ((await server.residentBytes()) - before) / HELD_SOCKETS;
 }
 

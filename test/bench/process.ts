@@ -23,15 +23,20 @@ const ENVIRONMENT = {
   CHARACTERS_PER_MINUTE: "1000000000",
 };
 
+/** Where a load goes: plain data, for another process. */
+export interface Target {
+  readonly port: number;
+  /** Where sockets are opened, up to the ticket. */
+  readonly socketPath: string;
+  /** What the server expects after the handshake, and sends in return, where a socket isn't open before that. */
+  readonly greeting?: { readonly send: Uint8Array; readonly answer: string } | undefined;
+}
+
 /** A process that serves, on a port of its own. */
 export interface Server extends AsyncDisposable {
-  readonly port: number;
+  readonly target: Target;
   /** From the spawn to the first 200, in milliseconds. */
   readonly startMs: number;
-  /** Where it opens sockets, up to the ticket. */
-  readonly socketPath: string;
-  /** What it expects after the handshake, and sends in return, where a socket isn't open before that. */
-  readonly greeting?: { readonly send: Uint8Array; readonly answer: string } | undefined;
   /** Resident bytes, once what nobody needs is collected. */
   residentBytes(): Promise<number>;
 }
@@ -73,7 +78,7 @@ async function start(
     output?: Output;
     runtime?: "bun" | "node";
     socketPath?: string;
-    greeting?: Server["greeting"];
+    greeting?: Target["greeting"];
   },
 ): Promise<Server> {
   const { environment, output, runtime = "bun", socketPath = "/ws/chat?ticket=" } = options;
@@ -95,10 +100,8 @@ async function start(
   }
   const startMs = performance.now() - startedAtMs;
   return {
-    port,
+    target: { port, socketPath, greeting: options.greeting },
     startMs,
-    socketPath,
-    greeting: options.greeting,
     async residentBytes() {
       child.kill("SIGUSR2");
       await Bun.sleep(1_000);
