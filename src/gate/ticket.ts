@@ -1,23 +1,32 @@
 import type { Clock } from "../lib/clock.ts";
 import { DEPENDENCY_DEADLINE_MS, withinDeadline } from "../lib/deadline.ts";
-import { sha256Hex, toBase64url, utf8 } from "../lib/encoding.ts";
+import { fromBase64url, sha256Hex, toBase64url, utf8 } from "../lib/encoding.ts";
 import type { RateLimit } from "../lib/limit.ts";
 import { faultCode, type Log } from "../lib/log.ts";
 import { isLine } from "../lib/text.ts";
 import { type Refusal, refuse, refuseFor, refuseToken } from "../request/refusal.ts";
 import { isUserId } from "../wire/ids.ts";
+import { isSameText, type Signer } from "./hmac.ts";
 import { type Identity, MAX_SESSION_LENGTH, type UserCredential } from "./identity.ts";
 import { isTicketRecord, type TicketStore } from "./store.ts";
 import { MAX_TOKEN_LIFETIME_MS } from "./claims.ts";
 
 /** Random bytes in a ticket. */
-const TICKET_BYTES = 32;
+const RANDOM_BYTES = 24;
+/** The same in base64url: whole groups of three bytes. */
+const RANDOM_LENGTH = 32;
+/** Bytes of the mark behind them, by which processes with the same secret know a ticket of their own. */
+const MARK_BYTES = 8;
+/** A mark is known in the window of its ticket's issue and in the next one, in milliseconds: the longest life of a ticket. */
+const MARK_WINDOW_MS = 300_000;
+/** What marks are signed for. */
+export const MARK_PURPOSE = "ws-ticket ticket mark";
 /** The purpose of tickets that open sockets. */
 export const SOCKET_PURPOSE = "socket";
 /** Longest purpose, in UTF-16 code units. */
 const MAX_PURPOSE_LENGTH = 64;
-/** Tickets that a process remembers to have issued, at the least. */
-const MAX_REMEMBERED = 20_000;
+/** Tickets with a mark that a process remembers to have seen, at the least. */
+const MAX_SEEN = 20_000;
 /** Longest claims, in bytes of their JSON. */
 const MAX_CLAIMS_BYTES = 1_024;
 
@@ -39,7 +48,7 @@ export interface Identified<Claims = unknown> {
   readonly identity: Identity<Claims>;
 }
 
-/** Whether a string has the form of a ticket: 32 bytes in canonical base64url, 43 characters. */
+/** Whether a string has the form of a ticket: 32 bytes (24 random ones and the mark) in canonical base64url, 43 characters. */
 export function isTicket(value: string): boolean {
   return /^[\w-]{42}[AEIMQUYcgkosw048]$/.test(value);
 }
@@ -94,8 +103,11 @@ export interface Tickets {
    * is revoked, `too_many_requests`, or `store_unavailable`.
    */
   issue(identity: Identity, purpose?: string): Promise<IssuedTicket | Refusal>;
-  /** Whether this process has issued it a moment ago, the first time that this is asked. */
-  wasIssuedHere(ticket: string): Promise<boolean>;
+  /**
+   * Whether this process or one with the same secret has issued it lately, without a look into the store; only the
+   * first time that it is presented here, so that nobody makes many attempts with one.
+   */
+  isOwn(ticket: string): Promise<boolean>;
   /**
    * Spends a ticket. `ticket_refused` for one that the store doesn't have, or that was issued for something
    * else; `store_unavailable` when the store failed. The ticket counts as spent either way.
@@ -111,24 +123,36 @@ export function createTickets(options: {
   ttlMs: number;
   /** Tickets per user. */
   limit: RateLimit<string>;
+  /** Marks tickets. */
+  signer: Signer;
   clock: Clock;
   log: Log;
   randomBytes: (length: number) => Uint8Array;
 }): Tickets {
-  const { store, ttlMs: longestTtlMs, limit, clock, log, randomBytes } = options;
-  /** Hashes of what was issued here, in two generations, the older one dropped as a whole. */
+  const { store, ttlMs: longestTtlMs, limit, signer, clock, log, randomBytes } = options;
+  /** Hashes of what was presented, in two generations, the older one dropped as a whole. */
   let recent = new Set<string>();
   let older = new Set<string>();
   let turnedAtMs = clock.monotonicMs();
 
-  function remember(hash: string): void {
+  /** Whether it is presented for the first time. */
+  function isFirst(hash: string): boolean {
+    if (recent.has(hash) || older.has(hash)) return false;
     const nowMs = clock.monotonicMs();
-    if (nowMs - turnedAtMs >= longestTtlMs || recent.size >= MAX_REMEMBERED) {
+    if (nowMs - turnedAtMs >= MARK_WINDOW_MS || recent.size >= MAX_SEEN) {
       older = recent;
       recent = new Set();
       turnedAtMs = nowMs;
     }
     recent.add(hash);
+    return true;
+  }
+
+  /** The mark of a ticket that was issued `windowsAgo`. */
+  async function markOf(random: string, windowsAgo = 0): Promise<string> {
+    const window = Math.floor(clock.nowMs() / MARK_WINDOW_MS) - windowsAgo;
+    const mac = fromBase64url(await signer.mac(`${window}|${random}`));
+    return toBase64url((mac as Uint8Array).subarray(0, MARK_BYTES));
   }
 
   return {
@@ -141,7 +165,8 @@ export function createTickets(options: {
       const waitMs = limit.take(identity.id);
       if (waitMs > 0) return refuseFor(waitMs);
 
-      const ticket = toBase64url(randomBytes(TICKET_BYTES));
+      const random = toBase64url(randomBytes(RANDOM_BYTES));
+      const ticket = random + (await markOf(random));
       const hash = await sha256Hex(ticket);
       const ttlMs = expiresInSeconds * 1000;
       const record = { hash, purpose, expiresAtMs: nowMs + ttlMs, identity };
@@ -154,14 +179,15 @@ export function createTickets(options: {
         log("error", "store_failed", { code: faultCode(error), ticketTag: tagOf(hash) });
         return refuse("store_unavailable");
       }
-      remember(hash);
       log("info", "ticket_issued", { user: identity.id, ticketTag: tagOf(hash) });
       return { ok: true, ticket, expiresInSeconds };
     },
 
-    async wasIssuedHere(ticket) {
-      const hash = await sha256Hex(ticket);
-      return recent.delete(hash) || older.delete(hash);
+    async isOwn(ticket) {
+      const [random, mark] = [ticket.slice(0, RANDOM_LENGTH), ticket.slice(RANDOM_LENGTH)];
+      const isMarked =
+        isSameText(await markOf(random), mark) || isSameText(await markOf(random, 1), mark);
+      return isMarked && isFirst(await sha256Hex(ticket));
     },
 
     async redeem(ticket, purpose = SOCKET_PURPOSE) {
