@@ -3,6 +3,7 @@ import { DEPENDENCY_DEADLINE_MS, withinDeadline } from "../lib/deadline.ts";
 import { fromBase64url, sha256Hex, toBase64url, utf8 } from "../lib/encoding.ts";
 import type { RateLimit } from "../lib/limit.ts";
 import { faultCode, type Log } from "../lib/log.ts";
+import { createRecentMap } from "../lib/recent.ts";
 import { isLine } from "../lib/text.ts";
 import { type Refusal, refuse, refuseFor, refuseToken } from "../request/refusal.ts";
 import { isUserId } from "../wire/ids.ts";
@@ -26,7 +27,7 @@ export const SOCKET_PURPOSE = "socket";
 /** Longest purpose, in UTF-16 code units. */
 const MAX_PURPOSE_LENGTH = 64;
 /** Tickets with a mark that a process remembers to have seen, at the least. */
-const MAX_SEEN = 20_000;
+const SEEN_AT_LEAST = 20_000;
 /** Longest claims, in bytes of their JSON. */
 const MAX_CLAIMS_BYTES = 1_024;
 
@@ -130,23 +131,12 @@ export function createTickets(options: {
   randomBytes: (length: number) => Uint8Array;
 }): Tickets {
   const { store, ttlMs: longestTtlMs, limit, signer, clock, log, randomBytes } = options;
-  /** Hashes of what was presented, in two generations, the older one dropped as a whole. */
-  let recent = new Set<string>();
-  let older = new Set<string>();
-  let turnedAtMs = clock.monotonicMs();
-
-  /** Whether it is presented for the first time. */
-  function isFirst(hash: string): boolean {
-    if (recent.has(hash) || older.has(hash)) return false;
-    const nowMs = clock.monotonicMs();
-    if (nowMs - turnedAtMs >= MARK_WINDOW_MS || recent.size >= MAX_SEEN) {
-      older = recent;
-      recent = new Set();
-      turnedAtMs = nowMs;
-    }
-    recent.add(hash);
-    return true;
-  }
+  /** Hashes of what was presented. */
+  const seen = createRecentMap<string, true>({
+    keepMs: MARK_WINDOW_MS,
+    atLeast: SEEN_AT_LEAST,
+    clock,
+  });
 
   /** The mark of a ticket that was issued `windowsAgo`. */
   async function markOf(random: string, windowsAgo = 0): Promise<string> {
@@ -187,7 +177,11 @@ export function createTickets(options: {
       const [random, mark] = [ticket.slice(0, RANDOM_LENGTH), ticket.slice(RANDOM_LENGTH)];
       const isMarked =
         isSameText(await markOf(random), mark) || isSameText(await markOf(random, 1), mark);
-      return isMarked && isFirst(await sha256Hex(ticket));
+      if (!isMarked) return false;
+      const hash = await sha256Hex(ticket);
+      if (seen.get(hash)) return false;
+      seen.set(hash, true);
+      return true;
     },
 
     async redeem(ticket, purpose = SOCKET_PURPOSE) {

@@ -185,7 +185,7 @@ describe("issuing a ticket", () => {
   test("fails at the deadline of a store that doesn't respond", async () => {
     const at = world({ store: { ...lastingStore(), put: () => new Promise(() => {}) } });
     const issuing = at.issue();
-    await settle();
+    while (at.store.puts.length === 0) await settle();
     at.clock.advance(DEPENDENCY_DEADLINE_MS - 1);
     expect(await isPending(issuing)).toBe(true);
     at.clock.advance(1);
