@@ -154,8 +154,7 @@ export function createHub(
         const inARow = (badFrames.get(socket) ?? 0) + 1;
         badFrames.set(socket, inARow);
         socket.send(errorFrame(frame));
-        const { code, reason } = CLOSE.badFrames;
-        if (inARow >= MAX_BAD_FRAMES) socket.close(code, reason);
+        if (inARow >= MAX_BAD_FRAMES) stateOf(socket).end(CLOSE.badFrames);
         return;
       }
       badFrames.delete(socket);
