@@ -1,6 +1,6 @@
 import type { Clock } from "../lib/clock.ts";
 import { DEPENDENCY_DEADLINE_MS, withinDeadline } from "../lib/deadline.ts";
-import { fromBase64url, sha256Hex, toBase64url, utf8 } from "../lib/encoding.ts";
+import { sha256Hex, toBase64url, utf8 } from "../lib/encoding.ts";
 import type { RateLimit } from "../lib/limit.ts";
 import { faultCode, type Log } from "../lib/log.ts";
 import { createRecentMap } from "../lib/recent.ts";
@@ -16,8 +16,10 @@ import { MAX_TOKEN_LIFETIME_MS } from "./claims.ts";
 const RANDOM_BYTES = 24;
 /** The same in base64url: whole groups of three bytes. */
 const RANDOM_LENGTH = 32;
-/** Bytes of the mark behind them, by which processes with the same secret know a ticket of their own. */
-const MARK_BYTES = 8;
+/** Characters of the mark behind them, by which processes with the same secret know a ticket of their own: 60 bits. */
+const MARK_LENGTH = 10;
+/** Ends every ticket: the last of 43 characters has bits to spare, and not all are canonical. */
+const END = "A";
 /** A mark is known in the window of its ticket's issue and in the next one, in milliseconds: the longest life of a ticket. */
 const MARK_WINDOW_MS = 300_000;
 /** What marks are signed for. */
@@ -49,7 +51,7 @@ export interface Identified<Claims = unknown> {
   readonly identity: Identity<Claims>;
 }
 
-/** Whether a string has the form of a ticket: 32 bytes (24 random ones and the mark) in canonical base64url, 43 characters. */
+/** Whether a string has the form of a ticket: 32 bytes (24 random ones, and the mark) in canonical base64url, 43 characters. */
 export function isTicket(value: string): boolean {
   return /^[\w-]{42}[AEIMQUYcgkosw048]$/.test(value);
 }
@@ -141,8 +143,7 @@ export function createTickets(options: {
   /** The mark of a ticket that was issued `windowsAgo`. */
   async function markOf(random: string, windowsAgo = 0): Promise<string> {
     const window = Math.floor(clock.nowMs() / MARK_WINDOW_MS) - windowsAgo;
-    const mac = fromBase64url(await signer.mac(`${window}|${random}`));
-    return toBase64url((mac as Uint8Array).subarray(0, MARK_BYTES));
+    return (await signer.mac(`${window}|${random}`)).slice(0, MARK_LENGTH) + END;
   }
 
   return {
