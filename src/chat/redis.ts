@@ -88,6 +88,7 @@ export function redisChatHistory(options: {
       blockedKey(user),
       `${prefix}unanswered:${visitor}`,
       `${prefix}waiting:${visitor}`,
+      `${prefix}writing:${from}:${chat[from]}`,
     ];
   }
 
@@ -102,7 +103,7 @@ export function redisChatHistory(options: {
       const outcomes = (await run(
         APPEND,
         [`${prefix}sequence`, ...feedOf, ...drafts.flatMap(keysOf)],
-        [REF_TTL_MS, maxMessages, maxAgeMs, origin, ...drafts.flatMap(argumentsOf)],
+        [REF_TTL_MS, maxMessages, maxAgeMs, ...drafts.flatMap(argumentsOf)],
       )) as string[];
       feed.wake();
       return outcomes.map(toAppended);
@@ -120,11 +121,10 @@ export function redisChatHistory(options: {
 
   return {
     start(deliver) {
-      feed.on("messages", ({ frames = "", origin: from }) => {
-        const isForeign = from !== origin;
+      feed.on("messages", ({ frames = "" }) => {
         for (const frame of frames.split("\n")) {
           const message: Message = JSON.parse(frame);
-          deliver({ kind: "message", chat: chatOf(message), message, frame, isForeign });
+          deliver({ kind: "message", chat: chatOf(message), message, frame });
         }
       });
       feed.on("read", ({ user = "", visitor = "", by, upTo = "", origin: from }) => {
@@ -230,7 +230,7 @@ export function redisChatHistory(options: {
 }
 
 function argumentsOf(draft: Draft): (string | number)[] {
-  const { chat, from, nickname = "", ref, atMs, onlyAnswered } = draft;
+  const { chat, from, nickname = "", ref, atMs, onlyAnswered, costMs = 0 } = draft;
   const { id: _, ...message } = toMessage(chat, { ...draft, id: "" });
   // Without the brace before the id, which Redis makes.
   const body = JSON.stringify(message).slice(1);
@@ -246,6 +246,7 @@ function argumentsOf(draft: Draft): (string | number)[] {
     onlyAnswered ? 1 : 0,
     body,
     isCut ? JSON.stringify(preview).slice(1) : "",
+    Math.round(costMs),
   ];
 }
 

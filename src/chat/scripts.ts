@@ -5,6 +5,7 @@ import {
   MAX_UNANSWERED,
   MAX_UNANSWERED_MESSAGES,
   UNANSWERED_TTL_MS,
+  WRITING_WINDOW_MS,
 } from "./history.ts";
 
 /** How often a chat's expiry is prolonged and its old messages are deleted, in milliseconds. */
@@ -39,20 +40,20 @@ const DROP_OLD = `
 `;
 
 /**
- * Stores messages, one after the other: one step, so that no failure leaves half of one. Eight keys and nine
+ * Stores messages, one after the other: one step, so that no failure leaves half of one. Nine keys and ten
  * arguments for each, after those that all share.
  */
 export const APPEND = `
   ${ADD_TO_FEED}
   ${DROP_OLD}
   local sequence, feed, feedState = unpack(KEYS, 1, 3)
-  local refTtl, maxMessages, maxAge, origin = unpack(ARGV, 1, 4)
+  local refTtl, maxMessages, maxAge = unpack(ARGV, 1, 3)
   local call = redis.call
   local frames = {}
 
   -- Ids of messages that turn out to be known or refused are left out. After data was lost, ids must not be
   -- used again, so they never fall behind the time.
-  local count = (#KEYS - 3) / 8
+  local count = (#KEYS - 3) / 9
   local time = call('TIME')
   local floor = time[1] * 100000 + math.floor(time[2] / 10)
   local lastId = call('INCRBY', sequence, count)
@@ -80,8 +81,8 @@ export const APPEND = `
   -- Each chat is read once, and what several messages change in it is written once.
   local chats, changed = {}, {}
   local function read(n)
-    local messages, name, _, ofUser, ofVisitor, blocked = unpack(KEYS, 4 + n * 8, 9 + n * 8)
-    local user, visitor = unpack(ARGV, 6 + n * 9, 7 + n * 9)
+    local messages, name, _, ofUser, ofVisitor, blocked = unpack(KEYS, 4 + n * 9, 9 + n * 9)
+    local user, visitor = unpack(ARGV, 5 + n * 10, 6 + n * 10)
     local state = call('HMGET', name, 'touched', 'blocked', 'answered')
     local chat = {
       name = name, messages = messages, ofUser = ofUser, ofVisitor = ofVisitor, user = user, visitor = visitor,
@@ -92,10 +93,20 @@ export const APPEND = `
     return chat
   end
 
+  -- When each sender's share will be whole again, over all processes (the generic cell rate algorithm).
+  local writers = {}
+  local function writtenAfter(writing, at, cost)
+    if cost == '0' then return 0 end
+    writers[writing] = writers[writing] or tonumber(call('GET', writing) or 0)
+    return math.max(writers[writing], at) + cost
+  end
+
   local function append(n)
-    local chat = chats[KEYS[5 + n * 8]] or read(n)
-    local ref, unanswered, waiting = KEYS[6 + n * 8], KEYS[10 + n * 8], KEYS[11 + n * 8]
-    local side, user, _, nickname, at, hasRef, onlyAnswered, body, preview = unpack(ARGV, 5 + n * 9, 13 + n * 9)
+    local chat = chats[KEYS[5 + n * 9]] or read(n)
+    local ref = KEYS[6 + n * 9]
+    local unanswered, waiting, writing = unpack(KEYS, 10 + n * 9, 12 + n * 9)
+    local side, user, _, nickname, at, hasRef, onlyAnswered, body, preview, cost =
+      unpack(ARGV, 4 + n * 10, 13 + n * 10)
     local byVisitor = side == 'visitor'
     local isWaiting = byVisitor and not chat.isAnswered
     local waitingSince = isWaiting and call('ZSCORE', unanswered, user)
@@ -113,6 +124,8 @@ export const APPEND = `
     elseif not byVisitor and not chat.touched then
       refused = 'not_found'
     end
+    local written = writtenAfter(writing, at, cost)
+    if written > at + ${WRITING_WINDOW_MS} then refused = refused or 'too_many_messages' end
     local id = string.format('%.0f', firstId + n)
     local kept = id .. ' ' .. at
     if hasRef == '1' then
@@ -127,6 +140,7 @@ export const APPEND = `
       if hasRef == '1' then call('SET', ref, kept, 'PX', refTtl) end
       add(chat.messages, id, at, body, call)
     end
+    if cost ~= '0' then writers[writing] = written end
     if isWaiting and waitingSince then
       call('HINCRBY', waiting, user, 1)
     elseif isWaiting then
@@ -170,8 +184,11 @@ export const APPEND = `
     outcomes[n + 1] = append(n)
   end
   for _, chat in ipairs(changed) do write(chat) end
+  for writing, written in pairs(writers) do
+    call('SET', writing, string.format('%.0f', written), 'PX', ${WRITING_WINDOW_MS})
+  end
   if #frames > 0 then
-    addToFeed(feed, feedState, 'kind', 'messages', 'origin', origin, 'frames', table.concat(frames, '\\n'))
+    addToFeed(feed, feedState, 'kind', 'messages', 'frames', table.concat(frames, '\\n'))
   end
   return outcomes
 `;
