@@ -1,6 +1,7 @@
 import type { CryptoKey } from "jose";
 import type { Clock } from "../lib/clock.ts";
 import { fromBase64url, isCanonicalBase64url, sha256Hex } from "../lib/encoding.ts";
+import { parseJson } from "../lib/json.ts";
 import type { Log } from "../lib/log.ts";
 import { createRecentMap } from "../lib/recent.ts";
 import {
@@ -154,7 +155,7 @@ function readHeader(segment: string, algorithms: readonly string[]): Header {
   let header: unknown;
   try {
     const bytes = fromBase64url(segment);
-    header = bytes && JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
+    header = bytes && parseJson(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
   } catch {
     return "not_a_jwt";
   }
