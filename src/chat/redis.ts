@@ -108,9 +108,16 @@ export function redisChatHistory(options: {
     start(deliver) {
       feed.on("messages", ({ frames = "", origin: from }) => {
         const isForeign = from !== origin;
-        for (const frame of frames.split("\n")) {
-          const message: Message = JSON.parse(frame);
-          deliver({ kind: "message", chat: chatOf(message), message, frame, isForeign });
+        // Neither a user's id nor JSON has a tab or a line feed.
+        for (const line of frames.split("\n")) {
+          const [name = "", frame = ""] = line.split("\t");
+          deliver({
+            ...{ kind: "message", chat: chatOf(name), frame, isForeign },
+            // Only read where somebody needs it: what was stored here is passed on as it is.
+            get message(): Message {
+              return JSON.parse(frame);
+            },
+          });
         }
       });
       feed.on("read", ({ user = "", visitor = "", by, upTo = "", origin: from }) => {
@@ -253,8 +260,10 @@ function toStored(id: string, body: string): Message {
   return JSON.parse(`{"id":"${id}",${body}`);
 }
 
-function chatOf({ type, from, to, chatId }: Message): Chat {
-  return { user: type === "ANON_TO_USER" ? to : from, visitor: chatId };
+/** The chat of a name. */
+function chatOf(name: string): Chat {
+  const end = name.indexOf(":");
+  return { visitor: name.slice(0, end), user: name.slice(end + 1) };
 }
 
 function isRefusal(outcome: string): outcome is AppendError {

@@ -149,7 +149,7 @@ export const APPEND = `
     if not chat.touched or at - chat.touched > ${TOUCH_MS} then chat.touched, chat.isStale = at, true end
     if not chat.lastId then changed[#changed + 1] = chat end
     chat.lastId, chat.at, chat.last = id, at, preview == '' and body or preview
-    frames[#frames + 1] = '{"id":"' .. id .. '",' .. body
+    frames[#frames + 1] = chatId .. '\\t{"id":"' .. id .. '",' .. body
     return isWaiting and kept .. ' unanswered' or kept
   end
 
