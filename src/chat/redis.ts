@@ -88,7 +88,7 @@ export function redisChatHistory(options: {
       const outcomes = (await run(
         APPEND,
         [`${prefix}sequence`, ...feedOf],
-        [REF_TTL_MS, maxMessages, maxAgeMs, origin, prefix, ...drafts.flatMap(argumentsOf)],
+        [REF_TTL_MS, maxMessages, maxAgeMs, prefix, ...drafts.flatMap(argumentsOf)],
       )) as string[];
       feed.wake();
       return outcomes.map(toAppended);
@@ -106,14 +106,13 @@ export function redisChatHistory(options: {
 
   return {
     start(deliver) {
-      feed.on("messages", ({ frames = "", origin: from }) => {
-        const isForeign = from !== origin;
+      feed.on("messages", ({ frames = "" }) => {
         // Neither a user's id nor JSON has a tab or a line feed.
         for (const line of frames.split("\n")) {
           const [name = "", frame = ""] = line.split("\t");
           deliver({
-            ...{ kind: "message", chat: chatOf(name), frame, isForeign },
-            // Only read where somebody needs it: what was stored here is passed on as it is.
+            ...{ kind: "message", chat: chatOf(name), frame },
+            // Only read where somebody needs it: what was stored is passed on as it is.
             get message(): Message {
               return JSON.parse(frame);
             },
@@ -223,7 +222,7 @@ export function redisChatHistory(options: {
 }
 
 function argumentsOf(draft: Draft): (string | number)[] {
-  const { chat, from, nickname = "", ref, atMs, onlyAnswered } = draft;
+  const { chat, from, nickname = "", ref, atMs, onlyAnswered, costMs = 0 } = draft;
   const { id: _, ...message } = toMessage(chat, { ...draft, id: "" });
   // Without the brace before the id, which Redis makes.
   const body = JSON.stringify(message).slice(1);
@@ -239,6 +238,7 @@ function argumentsOf(draft: Draft): (string | number)[] {
     onlyAnswered ? 1 : 0,
     body,
     isCut ? JSON.stringify(preview).slice(1) : "",
+    Math.round(costMs),
   ];
 }
 
