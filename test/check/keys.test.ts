@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import { inspectAddress } from "../../src/check/address.ts";
-import { inspectKeys } from "../../src/check/keys.ts";
+import { inspectKeys, inspectPublicKeys } from "../../src/check/keys.ts";
 import { systemClock } from "../../src/lib/clock.ts";
 import { certificateFor } from "../support/certificate.ts";
 import { issuerKey, startKeyServer } from "../support/keys.ts";
@@ -61,6 +61,14 @@ describe("JWT_JWKS_URL", () => {
       "fault: can't be read: unknown_host",
     ]);
   });
+});
+
+test("JWT_PUBLIC_KEYS is readable, with the algorithms and ids of its keys", async () => {
+  const [ec, rsa] = await Promise.all([issuerKey("ES256", "a"), issuerKey("RS256", "b")]);
+  const keys = [ec.jwk, rsa.jwk, { kty: "oct", k: "AAAA" }];
+  expect(inspectPublicKeys({ keys })).toEqual([
+    { level: "ok", subject: "JWT_PUBLIC_KEYS", found: "readable: ES256 (a), RS256 (b)" },
+  ]);
 });
 
 describeWith("openssl")("a certificate that nobody vouches for", () => {

@@ -59,7 +59,10 @@ describe("a token that the server accepts", () => {
   test("is told what it costs to have no iat and no name for the session", async () => {
     const reports = await explain(forge(HEADER, { sub: "alice", exp: NOW + 60 }));
     const warned = reports.filter(({ level }) => level === "warn");
-    expect(warned.map(({ subject }) => subject)).toEqual(["iat", "sid"]);
+    expect(warned).toMatchObject([
+      { subject: "iat", found: "missing" },
+      { subject: "sid", found: "missing, and jti" },
+    ]);
   });
 
   test("shows who it is, and how long it lives", async () => {
@@ -72,6 +75,25 @@ describe("a token that the server accepts", () => {
       jti: "names the session: one",
       verdict: "the server accepts it",
     });
+    expect(found).toMatchObject({ alg: "HS256", typ: "JWT", kid: "missing", nbf: "missing" });
+  });
+
+  test("shows its origin, and whether the settings require one", async () => {
+    const claims = { ...CLAIMS, iss: "https://id.example", aud: "chat" };
+    const origin = async (environment: Environment) =>
+      (await explain(forge(HEADER, claims), environment))
+        .filter(({ subject }) => subject === "iss" || subject === "aud")
+        .map(({ found }) => found);
+    expect(await origin({})).toEqual([
+      "https://id.example, JWT_ISSUER isn't set",
+      "chat, JWT_AUDIENCE isn't set",
+    ]);
+    const settings = { JWT_ISSUER: "https://id.example", JWT_AUDIENCE: "mobile,chat" };
+    expect(await origin(settings)).toEqual(["https://id.example", "chat"]);
+    expect(await origin({ JWT_ISSUER: "other", JWT_AUDIENCE: "mobile,web" })).toEqual([
+      "https://id.example, JWT_ISSUER is other",
+      "chat, JWT_AUDIENCE is mobile,web",
+    ]);
   });
 });
 
@@ -99,6 +121,7 @@ describe("a token that the server refuses has a fault at", () => {
     ["sub", forge(HEADER, { ...CLAIMS, sub: 7 }), {}, ["sub"]],
     ["sub", forge(HEADER, { ...CLAIMS, sub: "a\nb" }), {}, ["sub"]],
     ["email", forge(HEADER, CLAIMS), { USER_CLAIM: "email" }, ["email"]],
+    ["no own claim", forge(HEADER, CLAIMS), { USER_CLAIM: "toString" }, ["toString"]],
     [
       "email_verified",
       forge(HEADER, { ...CLAIMS, email: "a@b.example", email_verified: false }),

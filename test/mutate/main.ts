@@ -124,6 +124,7 @@ async function tryMutant(copy: Copy, mutant: Mutant, profiles: readonly Profile[
   const chosen = testsFor(mutant, sources.get(mutant.file) as string, {
     profiles,
     budgetMs: Number(values.budget) * 1_000,
+    startsProcess: (test) => /\/support\/(?:command|process)\.ts"/.test(tests.get(test) ?? ""),
   });
   const cached = Bun.file(join(CACHE, `killed-${hash([mutate(mutant)])}.json`));
   const keyOf = (test: string) => hash([tests.get(test) ?? ""]);

@@ -152,7 +152,7 @@ describe("a reader of the feed", () => {
     await feed.close();
   });
 
-  test("that failed is not failing any more once nothing needs it", async () => {
+  test("that failed is neither failing nor behind any more once nothing needs it", async () => {
     const { clock, feed, state } = startStream();
     await feed.ready();
     await settle();
@@ -160,11 +160,13 @@ describe("a reader of the feed", () => {
     clock.advance(800);
     await settle();
     expect(feed.isFailing).toBe(true);
+    expect(feed.lagMs).toBe(800);
     state.isNeeded = false;
     // What was ready is about to be needed, for 10 s.
     clock.advance(10_000);
     await settle();
     expect(feed.isFailing).toBe(false);
+    expect(feed.lagMs).toBe(0);
     await feed.close();
   });
 

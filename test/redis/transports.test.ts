@@ -6,8 +6,8 @@ import { startRedis } from "../support/redis.ts";
 import { describeWith } from "../support/require.ts";
 import { startUpstashBridge } from "../support/upstash.ts";
 
-describeWith("redis-server")("native transport, after its connection was closed", () => {
-  test("opens another one for the next command, which works at once", async () => {
+describeWith("redis-server")("native transport", () => {
+  test("opens another connection for the next command after one was closed, which works at once", async () => {
     await using redis = await startRedis();
     const transport = nativeRedisTransport({ url: redis.url, clock: fakeClock() });
     for (let cut = 0; cut < 5; cut++) {
@@ -17,6 +17,17 @@ describeWith("redis-server")("native transport, after its connection was closed"
       await settle(100);
       expect(await transport.command(["PING"])).toBe("PONG");
     }
+    await transport.close();
+  });
+
+  test("replies in the shapes of RESP2: numbers for truth, lists for maps", async () => {
+    await using redis = await startRedis();
+    const transport = nativeRedisTransport({ url: redis.url });
+    const reply = (value: string) =>
+      transport.command(["EVAL", `redis.setresp(3) return ${value}`, "0"]);
+    expect(await reply("{true, false, {map = {a = {map = {b = true}}}}}")).toEqual([
+      ...[1, 0, ["a", ["b", 1]]],
+    ]);
     await transport.close();
   });
 });

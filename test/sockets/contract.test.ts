@@ -312,6 +312,10 @@ for (const [name, form] of FORMS) {
       await using none = await room.openUser();
       none.send("any");
       expect(await none.next()).toEqual([]);
+      const query = `?ticket=${"A".repeat(43)}`;
+      await using odd = await room.open(await room.ticket(), `&q=${query}`);
+      odd.send("any");
+      expect(await odd.next()).toEqual([["q", query]]);
     });
 
     test.each(["token", "access_token", "JWT", "Ticket", "%74oken", "api-key", "session", "auth"])(
@@ -590,6 +594,10 @@ for (const [name, form] of FORMS) {
       expect(room.running.size).toBe(1);
       const failures = room.logLines.filter((line) => line.includes('"socket_failed"'));
       expect(failures).toHaveLength(1);
+      const who = JSON.parse(failures[0] as string).user;
+      expect(who).toBeString();
+      const ended = room.logLines.find((line) => line.includes('"socket_ended"'));
+      expect(JSON.parse(ended as string)).toMatchObject({ user: who, code: 1011 });
       expect(room.logLines.join("")).not.toContain("canary");
     });
 
