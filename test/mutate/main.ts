@@ -2,8 +2,8 @@
  * `bun run mutate [file or room…]`: changes the source, one small thing at a time, and prints what no test notices.
  * Runs in a copy of the tree. `--sample N`: so many mutants of each room, drawn with `--seed S`; `--workers N`: at
  * once (default 1); `--wide`: with all tests that run the line, and not only those of its room or with an import of
- * the file; `--budget SECONDS`: for the tests of one mutant, the likeliest first (default 60). Mutants that don't
- * compile don't count.
+ * the file; `--budget SECONDS`: for the tests of one mutant, those of its room first and all of them (default 60). Mutants
+ * that don't compile don't count.
  */
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
