@@ -150,6 +150,9 @@ describe("a token that the server refuses has a fault at", () => {
     expect(await faults(await known.sign(CLAIMS), environment)).toEqual([]);
     const token = await stranger.sign(CLAIMS);
     expect(await faults(token, environment)).toEqual(["signature", "verdict"]);
+    expect(await explain(token, environment)).toContainEqual(
+      expect.objectContaining({ subject: "signature", found: "by an unknown key" }),
+    );
     server.answer(() => new Response(null, { status: 500 }));
     expect(await explain(token, environment)).toContainEqual(
       expect.objectContaining({ subject: "signature", found: "not checked" }),
