@@ -50,16 +50,20 @@ describe("by what a Redis says of itself", () => {
   const SERVER = ["server", "redis"];
 
   /** Looks at something that answers these commands over REST, and refuses all others. */
-  async function lookAt(replies: Record<string, unknown>): Promise<string[]> {
+  async function lookAt(
+    replies: Record<string, unknown>,
+    { triesAll = false, refusal = "NOPERM not permitted" } = {},
+  ): Promise<string[]> {
     using server = Bun.serve({
       ...{ hostname: "127.0.0.1", port: 0 },
       async fetch(request) {
         const command = ((await request.json()) as string[]).join(" ");
         const result = command === "PING" ? "PONG" : replies[command];
-        return Response.json(result === undefined ? { error: "NOPERM not permitted" } : { result });
+        if (result instanceof Response) return result.clone();
+        return Response.json(result === undefined ? { error: refusal } : { result });
       },
     });
-    return await look({ url: server.url.href, token: "token" }, { triesAll: false });
+    return await look({ url: server.url.href, token: "token" }, { triesAll });
   }
 
   test.each([
@@ -75,6 +79,20 @@ describe("by what a Redis says of itself", () => {
     expect(kind).toBe(`${level}: reachable: redis ${version}`);
     const [again] = await lookAt({ INFO: `# Server\r\nredis_version:${version}\r\n` });
     expect(again).toBe(`${level}: reachable: redis ${version}`);
+  });
+
+  test.each(["MISCONF", "OOM", "READONLY"])("one that refuses writes with %s", async (code) => {
+    const refusal = `${code} some reason`;
+    const found = await lookAt({}, { triesAll: true, refusal });
+    expect(found.at(-1)).toStartWith("fault: SET is refused: ");
+  });
+
+  test("one that breaks down meanwhile can't be reached", async () => {
+    const broken = new Response("", { status: 500 });
+    for (const command of ["HELLO", "INFO", "CONFIG GET save"]) {
+      const found = await lookAt({ [command]: broken });
+      expect(found).toEqual([expect.stringMatching(/^fault: can't be reached: status_500/)]);
+    }
   });
 
   test("one that doesn't say its version is good", async () => {

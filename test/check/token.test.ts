@@ -122,12 +122,12 @@ describe("a token that the server refuses has a fault at", () => {
     ["sub", forge(HEADER, { ...CLAIMS, sub: "a\nb" }), {}, ["sub"]],
     ["email", forge(HEADER, CLAIMS), { USER_CLAIM: "email" }, ["email"]],
     ["no own claim", forge(HEADER, CLAIMS), { USER_CLAIM: "toString" }, ["toString"]],
-    [
+    ...[false, "false"].map((verified): [string, string, Environment, string[]] => [
       "email_verified",
-      forge(HEADER, { ...CLAIMS, email: "a@b.example", email_verified: false }),
+      forge(HEADER, { ...CLAIMS, email: "a@b.example", email_verified: verified }),
       { USER_CLAIM: "email" },
       ["email_verified"],
-    ],
+    ]),
     ["no JWT", "opaque", {}, []],
     ["four parts", `${forge(HEADER, CLAIMS)}.x`, {}, []],
     ["JSON that is none", forge("{", CLAIMS), {}, []],
@@ -136,6 +136,18 @@ describe("a token that the server refuses has a fault at", () => {
     expect(await isAccepted(token, environment)).toBe(false);
     const last = subjects.length === 0 ? "token" : "verdict";
     expect(await faults(token, environment)).toEqual([...subjects, last]);
+  });
+
+  test("a time, which is shown in words", async () => {
+    const claims = { ...CLAIMS, nbf: NOW + 7_200, iat: NOW + 119 };
+    const found = async (exp: number) =>
+      Object.fromEntries(
+        (await explain(forge(HEADER, { ...claims, exp }))).map((one) => [one.subject, one.found]),
+      );
+    expect(await found(NOW - 120)).toMatchObject({
+      ...{ exp: "2 minutes ago", nbf: "in 2 hours", iat: "in 119 seconds" },
+    });
+    expect(await found(NOW + 5_000 * 86_400)).toMatchObject({ exp: "in 5000 days" });
   });
 
   test("several claims at once", async () => {

@@ -1,5 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import { nativeRedisTransport } from "../../src/redis/native.ts";
+import { RedisError } from "../../src/redis/transport.ts";
 import { upstashTransport } from "../../src/redis/upstash.ts";
 import { fakeClock, settle } from "../support/clock.ts";
 import { startRedis } from "../support/redis.ts";
@@ -30,6 +31,16 @@ describeWith("redis-server")("native transport", () => {
     ]);
     await transport.close();
   });
+});
+
+test.each([
+  ["ERR syntax error", "ERR"],
+  ["WRONGPASS canary", "WRONGPASS"],
+  ["ERR ACL failure in script: canary", "NOPERM"],
+  ["Canary: no code at all", "REFUSED"],
+])("the error %p has the code %s, and keeps nothing else", (message, code) => {
+  const error = new RedisError(message);
+  expect([error.code, error.message]).toEqual([code, `Redis refused a command: ${code}`]);
 });
 
 describe("upstash transport", () => {
