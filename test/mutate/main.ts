@@ -39,7 +39,7 @@ const tests = await read(["test/**/*.test.ts"]);
 const files = [...sources.keys()].filter(isWanted);
 if (files.length === 0) throw new Error(`Nothing to mutate: ${positionals.join(", ")}`);
 
-await using types = await openTypes(ROOT);
+await using types = await openTypes(ROOT, sources);
 const copies = await Promise.all(Array.from({ length: workers }, () => makeCopy(ROOT)));
 const outcomes: Outcome[] = [];
 try {
