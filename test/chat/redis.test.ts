@@ -413,11 +413,27 @@ for (const name of WIRE_NAMES) {
           );
         await writeSome(old, nowMs - DAY_MS - 1_000);
         await writeSome(recent, nowMs - 1_000);
+        // What was too old by then went with the first recent one, before anybody read the chat.
+        const key = `ws-ticket:chat:messages:${where.visitor}:${where.user}`;
+        if (recent > 0) expect(await wire.redis.command("XLEN", key)).toBe(old + recent);
         const page = await chat.history.messages(where, { limit: 200 });
         expect(page?.messages.map(({ content }) => content)).toEqual(
           Array.from({ length: recent }, (_, n) => `${n}`),
         );
       }
+    });
+
+    test("unread messages that have grown old are deleted by the list, and not counted any more", async () => {
+      await using wire = await startWire(name);
+      await using chat = await openRedisHistory(wire, name, { maxAgeMs: DAY_MS });
+      const where = newChat();
+      const atMs = chat.clock.nowMs();
+      for (const laterMs of [0, 0, 60_000]) {
+        await write(chat.history, where, "x", { atMs: atMs + laterMs });
+      }
+      chat.clock.advance(DAY_MS + 1);
+      const list = await chat.history.chats({ side: "user", id: where.user }, { limit: 10 });
+      expect(list).toMatchObject([{ unread: 1 }]);
     });
 
     test(`a user has ${MAX_BLOCKS} visitors blocked at most`, async () => {
