@@ -91,6 +91,95 @@ describeWith("chromium")("a visitor in Chromium", () => {
       ]);
     }
   });
+
+  test("sees that the other one is typing, until a message comes or for six seconds, and hears it once", async () => {
+    const alice = newName();
+    const [guest, host] = [await crowd.stranger(), await crowd.stranger()];
+    for (const { context } of [guest, host]) await context.clock.install();
+    const visitor = await visit(guest, site.origin, alice);
+    await say(visitor, "One");
+    const user = await signIn(host, site.origin, { name: alice });
+    await user.getByRole("button", { name: /One/ }).click();
+    await shows(user, "One");
+    await listen(visitor);
+    const line = visitor.locator(".typing");
+    const field = user.getByRole("textbox", { name: "Message" });
+
+    await field.pressSequentially("Tw");
+    await line.getByText(`${alice} is typing…`).waitFor();
+    await visitor.clock.runFor(5_000);
+    expect(await line.isVisible()).toBe(true);
+    await visitor.clock.runFor(1_000);
+    await line.waitFor({ state: "hidden" });
+
+    await user.clock.runFor(3_000);
+    await field.pressSequentially("o");
+    await line.waitFor();
+    await field.press("Enter");
+    await shows(visitor, "One", "Two");
+    expect(await line.isVisible()).toBe(false);
+    const heard = await visitor.evaluate(
+      () => (globalThis as unknown as { heard: string[] }).heard,
+    );
+    expect(heard.filter((text) => text.includes("typing"))).toEqual([`${alice} is typing…`]);
+
+    await visitor.getByRole("textbox", { name: "Message" }).pressSequentially("Th");
+    await user.locator(".typing").getByText("is typing…").waitFor();
+    await say(visitor, "Three");
+    await user.getByRole("heading", { name: "Mira" }).waitFor();
+    await say(user, "Four");
+    await visitor.getByRole("log").getByText("Four").waitFor();
+    const count = (all: readonly string[], text: string) =>
+      all.filter((one) => one.includes(text)).length;
+    for (const page of [visitor, user]) {
+      const heard = await page.evaluate(() => (globalThis as unknown as { heard: string[] }).heard);
+      expect(["One", "Two", "Three", "Four"].map((text) => count(heard, text))).toEqual([
+        0, 1, 1, 1,
+      ]);
+    }
+  });
+
+  test("sees that the other one is typing, until a message comes or for six seconds, and hears it once", async () => {
+    const alice = newName();
+    const [guest, host] = [await crowd.stranger(), await crowd.stranger()];
+    for (const { context } of [guest, host]) await context.clock.install();
+    const visitor = await visit(guest, site.origin, alice);
+    await say(visitor, "One");
+    const user = await signIn(host, site.origin, { name: alice });
+    await user.getByRole("button", { name: /One/ }).click();
+    await shows(user, "One");
+    await listen(visitor);
+    const line = visitor.locator(".typing");
+    const field = user.getByRole("textbox", { name: "Message" });
+
+    await field.pressSequentially("Tw");
+    await line.getByText(`${alice} is typing…`).waitFor();
+    await visitor.clock.runFor(5_000);
+    expect(await line.isVisible()).toBe(true);
+    await visitor.clock.runFor(1_000);
+    await line.waitFor({ state: "hidden" });
+
+    await user.clock.runFor(3_000);
+    await field.pressSequentially("o");
+    await line.waitFor();
+    await field.press("Enter");
+    await shows(visitor, "One", "Two");
+    expect(await line.isVisible()).toBe(false);
+    const heard = await visitor.evaluate(
+      () => (globalThis as unknown as { heard: string[] }).heard,
+    );
+    expect(heard.filter((text) => text.includes("typing"))).toEqual([`${alice} is typing…`]);
+
+    await visitor.getByRole("textbox", { name: "Message" }).pressSequentially("Th");
+    await user.locator(".typing").getByText("is typing…").waitFor();
+    // Whoever takes all of it back isn't typing.
+    await user.clock.runFor(6_000);
+    await visitor.clock.runFor(3_000);
+    await visitor.getByRole("textbox", { name: "Message" }).fill("");
+    await say(visitor, "Three");
+    await shows(user, "One", "Two", "Three");
+    expect(await user.locator(".typing").isVisible()).toBe(false);
+  });
 });
 
 /** Keeps what a screen reader reads out by itself: the texts of elements that are added to live regions. */
