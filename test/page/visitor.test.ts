@@ -33,6 +33,33 @@ describeInChromium("a visitor in Chromium", (crowd, site) => {
     expect(await page.getByText("Reconnecting").isVisible()).toBe(false);
   });
 
+  test("is one visitor in two tabs that send the first message in the same moment", async () => {
+    const alice = newName();
+    const person = await crowd.stranger();
+    const tabs = [
+      await visit(person, site.origin, alice),
+      await visit(person, site.origin, alice),
+    ] as const;
+    // The first request for a cookie is held back until the other tab wants one, too.
+    const both = Promise.withResolvers<void>();
+    await person.context.route("**/api/auth/anonymous-session", async (route) => {
+      if (route.request().method() === "POST") await both.promise;
+      await route.continue();
+    });
+    await say(tabs[0], "from the first tab");
+    await say(tabs[1], "from the second tab");
+    await tabs[0].waitForFunction(async () => (await navigator.locks.query()).pending?.length);
+    both.resolve();
+    for (const page of tabs) {
+      await page.getByText("from the first tab").first().waitFor();
+      await page.getByText("from the second tab").first().waitFor();
+    }
+    const { body } = await site.ask("/api/chats", { user: alice });
+    expect(body.chats).toHaveLength(1);
+    await tabs[1].reload();
+    await tabs[1].locator(".content", { hasText: "from the first tab" }).waitFor();
+  });
+
   test("deletes their own chat, and may begin another one", async () => {
     const alice = newName();
     const page = await visit(await crowd.newcomer(), site.origin, alice);
