@@ -77,20 +77,6 @@ export function redisChatHistory(options: {
     return `${prefix}profile:${user}`;
   }
 
-  function keysOf({ chat, from, ref }: Draft): string[] {
-    const { user, visitor } = chat;
-    return [
-      messagesKey(chat),
-      chatKey(chat),
-      `${prefix}ref:${visitor}:${from}:${JSON.stringify([user, ref])}`,
-      indexKey("user", user),
-      indexKey("visitor", visitor),
-      blockedKey(user),
-      `${prefix}unanswered:${visitor}`,
-      `${prefix}waiting:${visitor}`,
-    ];
-  }
-
   function oldestMs(): number {
     return maxAgeMs === 0 ? 0 : clock.nowMs() - maxAgeMs;
   }
@@ -101,8 +87,8 @@ export function redisChatHistory(options: {
       if (await memory.isNearlyFull()) throw new Error("Redis is nearly full");
       const outcomes = (await run(
         APPEND,
-        [`${prefix}sequence`, ...feedOf, ...drafts.flatMap(keysOf)],
-        [REF_TTL_MS, maxMessages, maxAgeMs, origin, ...drafts.flatMap(argumentsOf)],
+        [`${prefix}sequence`, ...feedOf],
+        [REF_TTL_MS, maxMessages, maxAgeMs, origin, prefix, ...drafts.flatMap(argumentsOf)],
       )) as string[];
       feed.wake();
       return outcomes.map(toAppended);
@@ -245,7 +231,7 @@ function argumentsOf(draft: Draft): (string | number)[] {
     chat.visitor,
     nickname,
     atMs,
-    ref === undefined ? 0 : 1,
+    ref === undefined ? "" : JSON.stringify([chat.user, ref]),
     onlyAnswered ? 1 : 0,
     body,
     isCut ? JSON.stringify(preview).slice(1) : "",

@@ -1,4 +1,4 @@
-import { describe, expect, test } from "bun:test";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "bun:test";
 import { type Chat, FAILING_MS, MAX_BLOCKS, MAX_UNANSWERED } from "../../src/chat/history.ts";
 import { redisChatHistory } from "../../src/chat/redis.ts";
 import { createFeed, FEED_LENGTH } from "../../src/redis/feed.ts";
@@ -28,9 +28,18 @@ const DEADLINE_MS = 500;
 for (const name of WIRE_NAMES) {
   describeWith("redis-server")(`Redis, ${name}`, () => {
     contract(() => inRedis(name));
+  });
+
+  describeWith("redis-server")(`Redis, ${name}`, () => {
+    let wire: Wire;
+    beforeAll(async () => {
+      wire = await startWire(name);
+    });
+    beforeEach(() => wire.redis.command("FLUSHALL"));
+    afterEach(() => wire.heal());
+    afterAll(() => wire[Symbol.asyncDispose]());
 
     test("keys expire: refs after two days, chats with their last message, unanswered recipients after 30 days", async () => {
-      await using wire = await startWire(name);
       await using chat = await openRedisHistory(wire, name, { maxAgeMs: 5 * DAY_MS });
       const where = newChat();
       await write(chat.history, where, "x", { ref: "r" });
@@ -64,7 +73,6 @@ for (const name of WIRE_NAMES) {
     });
 
     test("a list of chats reads none of their messages, nor needs anything that an earlier version didn't write", async () => {
-      await using wire = await startWire(name);
       await using chat = await openRedisHistory(wire, name, { maxAgeMs: 5 * DAY_MS });
       const user = `user-${newVisitorId()}`;
       const of = { side: "user", id: user } as const;
@@ -89,7 +97,6 @@ for (const name of WIRE_NAMES) {
     });
 
     test("no script stores more than 64,000 characters, however many come at once", async () => {
-      await using wire = await startWire(name);
       await using chat = await openRedisHistory(wire, name);
       const scripts = () => wire.sent(name === "native" ? "EVAL" : "EVALSHA");
       const before = scripts();
@@ -127,7 +134,6 @@ for (const name of WIRE_NAMES) {
     });
 
     test("a message whose acknowledgement was lost is stored once and delivered once", async () => {
-      await using wire = await startWire(name);
       await using other = await openRedisHistory(wire, name);
       await using chat = await openRedisHistory(wire, name);
       const where = newChat();
@@ -166,7 +172,6 @@ for (const name of WIRE_NAMES) {
     });
 
     test("scripts are loaded again after SCRIPT FLUSH", async () => {
-      await using wire = await startWire(name);
       await using chat = await openRedisHistory(wire, name);
       const where = newChat();
       await write(chat.history, where, "one");
@@ -177,7 +182,6 @@ for (const name of WIRE_NAMES) {
     });
 
     test("two servers allow a visitor as many unanswered recipients as one", async () => {
-      await using wire = await startWire(name);
       await using one = await openRedisHistory(wire, name);
       await using two = await openRedisHistory(wire, name);
       const visitor = newVisitorId();
@@ -195,7 +199,6 @@ for (const name of WIRE_NAMES) {
     });
 
     test("messages stay in order while Redis loses its scripts", async () => {
-      await using wire = await startWire(name);
       await using chat = await openRedisHistory(wire, name);
       const where = newChat();
       await begin(chat.history, where);
@@ -215,7 +218,6 @@ for (const name of WIRE_NAMES) {
     });
 
     test("ids go on rising after the data was lost, and everybody is told that events were missed", async () => {
-      await using wire = await startWire(name);
       await using chat = await openRedisHistory(wire, name);
       await using other = await openRedisHistory(wire, name);
       const where = newChat();
@@ -234,7 +236,6 @@ for (const name of WIRE_NAMES) {
     });
 
     test("ids never fall behind the time, so that a replica that lagged uses none again", async () => {
-      await using wire = await startWire(name);
       await using chat = await openRedisHistory(wire, name);
       const where = newChat();
       const ids = [
@@ -250,7 +251,6 @@ for (const name of WIRE_NAMES) {
     });
 
     test("the sequence may be lost at any moment: ids go on rising, and every message is kept", async () => {
-      await using wire = await startWire(name);
       await using chat = await openRedisHistory(wire, name);
       const [where, other] = [newChat(), newChat()];
       const ids: string[] = [];
@@ -268,7 +268,6 @@ for (const name of WIRE_NAMES) {
     });
 
     test("a sequence that is lost while ids are ahead of the time goes on from each chat's last id", async () => {
-      await using wire = await startWire(name);
       await using chat = await openRedisHistory(wire, name);
       const [where, other] = [newChat(), newChat()];
       const id = Number(await write(chat.history, where, "one"));
@@ -294,7 +293,6 @@ for (const name of WIRE_NAMES) {
     });
 
     test("ids go on rising while they are ahead of the time", async () => {
-      await using wire = await startWire(name);
       await using chat = await openRedisHistory(wire, name);
       const where = newChat();
       const id = Number(await write(chat.history, where, "one"));
@@ -303,7 +301,6 @@ for (const name of WIRE_NAMES) {
     });
 
     test("another run of Redis is a gap, an entry of an older version is none", async () => {
-      await using wire = await startWire(name);
       await using chat = await openRedisHistory(wire, name);
       const where = newChat();
       const old = ["kind", "read", "user", where.user, "visitor", where.visitor, "by", "user"];
@@ -319,7 +316,6 @@ for (const name of WIRE_NAMES) {
     });
 
     test("old messages of many chats are deleted in parts, none of which is shown", async () => {
-      await using wire = await startWire(name);
       const { user } = newChat();
       const [chats, each] = [100, 1_000];
       // As if they had been kept without a limit before.
@@ -363,7 +359,6 @@ for (const name of WIRE_NAMES) {
     });
 
     test("old messages are found among any number of recent ones, to the last one", async () => {
-      await using wire = await startWire(name);
       await using chat = await openRedisHistory(wire, name, { maxAgeMs: DAY_MS });
       const nowMs = chat.clock.nowMs();
       for (const [old, recent] of [
@@ -392,7 +387,6 @@ for (const name of WIRE_NAMES) {
     });
 
     test(`a user has ${MAX_BLOCKS} visitors blocked at most`, async () => {
-      await using wire = await startWire(name);
       await using chat = await openRedisHistory(wire, name);
       const where = newChat();
       const fill = `for n = 2, ${MAX_BLOCKS} do redis.call('SADD', KEYS[1], n) end`;
@@ -422,7 +416,6 @@ for (const name of WIRE_NAMES) {
       async function withReader(
         run: (chat: OpenHistory, wire: Wire, where: Chat) => Promise<void>,
       ): Promise<void> {
-        await using wire = await startWire(name);
         await using chat = await openRedisHistory(wire, name, { deadlineMs: DEADLINE_MS });
         const where = newChat();
         await write(chat.history, where, "before");
