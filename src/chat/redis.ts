@@ -131,6 +131,9 @@ export function redisChatHistory(options: {
       });
     },
     append: (draft) => appends.add(transport.isOrdered ? draft : withRef(draft)),
+    async isOpen(chat) {
+      return String(await transport.command(["HGET", chatKey(chat), "blocked"])) === "0";
+    },
     async markRead(chat, by) {
       const { user, visitor } = chat;
       const upTo = await run(

@@ -107,6 +107,8 @@ async function readSources(): Promise<Record<string, string>> {
     "page/browser/state.ts": await import("./browser/state.ts", { with: { type: "text" } }),
     "page/browser/thread.ts": await import("./browser/thread.ts", { with: { type: "text" } }),
     "page/browser/times.ts": await import("./browser/times.ts", { with: { type: "text" } }),
+    "page/browser/typing.ts": await import("./browser/typing.ts", { with: { type: "text" } }),
+    "page/browser/visitor.ts": await import("./browser/visitor.ts", { with: { type: "text" } }),
   };
   const texts = modules as Record<string, { default: string }>;
   return {
