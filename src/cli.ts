@@ -25,7 +25,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<{ command: Command }>>> = 
 };
 
 /** Runs what the arguments say, and returns the exit code; `undefined` for what goes on. */
-async function run(
+export async function run(
   [name, ...args]: readonly string[],
   terminal: Terminal,
 ): Promise<number | undefined> {
@@ -58,10 +58,12 @@ async function run(
   }
 }
 
-const code = await run(process.argv.slice(2), {
-  environment: process.env,
-  print: (line) => void process.stdout.write(`${line}\n`),
-  report: (text) => void process.stderr.write(text),
-  isWatched: process.stderr.isTTY === true,
-});
-if (code !== undefined) process.exitCode = code;
+if (import.meta.main) {
+  const code = await run(process.argv.slice(2), {
+    environment: process.env,
+    print: (line) => void process.stdout.write(`${line}\n`),
+    report: (text) => void process.stderr.write(text),
+    isWatched: process.stderr.isTTY === true,
+  });
+  if (code !== undefined) process.exitCode = code;
+}

@@ -1,4 +1,3 @@
-import { createPublicKey } from "node:crypto";
 import { readFileSync, statSync } from "node:fs";
 import { type KeySet, keySetFault } from "./gate/jwks.ts";
 import { faultCode } from "./lib/log.ts";
@@ -24,6 +23,10 @@ export function readPublicKeys(
   } catch (error) {
     return { fault: `can't be read: ${faultCode(error)}` };
   }
+  // Here, and not for all: it takes a tenth of the time to start.
+  const { createPublicKey } = process.getBuiltinModule("node:crypto");
+  const toJwk = (pem: string) =>
+    createPublicKey(pem).export({ format: "jwk" }) as Record<string, unknown>;
   if (text.includes("PRIVATE KEY-----")) return { fault: "must have no private and no secret key" };
   try {
     const keys = text.includes("-----BEGIN ")
@@ -36,8 +39,4 @@ export function readPublicKeys(
   } catch {
     return { fault: "must be a JWKS, or public keys or certificates as PEM" };
   }
-}
-
-function toJwk(pem: string): Record<string, unknown> {
-  return createPublicKey(pem).export({ format: "jwk" }) as Record<string, unknown>;
 }

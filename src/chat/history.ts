@@ -112,6 +112,8 @@ export interface ChatHistory {
    * `UNANSWERED_TTL_MS` of the first.
    */
   append(draft: Draft): Promise<Appended>;
+  /** Whether both may write to each other: the visitor has begun, and isn't blocked. */
+  isOpen(chat: Chat): Promise<boolean>;
   /** Marks a chat as read up to its newest message, and returns that id; `undefined` where there is no such chat. */
   markRead(chat: Chat, by: Side): Promise<string | undefined>;
   /** Newest first, those whose last message is older than `beforeId`. */

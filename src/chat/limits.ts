@@ -18,6 +18,8 @@ const VISITORS_PER_ADDRESS = 10;
 const UNANSWERED_PER_ADDRESS = 300;
 /** Chats marked as read by frames, per person and minute. */
 const MARKS_PER_MINUTE = 600;
+/** Times that somebody writes, as shown to the partner, per person and minute: three chats at once. */
+const TYPING_PER_MINUTE = 60;
 
 /** What a message costs of what its sender may write. */
 export function costOf(content: string): number {
@@ -34,6 +36,8 @@ export interface ChatLimits {
   readonly visitors: RateLimit<string>;
   /** Chats marked as read over sockets, by identity. */
   readonly marks: RateLimit<string>;
+  /** `TYPING` frames, by identity. */
+  readonly typing: RateLimit<string>;
   /** Requests over HTTP, by address. */
   readonly requests: RateLimit<string>;
   /** Messages that nobody has answered yet, by address. */
@@ -69,6 +73,7 @@ export function createChatLimits(options: {
       clock,
       keepsDebts: true,
     }),
+    typing: createRateLimit<string>({ allowed: TYPING_PER_MINUTE, windowMs: 60_000, clock }),
     requests: createRateLimit<string>({
       allowed: REQUESTS_PER_ADDRESS,
       windowMs: 60_000,

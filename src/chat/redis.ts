@@ -77,21 +77,6 @@ export function redisChatHistory(options: {
     return `${prefix}profile:${user}`;
   }
 
-  function keysOf({ chat, from, ref }: Draft): string[] {
-    const { user, visitor } = chat;
-    return [
-      messagesKey(chat),
-      chatKey(chat),
-      `${prefix}ref:${visitor}:${from}:${JSON.stringify([user, ref])}`,
-      indexKey("user", user),
-      indexKey("visitor", visitor),
-      blockedKey(user),
-      `${prefix}unanswered:${visitor}`,
-      `${prefix}waiting:${visitor}`,
-      `${prefix}writing:${from}:${chat[from]}`,
-    ];
-  }
-
   function oldestMs(): number {
     return maxAgeMs === 0 ? 0 : clock.nowMs() - maxAgeMs;
   }
@@ -102,8 +87,8 @@ export function redisChatHistory(options: {
       if (await memory.isNearlyFull()) throw new Error("Redis is nearly full");
       const outcomes = (await run(
         APPEND,
-        [`${prefix}sequence`, ...feedOf, ...drafts.flatMap(keysOf)],
-        [REF_TTL_MS, maxMessages, maxAgeMs, ...drafts.flatMap(argumentsOf)],
+        [`${prefix}sequence`, ...feedOf],
+        [REF_TTL_MS, maxMessages, maxAgeMs, prefix, ...drafts.flatMap(argumentsOf)],
       )) as string[];
       feed.wake();
       return outcomes.map(toAppended);
@@ -122,9 +107,16 @@ export function redisChatHistory(options: {
   return {
     start(deliver) {
       feed.on("messages", ({ frames = "" }) => {
-        for (const frame of frames.split("\n")) {
-          const message: Message = JSON.parse(frame);
-          deliver({ kind: "message", chat: chatOf(message), message, frame });
+        // Neither a user's id nor JSON has a tab or a line feed.
+        for (const line of frames.split("\n")) {
+          const [name = "", frame = ""] = line.split("\t");
+          deliver({
+            ...{ kind: "message", chat: chatOf(name), frame },
+            // Only read where somebody needs it: what was stored is passed on as it is.
+            get message(): Message {
+              return JSON.parse(frame);
+            },
+          });
         }
       });
       feed.on("read", ({ user = "", visitor = "", by, upTo = "", origin: from }) => {
@@ -139,6 +131,9 @@ export function redisChatHistory(options: {
       });
     },
     append: (draft) => appends.add(transport.isOrdered ? draft : withRef(draft)),
+    async isOpen(chat) {
+      return String(await transport.command(["HGET", chatKey(chat), "blocked"])) === "0";
+    },
     async markRead(chat, by) {
       const { user, visitor } = chat;
       const upTo = await run(
@@ -242,7 +237,7 @@ function argumentsOf(draft: Draft): (string | number)[] {
     chat.visitor,
     nickname,
     atMs,
-    ref === undefined ? 0 : 1,
+    ref === undefined ? "" : JSON.stringify([chat.user, ref]),
     onlyAnswered ? 1 : 0,
     body,
     isCut ? JSON.stringify(preview).slice(1) : "",
@@ -268,8 +263,10 @@ function toStored(id: string, body: string): Message {
   return JSON.parse(`{"id":"${id}",${body}`);
 }
 
-function chatOf({ type, from, to, chatId }: Message): Chat {
-  return { user: type === "ANON_TO_USER" ? to : from, visitor: chatId };
+/** The chat of a name. */
+function chatOf(name: string): Chat {
+  const end = name.indexOf(":");
+  return { visitor: name.slice(0, end), user: name.slice(end + 1) };
 }
 
 function isRefusal(outcome: string): outcome is AppendError {

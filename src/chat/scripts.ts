@@ -40,20 +40,20 @@ const DROP_OLD = `
 `;
 
 /**
- * Stores messages, one after the other: one step, so that no failure leaves half of one. Nine keys and ten
- * arguments for each, after those that all share.
+ * Stores messages, one after the other: one step, so that no failure leaves half of one. Ten arguments for each,
+ * after those that all share. A chat's keys are made here: to send them with each message would take longer.
  */
 export const APPEND = `
   ${ADD_TO_FEED}
   ${DROP_OLD}
   local sequence, feed, feedState = unpack(KEYS, 1, 3)
-  local refTtl, maxMessages, maxAge = unpack(ARGV, 1, 3)
+  local refTtl, maxMessages, maxAge, prefix = unpack(ARGV, 1, 4)
   local call = redis.call
   local frames = {}
 
   -- Ids of messages that turn out to be known or refused are left out. After data was lost, ids must not be
   -- used again, so they never fall behind the time.
-  local count = (#KEYS - 3) / 9
+  local count = (#ARGV - 4) / 10
   local time = call('TIME')
   local floor = time[1] * 100000 + math.floor(time[2] / 10)
   local lastId = call('INCRBY', sequence, count)
@@ -80,16 +80,17 @@ export const APPEND = `
 
   -- Each chat is read once, and what several messages change in it is written once.
   local chats, changed = {}, {}
-  local function read(n)
-    local messages, name, _, ofUser, ofVisitor, blocked = unpack(KEYS, 4 + n * 9, 9 + n * 9)
-    local user, visitor = unpack(ARGV, 5 + n * 10, 6 + n * 10)
+  local function read(id, user, visitor)
+    local name = prefix .. 'chat:' .. id
     local state = call('HMGET', name, 'touched', 'blocked', 'answered')
     local chat = {
-      name = name, messages = messages, ofUser = ofUser, ofVisitor = ofVisitor, user = user, visitor = visitor,
+      name = name, messages = prefix .. 'messages:' .. id, user = user, visitor = visitor,
       touched = state[1], isBlocked = state[2], isAnswered = state[3], toUser = 0, toVisitor = 0
     }
-    if not chat.touched then chat.isBlocked = tostring(call('SISMEMBER', blocked, visitor)) end
-    chats[name] = chat
+    if not chat.touched then
+      chat.isBlocked = tostring(call('SISMEMBER', prefix .. 'blocked:' .. user, visitor))
+    end
+    chats[id] = chat
     return chat
   end
 
@@ -102,12 +103,14 @@ export const APPEND = `
   end
 
   local function append(n)
-    local chat = chats[KEYS[5 + n * 9]] or read(n)
-    local ref = KEYS[6 + n * 9]
-    local unanswered, waiting, writing = unpack(KEYS, 10 + n * 9, 12 + n * 9)
-    local side, user, _, nickname, at, hasRef, onlyAnswered, body, preview, cost =
-      unpack(ARGV, 4 + n * 10, 13 + n * 10)
+    local side, user, visitor, nickname, at, givenRef, onlyAnswered, body, preview, cost =
+      unpack(ARGV, 5 + n * 10, 14 + n * 10)
+    local chatId = visitor .. ':' .. user
+    local chat = chats[chatId] or read(chatId, user, visitor)
+    local unanswered, waiting = prefix .. 'unanswered:' .. visitor, prefix .. 'waiting:' .. visitor
+    local ref = givenRef ~= '' and prefix .. 'ref:' .. visitor .. ':' .. side .. ':' .. givenRef
     local byVisitor = side == 'visitor'
+    local writing = prefix .. 'writing:' .. side .. ':' .. (byVisitor and visitor or user)
     local isWaiting = byVisitor and not chat.isAnswered
     local waitingSince = isWaiting and call('ZSCORE', unanswered, user)
     if waitingSince and tonumber(waitingSince) <= at - ${UNANSWERED_TTL_MS} then waitingSince = false end
@@ -128,7 +131,7 @@ export const APPEND = `
     if written > at + ${WRITING_WINDOW_MS} then refused = refused or 'too_many_messages' end
     local id = string.format('%.0f', firstId + n)
     local kept = id .. ' ' .. at
-    if hasRef == '1' then
+    if ref then
       if refused then return call('GET', ref) or refused end
       if not call('SET', ref, kept, 'NX', 'PX', refTtl) then return call('GET', ref) end
     elseif refused then
@@ -137,7 +140,7 @@ export const APPEND = `
     if type(add(chat.messages, id, at, body, redis.pcall)) == 'table' then
       id = recover(n, chat.messages)
       kept = id .. ' ' .. at
-      if hasRef == '1' then call('SET', ref, kept, 'PX', refTtl) end
+      if ref then call('SET', ref, kept, 'PX', refTtl) end
       add(chat.messages, id, at, body, call)
     end
     if cost ~= '0' then writers[writing] = written end
@@ -159,7 +162,7 @@ export const APPEND = `
     if not chat.touched or at - chat.touched > ${TOUCH_MS} then chat.touched, chat.isStale = at, true end
     if not chat.lastId then changed[#changed + 1] = chat end
     chat.lastId, chat.at, chat.last = id, at, preview == '' and body or preview
-    frames[#frames + 1] = '{"id":"' .. id .. '",' .. body
+    frames[#frames + 1] = chatId .. '\\t{"id":"' .. id .. '",' .. body
     return isWaiting and kept .. ' unanswered' or kept
   end
 
@@ -168,13 +171,14 @@ export const APPEND = `
     if chat.toUser > 0 then call('HINCRBY', chat.name, 'unread:user', chat.toUser) end
     if chat.toVisitor > 0 then call('HINCRBY', chat.name, 'unread:visitor', chat.toVisitor) end
     if chat.nickname then call('HSET', chat.name, 'nickname', chat.nickname) end
-    call('ZADD', chat.ofUser, chat.lastId, chat.visitor)
-    call('ZADD', chat.ofVisitor, chat.lastId, chat.user)
+    local ofUser, ofVisitor = prefix .. 'of-user:' .. chat.user, prefix .. 'of-visitor:' .. chat.visitor
+    call('ZADD', ofUser, chat.lastId, chat.visitor)
+    call('ZADD', ofVisitor, chat.lastId, chat.user)
     if not chat.isStale then return end
     call('HSET', chat.name, 'touched', chat.touched, 'blocked', chat.isBlocked)
     if maxAge == '0' then return end
     dropOld(chat.messages, chat.touched - maxAge)
-    for _, key in ipairs({chat.messages, chat.name, chat.ofUser, chat.ofVisitor}) do
+    for _, key in ipairs({chat.messages, chat.name, ofUser, ofVisitor}) do
       call('PEXPIRE', key, maxAge + ${TOUCH_MS})
     end
   end

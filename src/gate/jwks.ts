@@ -70,8 +70,8 @@ export function remoteKeys(options: { url: URL; clock: Clock; log: Log }): FindK
       const set = response.body as JSONWebKeySet;
       const find = createLocalJWKSet(set);
       const ids = new Set<unknown>(set.keys.map(({ kid }) => kid));
+      for (const id of known?.ids ?? []) withdrawn.add(id);
       for (const id of ids) withdrawn.delete(id);
-      for (const id of known?.ids ?? []) if (!ids.has(id)) withdrawn.add(id);
       if (withdrawn.size > MAX_WITHDRAWN) withdrawn.clear();
       known = { find, ids, atMs: clock.monotonicMs() };
       failedAtMs = Number.NEGATIVE_INFINITY;
@@ -107,9 +107,7 @@ export function remoteKeys(options: { url: URL; clock: Clock; log: Log }): FindK
       await refresh(COOLDOWN_MS);
       // An unknown key may well be a new one, while the key server is away and until the keys are read again.
       const mayBeNew = known === before && !withdrawn.has(header.kid);
-      if (mayBeNew || failedAtMs !== Number.NEGATIVE_INFINITY) {
-        throw new KeysUnavailableError({ isKeyUnknown: true });
-      }
+      if (mayBeNew) throw new KeysUnavailableError({ isKeyUnknown: true });
       return known.find(header);
     }
   };

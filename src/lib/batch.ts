@@ -143,7 +143,7 @@ export function createBatcher<Item, Result>(
   function watchDeadline(): void {
     const first = pending[0];
     if (cancelDeadline || !first) return;
-    cancelDeadline = clock.after(Math.max(0, first.endsAtMs - clock.monotonicMs()), () => {
+    cancelDeadline = clock.after(first.endsAtMs - clock.monotonicMs(), () => {
       cancelDeadline = undefined;
       endOverdue();
       watchDeadline();
@@ -177,7 +177,8 @@ export function createBatcher<Item, Result>(
         waiting.push(one);
         pending.push(one);
         watchDeadline();
-        if (isScheduled || inProgress >= parallel) return;
+
+        if (isScheduled) return;
         isScheduled = true;
         setImmediate(start);
       });

@@ -418,6 +418,26 @@ export function contract(start: () => Promise<Subject>): void {
       ]);
     });
 
+    test("a chat is open from the visitor's first message on, until a block or its deletion", async () => {
+      await using chat = await subject.open();
+      const where = newChat();
+      const isOpen = () => chat.history.isOpen(where);
+      expect(await isOpen()).toBe(false);
+      await write(chat.history, { ...where, user: newChat().user }, "to somebody else");
+      await write(chat.history, { ...where, visitor: newVisitorId() }, "by somebody else");
+      expect(await isOpen()).toBe(false);
+      await write(chat.history, where, "x");
+      expect(await isOpen()).toBe(true);
+      await chat.history.setBlocked(where, true);
+      expect(await isOpen()).toBe(false);
+      await chat.history.setBlocked(where, false);
+      expect(await isOpen()).toBe(true);
+      await chat.history.remove(where);
+      expect(await isOpen()).toBe(false);
+      await write(chat.history, where, "y");
+      expect(await isOpen()).toBe(true);
+    });
+
     test("a deletion is delivered once, with the last message's id, between what was and what follows", async () => {
       await using chat = await subject.open();
       const where = newChat();

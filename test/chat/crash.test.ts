@@ -9,7 +9,7 @@ import { describeWith } from "../support/require.ts";
 import type { Frame, TestSocket } from "../support/socket.ts";
 import { frameTo, idOf, type Who } from "../support/tab.ts";
 
-const ROUNDS = repeats(3, 12);
+const ROUNDS = repeats(2, 12);
 /** Messages of each side in progress at once. */
 const WINDOW = 20;
 /** Acknowledgements in a round, at the least and at the most, after which the server is killed. */

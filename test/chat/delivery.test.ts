@@ -131,7 +131,7 @@ describeWith("redis-server")("two servers on one Redis", () => {
     () =>
       withRedis([], (redis, scene) =>
         talkDuring(scene, async (sees) => {
-          for (let cut = 0; cut < repeats(3, 10); cut++) {
+          for (let cut = 0; cut < repeats(2, 10); cut++) {
             let delivered = 0;
             await sees(({ type }) => type === "USER_TO_ANON" && ++delivered === 5);
             await redis.command("CLIENT", "KILL", "TYPE", "normal");

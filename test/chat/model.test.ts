@@ -460,6 +460,6 @@ test("after random steps, lists, pages and tabs are those of a simple model", as
       await Promise.all(world.tabs.map((one) => one.leave()));
     }),
     // With a counterexample at hand it is made smaller for as long as there is time.
-    { numRuns: repeats(20, 300), interruptAfterTimeLimit: 90_000 },
+    { numRuns: repeats(12, 300), interruptAfterTimeLimit: 90_000 },
   );
 }, 120_000);

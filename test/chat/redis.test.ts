@@ -1,4 +1,4 @@
-import { describe, expect, test } from "bun:test";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "bun:test";
 import {
   type Chat,
   FAILING_MS,
@@ -34,9 +34,18 @@ const DEADLINE_MS = 500;
 for (const name of WIRE_NAMES) {
   describeWith("redis-server")(`Redis, ${name}`, () => {
     contract(() => inRedis(name));
+  });
+
+  describeWith("redis-server")(`Redis, ${name}`, () => {
+    let wire: Wire;
+    beforeAll(async () => {
+      wire = await startWire(name);
+    });
+    beforeEach(() => wire.redis.command("FLUSHALL"));
+    afterEach(() => wire.heal());
+    afterAll(() => wire[Symbol.asyncDispose]());
 
     test("keys expire: refs after two days, chats with their last message, unanswered recipients after 30 days", async () => {
-      await using wire = await startWire(name);
       await using chat = await openRedisHistory(wire, name, { maxAgeMs: 5 * DAY_MS });
       const where = newChat();
       await write(chat.history, where, "x", { ref: "r" });
@@ -70,7 +79,6 @@ for (const name of WIRE_NAMES) {
     });
 
     test("a message takes of what its sender may write, over all chats; one that is sent again or refused takes nothing", async () => {
-      await using wire = await startWire(name);
       await using chat = await openRedisHistory(wire, name);
       const where = newChat();
       const elsewhere = { ...newChat(), visitor: where.visitor };
@@ -99,7 +107,6 @@ for (const name of WIRE_NAMES) {
     });
 
     test("a list of chats reads none of their messages, nor needs anything that an earlier version didn't write", async () => {
-      await using wire = await startWire(name);
       await using chat = await openRedisHistory(wire, name, { maxAgeMs: 5 * DAY_MS });
       const user = `user-${newVisitorId()}`;
       const of = { side: "user", id: user } as const;
@@ -124,7 +131,6 @@ for (const name of WIRE_NAMES) {
     });
 
     test("no script stores more than 64,000 characters, however many come at once", async () => {
-      await using wire = await startWire(name);
       await using chat = await openRedisHistory(wire, name);
       const scripts = () => wire.sent(name === "native" ? "EVAL" : "EVALSHA");
       const before = scripts();
@@ -162,7 +168,6 @@ for (const name of WIRE_NAMES) {
     });
 
     test("a message whose acknowledgement was lost is stored once and delivered once", async () => {
-      await using wire = await startWire(name);
       await using other = await openRedisHistory(wire, name);
       await using chat = await openRedisHistory(wire, name);
       const where = newChat();
@@ -201,7 +206,6 @@ for (const name of WIRE_NAMES) {
     });
 
     test("scripts are loaded again after SCRIPT FLUSH", async () => {
-      await using wire = await startWire(name);
       await using chat = await openRedisHistory(wire, name);
       const where = newChat();
       await write(chat.history, where, "one");
@@ -212,7 +216,6 @@ for (const name of WIRE_NAMES) {
     });
 
     test("two servers allow a visitor as many unanswered recipients as one", async () => {
-      await using wire = await startWire(name);
       await using one = await openRedisHistory(wire, name);
       await using two = await openRedisHistory(wire, name);
       const visitor = newVisitorId();
@@ -230,7 +233,6 @@ for (const name of WIRE_NAMES) {
     });
 
     test("messages stay in order while Redis loses its scripts", async () => {
-      await using wire = await startWire(name);
       await using chat = await openRedisHistory(wire, name);
       const where = newChat();
       await begin(chat.history, where);
@@ -250,7 +252,6 @@ for (const name of WIRE_NAMES) {
     });
 
     test("ids go on rising after the data was lost, and everybody is told that events were missed", async () => {
-      await using wire = await startWire(name);
       await using chat = await openRedisHistory(wire, name);
       await using other = await openRedisHistory(wire, name);
       const where = newChat();
@@ -269,7 +270,6 @@ for (const name of WIRE_NAMES) {
     });
 
     test("ids never fall behind the time, so that a replica that lagged uses none again", async () => {
-      await using wire = await startWire(name);
       await using chat = await openRedisHistory(wire, name);
       const where = newChat();
       const ids = [
@@ -285,7 +285,6 @@ for (const name of WIRE_NAMES) {
     });
 
     test("the sequence may be lost at any moment: ids go on rising, and every message is kept", async () => {
-      await using wire = await startWire(name);
       await using chat = await openRedisHistory(wire, name);
       const [where, other] = [newChat(), newChat()];
       const ids: string[] = [];
@@ -303,7 +302,6 @@ for (const name of WIRE_NAMES) {
     });
 
     test("a sequence that is lost while ids are ahead of the time goes on from each chat's last id", async () => {
-      await using wire = await startWire(name);
       await using chat = await openRedisHistory(wire, name);
       const [where, other] = [newChat(), newChat()];
       const id = Number(await write(chat.history, where, "one"));
@@ -329,7 +327,6 @@ for (const name of WIRE_NAMES) {
     });
 
     test("ids go on rising while they are ahead of the time", async () => {
-      await using wire = await startWire(name);
       await using chat = await openRedisHistory(wire, name);
       const where = newChat();
       const id = Number(await write(chat.history, where, "one"));
@@ -338,7 +335,6 @@ for (const name of WIRE_NAMES) {
     });
 
     test("another run of Redis is a gap, an entry of an older version is none", async () => {
-      await using wire = await startWire(name);
       await using chat = await openRedisHistory(wire, name);
       const where = newChat();
       const old = ["kind", "read", "user", where.user, "visitor", where.visitor, "by", "user"];
@@ -354,7 +350,6 @@ for (const name of WIRE_NAMES) {
     });
 
     test("old messages of many chats are deleted in parts, none of which is shown", async () => {
-      await using wire = await startWire(name);
       const { user } = newChat();
       const [chats, each] = [100, 1_000];
       // As if they had been kept without a limit before.
@@ -398,7 +393,6 @@ for (const name of WIRE_NAMES) {
     });
 
     test("old messages are found among any number of recent ones, to the last one", async () => {
-      await using wire = await startWire(name);
       await using chat = await openRedisHistory(wire, name, { maxAgeMs: DAY_MS });
       const nowMs = chat.clock.nowMs();
       for (const [old, recent] of [
@@ -419,6 +413,9 @@ for (const name of WIRE_NAMES) {
           );
         await writeSome(old, nowMs - DAY_MS - 1_000);
         await writeSome(recent, nowMs - 1_000);
+        // What was too old by then went with the first recent one, before anybody read the chat.
+        const key = `ws-ticket:chat:messages:${where.visitor}:${where.user}`;
+        if (recent > 0) expect(await wire.redis.command("XLEN", key)).toBe(old + recent);
         const page = await chat.history.messages(where, { limit: 200 });
         expect(page?.messages.map(({ content }) => content)).toEqual(
           Array.from({ length: recent }, (_, n) => `${n}`),
@@ -426,8 +423,20 @@ for (const name of WIRE_NAMES) {
       }
     });
 
-    test(`a user has ${MAX_BLOCKS} visitors blocked at most`, async () => {
+    test("unread messages that have grown old are deleted by the list, and not counted any more", async () => {
       await using wire = await startWire(name);
+      await using chat = await openRedisHistory(wire, name, { maxAgeMs: DAY_MS });
+      const where = newChat();
+      const atMs = chat.clock.nowMs();
+      for (const laterMs of [0, 0, 60_000]) {
+        await write(chat.history, where, "x", { atMs: atMs + laterMs });
+      }
+      chat.clock.advance(DAY_MS + 1);
+      const list = await chat.history.chats({ side: "user", id: where.user }, { limit: 10 });
+      expect(list).toMatchObject([{ unread: 1 }]);
+    });
+
+    test(`a user has ${MAX_BLOCKS} visitors blocked at most`, async () => {
       await using chat = await openRedisHistory(wire, name);
       const where = newChat();
       const fill = `for n = 2, ${MAX_BLOCKS} do redis.call('SADD', KEYS[1], n) end`;
@@ -457,7 +466,6 @@ for (const name of WIRE_NAMES) {
       async function withReader(
         run: (chat: OpenHistory, wire: Wire, where: Chat) => Promise<void>,
       ): Promise<void> {
-        await using wire = await startWire(name);
         await using chat = await openRedisHistory(wire, name, { deadlineMs: DEADLINE_MS });
         const where = newChat();
         await write(chat.history, where, "before");

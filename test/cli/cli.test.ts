@@ -2,7 +2,7 @@ import { describe, expect, test } from "bun:test";
 import { join } from "node:path";
 import manifest from "../../package.json" with { type: "json" };
 import { createGate } from "../../src/gate/gate.ts";
-import { runCommand } from "../support/command.ts";
+import { callCommand, runCommand } from "../support/command.ts";
 import { SESSION_SECRET, TOKEN_SECRET } from "../support/people.ts";
 import { startInstance, startProcess } from "../support/process.ts";
 
@@ -20,21 +20,27 @@ describe("ws-ticket", () => {
     expect(source).toStartWith("#!/usr/bin/env bun\n");
   });
 
-  test.each(["--help", "-h"])("%s lists every command, and starts nothing", async (flag) => {
-    const { code, stdout, stderr, files } = await runCommand([flag], { environment: SECRETS });
+  test("--help lists every command, and starts nothing", async () => {
+    const { code, stdout, stderr, files } = await runCommand(["--help"], { environment: SECRETS });
     expect([code, stderr, files]).toEqual([0, "", []]);
     for (const name of COMMANDS) expect(stdout).toMatch(new RegExp(`^ {2}${name} `, "m"));
+    expect(await callCommand(["-h"])).toEqual({ code, stdout, stderr });
   });
 
   test.each(COMMANDS)("%s --help explains the command, and starts nothing", async (name) => {
-    const result = await runCommand([name, "--help"], { environment: SECRETS });
-    expect([result.code, result.stderr, result.files]).toEqual([0, "", []]);
-    expect(result.stdout).toStartWith(`Usage: ws-ticket ${name}`);
+    const { code, stdout, stderr } = await callCommand([name, "--help"], SECRETS);
+    expect([code, stderr]).toEqual([0, ""]);
+    expect(stdout).toStartWith(`Usage: ws-ticket ${name}`);
   });
 
   test("--version is the package's", async () => {
-    const { code, stdout } = await runCommand(["--version"]);
+    const { code, stdout } = await callCommand(["--version"]);
     expect([code, stdout]).toEqual([0, `${manifest.version}\n`]);
+  });
+
+  test("called wrongly exits with 2, and leaves no file", async () => {
+    const { code, stdout, files } = await runCommand(["start", "now"], { environment: SECRETS });
+    expect([code, stdout, files]).toEqual([2, "", []]);
   });
 
   test.each([
@@ -47,8 +53,8 @@ describe("ws-ticket", () => {
     ["a user that can't be one", ["token", "a\nb"], "USER must be"],
     ["an unknown flag", ["healthcheck", "-x"], "Unknown option '-x'"],
   ])("with %s exits with 2, and says how it is used", async (_, args, complaint) => {
-    const { code, stdout, stderr, files } = await runCommand(args, { environment: SECRETS });
-    expect([code, stdout, files]).toEqual([2, "", []]);
+    const { code, stdout, stderr } = await callCommand(args, SECRETS);
+    expect([code, stdout]).toEqual([2, ""]);
     expect(stderr).toStartWith(`ws-ticket: ${complaint}`);
     expect(stderr).toContain("Usage: ws-ticket ");
   });
@@ -121,10 +127,8 @@ describe("ws-ticket token", () => {
     "prints a token that a server with %p accepts, and nothing else",
     async (settings, options) => {
       const environment = { ...SECRETS, ...settings };
-      const { code, stdout, stderr, files } = await runCommand(["token", "a@b.example"], {
-        environment,
-      });
-      expect([code, stderr, files]).toEqual([0, "", []]);
+      const { code, stdout, stderr } = await callCommand(["token", "a@b.example"], environment);
+      expect([code, stderr]).toEqual([0, ""]);
       const token = stdout.trimEnd();
       expect(token).toMatch(/^[\w-]+\.[\w-]+\.[\w-]+$/);
       await using gate = gateOf(options);
@@ -143,7 +147,7 @@ describe("ws-ticket token", () => {
     ],
     ["other settings that can't be used", { ...SECRETS, PORT: "canary" }, "PORT must be"],
   ])("with %s exits with 78, and signs nothing", async (_, environment, complaint) => {
-    const { code, stdout, stderr } = await runCommand(["token", "alice"], { environment });
+    const { code, stdout, stderr } = await callCommand(["token", "alice"], environment);
     expect([code, stdout]).toEqual([78, ""]);
     expect(stderr).toContain(complaint);
     expect(stderr).not.toContain("canary");
@@ -160,7 +164,7 @@ describe("ws-ticket healthcheck", () => {
     });
     server.kill("SIGKILL");
     await server.exited;
-    const gone = await runCommand(["healthcheck"], { environment });
+    const gone = await callCommand(["healthcheck"], environment);
     expect([gone.code, gone.stderr]).toEqual([1, `ws-ticket: no response from port ${port}\n`]);
   });
 
@@ -172,12 +176,12 @@ describe("ws-ticket healthcheck", () => {
       });
     }
     const environment = { PORT: String(server.port), HOST: "::" };
-    const { code, stderr } = await runCommand(["healthcheck"], { environment });
+    const { code, stderr } = await callCommand(["healthcheck"], environment);
     expect([code, stderr]).toEqual([1, "ws-ticket: not ready: 503\n"]);
   });
 
   test.each(["0", "canary"])("exits with 78 where PORT is %s", async (PORT) => {
-    const { code, stderr } = await runCommand(["healthcheck"], { environment: { PORT } });
+    const { code, stderr } = await callCommand(["healthcheck"], { PORT });
     expect(code).toBe(78);
     expect(stderr).toStartWith("ws-ticket: PORT must be");
   });

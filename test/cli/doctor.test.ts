@@ -14,7 +14,7 @@ import {
 import { systemClock } from "../../src/lib/clock.ts";
 import { CARELESS_TOKEN, type Flaw, startCareless } from "../support/careless.ts";
 import { certificateFor } from "../support/certificate.ts";
-import { runCommand } from "../support/command.ts";
+import { callCommand, runCommand } from "../support/command.ts";
 import { startHttp2Front } from "../support/http2.ts";
 import { freePort } from "../support/redis.ts";
 import { describeWith } from "../support/require.ts";
@@ -482,13 +482,16 @@ describe("ws-ticket doctor", () => {
 
   test("exits with 0 where nothing is open", async () => {
     await using site = startSite({ demo: false });
-    const { code, stdout } = await runCommand(["doctor", site.origin]);
+    const { code, stdout } = await callCommand(["doctor", site.origin]);
     expect(code).toBe(0);
     expect(stdout).toContain("\n0 findings, ");
   }, 15_000);
 
   test("exits with 2 where nobody answers", async () => {
-    const { code, stdout, stderr } = await runCommand(["doctor", `http://127.0.0.1:${freePort()}`]);
+    const { code, stdout, stderr } = await callCommand([
+      "doctor",
+      `http://127.0.0.1:${freePort()}`,
+    ]);
     expect([code, stdout]).toEqual([2, ""]);
     expect(stderr).toContain("can't reach 127.0.0.1:");
     expect(stderr).toContain("connection_refused");
@@ -499,16 +502,18 @@ describe("ws-ticket doctor", () => {
     ["another protocol", ["ftp://a.example"], "URL must be like"],
     ["credentials in the URL", ["https://a:b@a.example"], "URL must have neither"],
     ["no file", ["https://a.example", "--token-file", "nowhere"], "Can't read the file nowhere"],
-    ["a file without a token", ["https://a.example", "--token-file", "empty"], "There is no token"],
+    [
+      "a file without a token",
+      ["https://a.example", "--token-file", "/dev/null"],
+      "There is no token",
+    ],
     ["no path", ["https://a.example", "--ticket-path", "mint"], "--ticket-path must be a path"],
     ["no origin", ["https://a.example", "--origin", "a.example"], "--origin must be like"],
     ["no pointer", ["https://a.example", "--ticket-pointer", "ticket"], "--ticket-pointer must be"],
     ["no instances", ["https://a.example", "--instances", "0"], "--instances must be a number"],
     ["an unknown option", ["https://a.example", "--fast"], "Unknown option '--fast'"],
   ])("with %s exits with 2", async (_, args, complaint) => {
-    const { code, stdout, stderr } = await runCommand(["doctor", ...args], {
-      files: { empty: "\n" },
-    });
+    const { code, stdout, stderr } = await callCommand(["doctor", ...args]);
     expect([code, stdout]).toEqual([2, ""]);
     expect(stderr).toStartWith(`ws-ticket: ${complaint}`);
   });

@@ -172,6 +172,11 @@ describe("rotation", () => {
     expect(await verify(token)).toBe("token_invalid");
     expect(await verify(await tokenOf(second))).toBe("alice");
     expect(keyServer.requests).toHaveLength(2);
+    // It's no new one, also while the key server is away.
+    keyServer.answer(outage);
+    clock.advance(30_000);
+    expect(await verify(token)).toBe("token_invalid");
+    expect(keyServer.requests).toHaveLength(3);
   });
 
   test("an empty key set is an answer: no token verifies", async () => {

@@ -10,7 +10,7 @@ import { startUpstashBridge } from "../support/upstash.ts";
 
 /** Handshakes with the same ticket at once, half of them to each server. */
 const AT_ONCE = 16;
-const TICKETS = repeats(40, 400);
+const TICKETS = repeats(20, 400);
 
 /** Two processes with this store between them. */
 async function startPair(store: Record<string, string>) {

@@ -1,26 +1,8 @@
-import { afterAll, afterEach, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
-import { type Crowd, gatherCrowd } from "../support/browser.ts";
-import { describeWith } from "../support/require.ts";
-import type { TestServer } from "../support/server.ts";
-import { connected, newName, pick, say, shows, signIn, startSite, visit } from "../support/site.ts";
+import { expect, test } from "bun:test";
+import { describeInChromium } from "../support/chromium.ts";
+import { connected, newName, pick, say, shows, signIn, visit } from "../support/site.ts";
 
-/** Browsers are slow where others use the processor, too. */
-setDefaultTimeout(60_000);
-
-describeWith("chromium")("what was written in Chromium", () => {
-  let crowd: Crowd;
-  let site: TestServer;
-
-  beforeAll(async () => {
-    crowd = await gatherCrowd();
-    site = startSite();
-  });
-  afterAll(async () => {
-    await crowd[Symbol.asyncDispose]();
-    await site[Symbol.asyncDispose]();
-  });
-  afterEach(() => crowd.leave());
-
+describeInChromium("what was written in Chromium", (crowd, site) => {
   test("outlives another chat, a reload and an expired session while it is half-written", async () => {
     const alice = newName();
     for (const text of ["one", "two"]) {

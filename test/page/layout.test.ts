@@ -1,30 +1,13 @@
-import { afterAll, afterEach, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
-import { type Crowd, gatherCrowd, type Page } from "../support/browser.ts";
-import { describeWith } from "../support/require.ts";
-import type { TestServer } from "../support/server.ts";
-import { newName, say, shows, signIn, startSite, visit } from "../support/site.ts";
-
-/** Browsers are slow where others use the processor, too. */
-setDefaultTimeout(60_000);
+import { expect, test } from "bun:test";
+import type { Page } from "../support/browser.ts";
+import { describeInChromium } from "../support/chromium.ts";
+import { newName, say, shows, signIn, visit } from "../support/site.ts";
 
 /** A phone, and a window at 400 % zoom. */
 const PHONE = { width: 320, height: 600 };
 const ZOOMED = { width: 320, height: 256 };
 
-describeWith("chromium")("the layout in Chromium", () => {
-  let crowd: Crowd;
-  let site: TestServer;
-
-  beforeAll(async () => {
-    crowd = await gatherCrowd();
-    site = startSite();
-  });
-  afterAll(async () => {
-    await crowd[Symbol.asyncDispose]();
-    await site[Symbol.asyncDispose]();
-  });
-  afterEach(() => crowd.leave());
-
+describeInChromium("the layout in Chromium", (crowd, site) => {
   /** A chat between two people, as each of them has it open in a window of this size. */
   async function openChat(size: { width: number; height: number }): Promise<[Page, Page]> {
     const alice = newName();

@@ -1,5 +1,6 @@
 import { heapStats } from "bun:jsc";
 import { describe, expect, test } from "bun:test";
+import { roomOf } from "../../src/sockets/serve.ts";
 import { BEAT_MS, type Socket, type SocketHandlers } from "../../src/sockets/socket.ts";
 import { memoryTicketStore } from "../../src/gate/memory.ts";
 import { VISITOR_MAX_AGE_SECONDS } from "../../src/gate/visitor.ts";
@@ -173,6 +174,21 @@ describe("a heartbeat", () => {
     expect(await socket.closeCode).toBe(4002);
     expect(countOf(socket, OPCODE.ping)).toBe(2);
     expect(server.server.socketCount).toBe(0);
+  });
+
+  test("is awaited from each peer that has yet to answer, and from none that has ended", async () => {
+    await using server = startServer({ handlers: echo() });
+    const room = roomOf(server.server);
+    using socket = await openRawUser(server);
+    expect(room.awaitsPongs).toBe(false);
+    await beat(server.clock, socket);
+    expect(room.awaitsPongs).toBe(true);
+    socket.write(frame(OPCODE.pong));
+    await arrived(server);
+    expect(room.awaitsPongs).toBe(false);
+    await beat(server.clock, socket);
+    await server.gate.revoke({ user: "alice" });
+    expect(room.awaitsPongs).toBe(false);
   });
 
   test.each<[string, Uint8Array]>([
