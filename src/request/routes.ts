@@ -99,7 +99,7 @@ function mayHaveBody({ request }: Incoming): boolean {
   const length = headers.get("content-length");
   if (length !== null) return length !== "0";
   // HTTP/2 needs neither header.
-  return method !== "GET" && method !== "HEAD";
+  return method !== "GET";
 }
 
 async function withinLimit(c: RouteContext, handler: RouteHandler): Promise<Response> {
