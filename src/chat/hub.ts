@@ -78,7 +78,7 @@ export function createHub(
   }
 
   function settle(limitKey: string): void {
-    const left = (pending.get(limitKey) ?? 1) - 1;
+    const left = (pending.get(limitKey) as number) - 1;
     if (left > 0) pending.set(limitKey, left);
     else pending.delete(limitKey);
   }

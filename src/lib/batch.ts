@@ -150,15 +150,12 @@ export function createBatcher<Item, Result>(
     });
   }
 
-  /** Rejects what is due, and forgets what was settled before the first item that isn't. */
+  /** Rejects what is due, and forgets what is settled. */
   function endOverdue(): void {
     const nowMs = clock.monotonicMs();
-    const isOverdue = ({ endsAtMs }: Waiting<Item, Result>) => endsAtMs <= nowMs;
-    const firstOpen = pending.findIndex((one) => !one.isSettled && !isOverdue(one));
-    const past = firstOpen < 0 ? pending : pending.slice(0, firstOpen);
-    pending = firstOpen < 0 ? [] : pending.slice(firstOpen);
-    const due = past.filter(({ isSettled }) => !isSettled);
-    if (due.length > 0) fail(due, new DeadlineError(`No result in time: ${deadlineMs} ms`));
+    const due = pending.filter(({ isSettled, endsAtMs }) => !isSettled && endsAtMs <= nowMs);
+    fail(due, new DeadlineError(`No result in time: ${deadlineMs} ms`));
+    pending = pending.filter(({ isSettled }) => !isSettled);
   }
 
   return {

@@ -95,7 +95,7 @@ function mayHaveBody({ request }: Incoming): boolean {
   const length = headers.get("content-length");
   if (length !== null) return length !== "0";
   // HTTP/2 needs neither header.
-  return method !== "GET" && method !== "HEAD";
+  return method !== "GET";
 }
 
 /** Refuses a body that is too large, whether it says so or not. */

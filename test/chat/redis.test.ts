@@ -176,6 +176,9 @@ for (const name of WIRE_NAMES) {
       wire.loseReplies("EVAL");
       await expect(write(chat.history, where, "x", { ref: "r" })).rejects.toThrow();
       wire.heal();
+      // Later messages of the same sender would overtake it.
+      await expect(write(chat.history, where, "too early")).rejects.toThrow();
+      await write(chat.history, newChat(), "of somebody else");
       chat.clock.advance(FAILING_MS);
       await write(chat.history, where, "x", { ref: "r" });
       await write(chat.history, where, "after");

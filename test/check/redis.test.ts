@@ -143,6 +143,9 @@ describeWith("redis-server")("a Redis", () => {
       ALL,
     ]);
     expect(await redis.command("KEYS", "*")).toEqual([]);
+    // Each command is one that Redis carries out, but for a script that it doesn't have.
+    const errors = String(await redis.command("INFO", "errorstats")).match(/errorstat_\w+/g);
+    expect(errors).toEqual(["errorstat_NOSCRIPT"]);
   });
 
   test("over Upstash is looked at all the same", async () => {

@@ -198,4 +198,7 @@ test("claims are shown without control characters, and cut", async () => {
   const text = reports.map(({ found }) => found).join("");
   expect(text).not.toMatch(/\p{Cc}/u);
   expect(text.length).toBeLessThan(600);
+  expect(text).toContain("\\u001b[31mx");
+  const odd = await explain(forge(HEADER, { ...CLAIMS, sub: "\u200bx", nbf: "\u0085" }));
+  expect(odd.find(({ subject }) => subject === "nbf")?.found).toBe('"?"');
 });

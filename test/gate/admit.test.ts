@@ -422,6 +422,12 @@ describe("visitors who connect again and again", () => {
       expect([status, headers.get("retry-after")]).toEqual([429, "1"]);
     }
     expect((await server.knock(other, "192.0.2.1")).status).toBe(101);
+    // Nor do they count as bad credentials, after which others at the address would have to wait, too.
+    for (let n = 0; n < 20; n++) {
+      const headers = { "X-Forwarded-For": "192.0.2.1" };
+      const answer = await sendRaw(server.port, handshake(`/ws/chat?ticket=${UNKNOWN}`, headers));
+      expect(answer.status).toBe(401);
+    }
     server.clock.advance(60_000 / PER_VISITOR);
     expect((await server.knock(cookie, "192.0.2.1")).status).toBe(101);
     expect((await server.knock(cookie, "192.0.2.1")).status).toBe(429);

@@ -54,6 +54,8 @@ describe("requests to the key server", () => {
     const users = await Promise.all(Array.from({ length: 50 }, () => verify(token)));
     expect(new Set(users)).toEqual(new Set(["alice"]));
     expect(keyServer.requests).toEqual(["/jwks.json"]);
+    const [read] = logLines.filter((line) => line.includes('"keys_read"'));
+    expect(JSON.parse(read as string)).toMatchObject({ level: "debug", durationMs: 0 });
   });
 
   test("none for tokens that aren't even written like one", async () => {

@@ -64,6 +64,15 @@ test.each<[string, (socket: Bun.Socket) => unknown]>([
   expect(await diagnose({ url, deadlineMs: 1_900 })).toMatchObject({ code: "WRONGPASS" });
 });
 
+test("a greeting with a dash in it is no error", async () => {
+  using server = Bun.listen({
+    ...{ hostname: "127.0.0.1", port: 0 },
+    socket: { data: (socket) => void socket.write("+redis-like 7.4.0-rc1\r\n") },
+  });
+  const url = `redis://127.0.0.1:${server.port}`;
+  expect(await diagnose({ url, deadlineMs: 1_900 })).toBeUndefined();
+});
+
 describeWith("redis-server")("a Redis", () => {
   test("with another password, or an unknown user, is wrong_password", async () => {
     await using redis = await startRedis(["--requirepass", "right"]);

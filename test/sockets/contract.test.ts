@@ -15,7 +15,7 @@ import {
   type SocketHandlers,
 } from "../../src/sockets/socket.ts";
 import { createSockets, type StopOptions } from "../../src/sockets/sockets.ts";
-import { fakeClock, type FakeClock, underClock } from "../support/clock.ts";
+import { fakeClock, type FakeClock, settle, underClock } from "../support/clock.ts";
 import { frame, OPCODE, openRawSocket, type RawSocket } from "../support/frame.ts";
 import { codeOf } from "../support/gate.ts";
 import {
@@ -594,8 +594,11 @@ for (const [name, form] of FORMS) {
       expect(room.running.size).toBe(1);
       const failures = room.logLines.filter((line) => line.includes('"socket_failed"'));
       expect(failures).toHaveLength(1);
-      const who = JSON.parse(failures[0] as string).user;
-      expect(who).toBeString();
+      const { user: who, code } = JSON.parse(failures[0] as string);
+      expect([who, code]).toEqual([
+        expect.any(String),
+        expect.stringMatching(/^(?:Error|unknown)$/),
+      ]);
       const ended = room.logLines.find((line) => line.includes('"socket_ended"'));
       expect(JSON.parse(ended as string)).toMatchObject({ user: who, code: 1011 });
       const closed = room.logLines.find((line) => line.includes('"socket_closed"'));
@@ -920,6 +923,23 @@ test("upgrade of createSockets returns the refusal, and nothing once the socket 
   const issued = await gate.issue({ user: "alice", expiresAtMs: Date.now() + 60_000 });
   expect((await knock(`/?ticket=${issued.ok && issued.ticket}`)).status).toBe(101);
   expect(returned).toEqual([401, undefined]);
+});
+
+test("a stop of createSockets rejects after 10 s by default where its handlers don't stop", async () => {
+  const clock = fakeClock();
+  await using gate = createGate({ users: { secret: TOKEN_SECRET }, clock });
+  const sockets = createSockets(gate, { ...echo(), stop: () => new Promise<void>(() => {}) });
+  let outcome = "waits";
+  sockets.stop().catch(({ name }) => {
+    outcome = name;
+  });
+  await settle();
+  clock.advance(9_999);
+  await settle();
+  expect(outcome).toBe("waits");
+  clock.advance(1);
+  await settle();
+  expect(outcome).toBe("DeadlineError");
 });
 
 test("createSockets refuses handshakes with 503 once it stops, while the server's own routes go on", async () => {
