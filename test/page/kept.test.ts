@@ -68,14 +68,17 @@ describeInChromium("what was written in Chromium", (crowd, site) => {
   test("a chat that the user deletes is gone on the visitor's page at once, and a block is in the other tab", async () => {
     const alice = newName();
     const visitor = await visit(await crowd.newcomer(), site.origin, alice);
+    await say(visitor, "One");
+    await visitor.getByRole("textbox", { name: /call you/ }).fill("Mira");
+    await visitor.getByRole("button", { name: "Save" }).click();
     await say(visitor, "Hello");
     const person = await crowd.newcomer();
     const first = await signIn(person, site.origin, { name: alice });
     await first.getByRole("button", { name: /Hello/ }).click();
-    await shows(first, "Hello");
+    await shows(first, "One", "Hello");
     const second = await person.open();
     await second.goto(first.url());
-    await shows(second, "Hello");
+    await shows(second, "One", "Hello");
     await pick(first, "Block");
     for (const page of [first, second]) {
       await page.getByText("Nothing they write reaches you").waitFor();
@@ -88,5 +91,12 @@ describeInChromium("what was written in Chromium", (crowd, site) => {
     await shows(visitor);
     await second.getByText("This chat has been deleted.").waitFor();
     await connected(second);
+    // The next message is the visitor's: until then there is nothing to write to.
+    const field = second.getByRole("textbox", { name: "Message" });
+    expect(await field.isVisible()).toBe(false);
+    expect(await second.getByRole("heading", { level: 2 }).textContent()).toBe("Mira");
+    await say(visitor, "Hello again");
+    await shows(second, "Hello again");
+    expect(await field.isVisible()).toBe(true);
   });
 });

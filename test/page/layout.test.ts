@@ -62,6 +62,25 @@ describeInChromium("the layout in Chromium", (crowd, site) => {
     }
   });
 
+  test("whoever reads the newest message goes on reading it when the window gets narrower or lower", async () => {
+    for (const page of await openChat({ width: 1_000, height: 600 })) {
+      for (const size of [PHONE, { width: 1_000, height: 400 }, ZOOMED]) {
+        await page.setViewportSize(size);
+        await page.waitForFunction(() => {
+          const { scrollHeight, scrollTop, clientHeight } = document.querySelector(
+            '[role="log"]',
+          ) as HTMLElement;
+          return scrollHeight - scrollTop - clientHeight < 2;
+        });
+        // Where two frames of the browser's have passed, nothing moves any more.
+        await page.evaluate(
+          () => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))),
+        );
+        expect(await page.getByRole("button", { name: "Newest messages" }).isVisible()).toBe(false);
+      }
+    }
+  });
+
   test("menus stay within a narrow window", async () => {
     for (const page of await openChat(PHONE)) {
       await page.getByRole("button", { name: "Options" }).click();

@@ -196,5 +196,21 @@ describeInChromium("writing a message in Chromium", (crowd, site) => {
     await jump.click();
     await page.getByText("message 130").waitFor();
     expect(await jump.isVisible()).toBe(false);
+
+    await page.mouse.wheel(0, -2_000);
+    await jump.waitFor();
+    socket.send({ type: "ANON_TO_USER", to: alice, content: "from another tab", ref: "other" });
+    await socket.next(({ type, ref }) => type === "ACK" && ref === "other");
+    await say(page, "from here");
+    await log.getByText("from here").waitFor();
+    await jump.waitFor({ state: "hidden" });
+
+    await page.mouse.wheel(0, -2_000);
+    await jump.waitFor();
+    const { from } = await socket.next(({ content }) => content === "from here");
+    await using answering = await site.openUser(alice);
+    answering.send({ type: "USER_TO_ANON", to: from, content: "an answer" });
+    await page.getByRole("button", { name: "New messages" }).click();
+    await log.getByText("an answer").waitFor();
   });
 });

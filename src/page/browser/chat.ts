@@ -107,7 +107,7 @@ export function startChat(
       },
     ]);
     show(thread.root);
-    byId("bar").append(menu.root);
+    byId("title").after(menu.root);
     const stopState = showState(client);
     client.on("change", ({ unread, messages }) => {
       setTitle(text("chatWith", { name }), unread);

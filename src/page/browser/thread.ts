@@ -61,6 +61,8 @@ export function createThread(options: {
   function update(): void {
     nickname?.update();
     log.update();
+    // Only visitors begin a chat.
+    composer.root.hidden = client.side === "user" && conversation.isDeleted;
     if (conversation.isLoaded || options.isNew)
       announcer.update(conversation.messages, otherName());
     markRead();
