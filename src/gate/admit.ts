@@ -48,9 +48,9 @@ export async function admit(
 
   async function redeem(ticket: string): Promise<Admission | Refusal> {
     if (!isTicket(ticket)) return failed(refuse("ticket_refused"));
-    // What was issued here, or by a sibling, needn't wait for those who try others from the same address.
+    // What this process has issued needn't wait for those who try others from the same address.
     const waitMs = attempts.waitMs(incoming);
-    if (waitMs > 0 && !(await tickets.isOwn(ticket))) return refuseFor(waitMs);
+    if (waitMs > 0 && !(await tickets.wasIssuedHere(ticket))) return refuseFor(waitMs);
     if (!(await revocations.areFollowed())) return refuse("store_unavailable");
     const redeemed = await tickets.redeem(ticket);
     return redeemed.ok ? redeemed : failed(redeemed);

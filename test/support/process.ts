@@ -59,10 +59,18 @@ export function startProcess(
   }
   const readStdout = read(child.stdout, (text) => (stdout += text));
   const readStderr = read(child.stderr, (text) => (stderr += text));
+  let isKilled = false;
   const exited = child.exited.then(async (code) => {
     await Promise.all([readStdout, readStderr]);
-    return child.signalCode ? -1 : code;
+    const { signalCode } = child;
+    // A crash of the runtime, most likely, which the tests see as a connection that was lost.
+    if (signalCode && !isKilled) console.error(`Process ended by ${signalCode}: ${stderr}`);
+    return signalCode ? -1 : code;
   });
+  function kill(signal: NodeJS.Signals): void {
+    isKilled = true;
+    child.kill(signal);
+  }
 
   function events(): Record<string, unknown>[] {
     return stdout
@@ -103,9 +111,9 @@ export function startProcess(
       return events();
     },
     event,
-    kill: (signal) => child.kill(signal),
+    kill,
     async [Symbol.asyncDispose]() {
-      child.kill("SIGKILL");
+      kill("SIGKILL");
       await exited;
     },
   };
