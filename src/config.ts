@@ -87,7 +87,7 @@ const LEAVES_DEMO = [
 
 /** Whether a page from there may have the chat in a frame. It becomes part of a policy, where a semicolon would end a directive. */
 function isEmbedOrigin(origin: string): boolean {
-  if (!isExactOrigin(origin) || !/^https?:\/\/[\w.:[\]-]+$/.test(origin)) return false;
+  if (!isExactOrigin(origin) || !/^[\w.:/[\]-]+$/.test(origin)) return false;
   const { protocol, hostname } = new URL(origin);
   return protocol === "https:" || isLoopback(hostname);
 }

@@ -28,7 +28,6 @@ const KNOWN_CLOSES = new Set<unknown>([
   1005,
   1006,
   1007,
-  1009,
   ...Object.values(CLOSE).map(({ code }) => code),
 ]);
 

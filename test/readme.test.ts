@@ -4,6 +4,13 @@ import { basename, join } from "node:path";
 import { createMetrics } from "../src/metrics.ts";
 import { systemClock } from "../src/lib/clock.ts";
 import { readConfig } from "../src/config.ts";
+import {
+  MAX_BLOCKS,
+  MAX_PAGE_LENGTH,
+  MAX_UNANSWERED,
+  MAX_UNANSWERED_MESSAGES,
+  UNANSWERED_TTL_MS,
+} from "../src/chat/history.ts";
 import { MAX_TOKEN_LENGTH } from "../src/gate/token.ts";
 import { createGate } from "../src/mod.ts";
 import { REFUSAL_CODES } from "../src/request/refusal.ts";
@@ -129,8 +136,15 @@ describe("the README names", () => {
       MAX_REF_LENGTH,
       MAX_TOKEN_LENGTH,
     ]) {
-      expect(limits).toContain(` ${limit.toLocaleString("en")}`);
+      expect(limits).toMatch(new RegExp(` ${limit.toLocaleString("en")}\\b(?!,\\d)`));
     }
+    const days = UNANSWERED_TTL_MS / 86_400_000;
+    expect(MAX_UNANSWERED).toBe(10);
+    expect(limits).toContain(
+      `${MAX_UNANSWERED_MESSAGES} messages to a user who has never answered, ten such users, for ${days} days`,
+    );
+    expect(limits).toContain(`${MAX_BLOCKS.toLocaleString("en")} blocked visitors`);
+    expect(limits).toContain(`pages of ${MAX_PAGE_LENGTH.toLocaleString("en")} characters`);
   });
 
   test("every entry of the package and every value that it exports", async () => {

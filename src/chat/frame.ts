@@ -1,4 +1,5 @@
 import type { Identity } from "../gate/identity.ts";
+import { parseJson } from "../lib/json.ts";
 import { isLine, isLines } from "../lib/text.ts";
 import {
   type FrameErrorCode,
@@ -37,7 +38,7 @@ export interface FrameError {
 export function readFrame(text: string, sender: Identity): CheckedFrame | FrameError {
   let frame: unknown;
   try {
-    frame = JSON.parse(text);
+    frame = parseJson(text);
   } catch {
     return { error: "malformed" };
   }

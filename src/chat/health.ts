@@ -32,7 +32,7 @@ export function createHealth(history: Pick<ChatHistory, "probe">, clock: Clock):
       const nowMs = clock.monotonicMs();
       // A message takes more room than a probe, and more commands.
       if (failure && nowMs - failure.atMs < FAILURE_MS) throw failure.error;
-      if (!failure && nowMs - goodAtMs < PROBED_MS) return;
+      if (nowMs - goodAtMs < PROBED_MS) return;
       await history.probe?.();
       failure = undefined;
       goodAtMs = nowMs;

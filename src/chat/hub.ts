@@ -55,7 +55,8 @@ export function createHub(
     const waiting = isVisitor ? (pending.get(limitKey) ?? 0) : 0;
     const onlyAnswered = isVisitor && limits.unanswered.waitMs(limitKey, waiting + 1) > 0;
     const atMs = clock.nowMs();
-    const draft = { chat, from, content, nickname, ref, atMs, onlyAnswered };
+    const costMs = limits.costMs(from, cost);
+    const draft = { chat, from, content, nickname, ref, atMs, onlyAnswered, costMs };
     let appended: Appended;
     if (isVisitor) pending.set(limitKey, waiting + 1);
     try {
@@ -77,7 +78,7 @@ export function createHub(
   }
 
   function settle(limitKey: string): void {
-    const left = (pending.get(limitKey) ?? 1) - 1;
+    const left = (pending.get(limitKey) as number) - 1;
     if (left > 0) pending.set(limitKey, left);
     else pending.delete(limitKey);
   }
@@ -102,16 +103,11 @@ export function createHub(
     responses.clear();
   }
 
-  /** What somebody did through another process counts here, too. */
+  /** What somebody marked as read through another process counts here, too. */
   function countForeign(event: ChatEvent): void {
-    if (!("isForeign" in event) || !event.isForeign) return;
-    if (event.kind === "read") {
-      const { by, chat } = event;
-      return limits.marks.count(identityKey({ kind: by, id: chat[by] }));
-    }
-    const { type, from, content } = event.message;
-    const kind = type === "ANON_TO_USER" ? "visitor" : "user";
-    limits.writing[kind].count(identityKey({ kind, id: from }), costOf(content));
+    if (event.kind !== "read" || !event.isForeign) return;
+    const { by, chat } = event;
+    limits.marks.count(identityKey({ kind: by, id: chat[by] }));
   }
 
   async function markRead(socket: Socket, { kind, id }: Identity, mark: Mark): Promise<void> {
@@ -126,7 +122,8 @@ export function createHub(
       user === undefined
         ? (await history.chats(of, { limit: MAX_PAGE })).map(({ peer }) => peer)
         : [user];
-    if (limits.marks.take(key, users.length) > 0) return refuse();
+    // Finding out that there are none takes as long.
+    if (limits.marks.take(key, Math.max(1, users.length)) > 0) return refuse();
     const marked = await Promise.all(
       users.map((one) => history.markRead({ user: one, visitor }, kind)),
     );
@@ -168,8 +165,7 @@ export function createHub(
         const inARow = (badFrames.get(socket) ?? 0) + 1;
         badFrames.set(socket, inARow);
         socket.send(errorFrame(frame));
-        const { code, reason } = CLOSE.badFrames;
-        if (inARow >= MAX_BAD_FRAMES) socket.close(code, reason);
+        if (inARow >= MAX_BAD_FRAMES) stateOf(socket).end(CLOSE.badFrames);
         return;
       }
       badFrames.delete(socket);

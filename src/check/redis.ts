@@ -165,7 +165,7 @@ function inspectKind(subject: string, facts: Facts): Report[] {
 
 function kindFault(facts: Facts): Report | undefined {
   const kind = facts.get("redis_mode") ?? facts.get("mode");
-  if (kind === "cluster" || facts.get("cluster_enabled") === "1") {
+  if (kind === "cluster") {
     const note = "A cluster can't run the scripts, whose keys are in several slots: use one Redis";
     return fault("REDIS_URL", "a cluster", note);
   }

@@ -47,7 +47,7 @@ export function createLive({ clock }: { clock: Clock }): Live {
     for (const [key, revocations] of recent) {
       const left = revocations.filter(({ seenAtMs }) => seenAtMs > startMs);
       if (left.length === 0) recent.delete(key);
-      else if (left.length < revocations.length) recent.set(key, left);
+      else recent.set(key, left);
     }
     forEach((connection) => {
       if (connection.identity.expiresAtMs <= wallMs) connection.end(CLOSE.credentialExpired);

@@ -143,22 +143,19 @@ export function createBatcher<Item, Result>(
   function watchDeadline(): void {
     const first = pending[0];
     if (cancelDeadline || !first) return;
-    cancelDeadline = clock.after(Math.max(0, first.endsAtMs - clock.monotonicMs()), () => {
+    cancelDeadline = clock.after(first.endsAtMs - clock.monotonicMs(), () => {
       cancelDeadline = undefined;
       endOverdue();
       watchDeadline();
     });
   }
 
-  /** Rejects what is due, and forgets what was settled before the first item that isn't. */
+  /** Rejects what is due, and forgets what is settled. */
   function endOverdue(): void {
     const nowMs = clock.monotonicMs();
-    const isOverdue = ({ endsAtMs }: Waiting<Item, Result>) => endsAtMs <= nowMs;
-    const firstOpen = pending.findIndex((one) => !one.isSettled && !isOverdue(one));
-    const past = firstOpen < 0 ? pending : pending.slice(0, firstOpen);
-    pending = firstOpen < 0 ? [] : pending.slice(firstOpen);
-    const due = past.filter(({ isSettled }) => !isSettled);
-    if (due.length > 0) fail(due, new DeadlineError(`No result in time: ${deadlineMs} ms`));
+    const due = pending.filter(({ isSettled, endsAtMs }) => !isSettled && endsAtMs <= nowMs);
+    fail(due, new DeadlineError(`No result in time: ${deadlineMs} ms`));
+    pending = pending.filter(({ isSettled }) => !isSettled);
   }
 
   return {
@@ -177,7 +174,8 @@ export function createBatcher<Item, Result>(
         waiting.push(one);
         pending.push(one);
         watchDeadline();
-        if (isScheduled || inProgress >= parallel) return;
+
+        if (isScheduled) return;
         isScheduled = true;
         setImmediate(start);
       });

@@ -46,7 +46,6 @@ export async function diagnose(options: {
         found.resolve(refusal === undefined ? undefined : new RedisError(refusal));
       },
       close: () => found.resolve(undefined),
-      error: (_, error) => found.resolve(error),
       connectError: (_, error) => found.resolve(error),
     },
   });

@@ -111,7 +111,7 @@ export function createFeed(options: {
   let neededAtMs = Number.NEGATIVE_INFINITY;
   let lastEntryAtMs = Number.NEGATIVE_INFINITY;
   let isReading = false;
-  let caughtUpAtMs = 0;
+  let caughtUpAtMs: number;
   /** Since when reading has failed. */
   let failedSinceMs: number | undefined;
   let isWoken = false;

@@ -20,7 +20,7 @@ export function createMemoryGuard(options: {
 }): MemoryGuard {
   const { transport, clock } = options;
   let nextLookMs = Number.NEGATIVE_INFINITY;
-  let isFull: Promise<boolean> = Promise.resolve(false);
+  let isFull: Promise<boolean>;
 
   async function look(): Promise<boolean> {
     try {

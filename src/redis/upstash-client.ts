@@ -22,7 +22,6 @@ class UpstashRedis extends Redis {
 
 function requesterOf(send: RedisTransport["command"]): Requester {
   return {
-    readYourWrites: false,
     async request<Result>({ body }: { body?: unknown }): Promise<UpstashResponse<Result>> {
       return { result: (await send(body as readonly string[])) as Result };
     },

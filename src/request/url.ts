@@ -66,7 +66,7 @@ export function readTicket(
     if (name === "ticket") tickets.push(value);
     else if (isCredentialName(name) || isJwt(value)) return refuse("credential_in_url");
   }
-  if (tickets.some((ticket) => isJwt(ticket) || /^[\w-]+\.[\w-]+\.[\w-]*$/.test(ticket))) {
+  if (tickets.some((ticket) => isJwt(ticket) || /^[\w-]+\.[\w-]+\./.test(ticket))) {
     return refuse("credential_in_url");
   }
   if (tickets.length > 1) return refuse("malformed_request");

@@ -361,7 +361,7 @@ export function openSocketRoom(
       return isStopping;
     },
     get awaitsPongs() {
-      return [...open].some(({ missedBeats, isEnded }) => missedBeats > 0 && !isEnded);
+      return [...open].some(({ missedBeats }) => missedBeats > 0);
     },
     begin() {
       handlers.start?.((topic, text) => void server?.publish(topic, text));

@@ -35,5 +35,5 @@ export const CLOSE = {
 
 /** Whether a client should reconnect by itself after a socket ended with `code`, one of a later version's included. */
 export function reconnectsAfter(code: number): boolean {
-  return code < 4500 || code > 4999;
+  return code < 4500;
 }

@@ -104,13 +104,8 @@ export function contract(start: () => Promise<Subject>): void {
     } as never);
     await chat.delivered.has(where, 1);
     const [event, ...others] = chat.delivered.events.filter(({ chat }) => chat.user === where.user);
-    const {
-      frame = JSON.stringify(message),
-      isForeign = false,
-      ...rest
-    } = event as ChatEvent & { kind: "message" };
+    const { frame = JSON.stringify(message), ...rest } = event as ChatEvent & { kind: "message" };
     expect(rest as unknown).toEqual({ kind: "message", chat: where, message });
-    expect(isForeign).toBe(false);
     expect(JSON.parse(frame)).toEqual(message);
     expect(others).toEqual([]);
   });

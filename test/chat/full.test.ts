@@ -46,6 +46,7 @@ for (const name of WIRE_NAMES) {
         return new Set(outcomes);
       }
 
+      await chat.setProfile(USER, { name: "Alice" });
       let batches = 0;
       while ((await send(BATCH)).has("stored")) {
         expect(++batches).toBeLessThan(100);
@@ -66,6 +67,11 @@ for (const name of WIRE_NAMES) {
       const headers = { Authorization: `Bearer ${await server.token("bob")}` };
       const signedOut = await server.ask("/api/auth/sign-out", { method: "POST", headers });
       expect(signedOut.status).toBe(204);
+      // A name can wait, and one that is taken back takes no room.
+      await chat.setProfile(USER, { name: "Alice B." });
+      expect(await chat.profile(USER)).toEqual({ name: "Alice" });
+      await chat.setProfile(USER, {});
+      expect(await chat.profile(USER)).toEqual({});
       const page = await server.ask(`/api/chats/${USER}/messages?limit=10`, { cookie });
       expect([page.status, page.body.messages.length]).toEqual([200, 10]);
 

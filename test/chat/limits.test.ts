@@ -7,7 +7,7 @@ import {
 import { REQUESTS_PER_MINUTE } from "../../src/chat/limits.ts";
 import { sqliteChatHistory } from "../../src/chat/sqlite.ts";
 import { begin, newVisitorId, write } from "../support/chat.ts";
-import { type FakeClock, fakeClock } from "../support/clock.ts";
+import { type FakeClock, fakeClock, settle } from "../support/clock.ts";
 import { visitorIdOf } from "../support/people.ts";
 import { startServer, type TestServer, type TestServerOptions } from "../support/server.ts";
 import { openSocket, type TestSocket } from "../support/socket.ts";
@@ -244,6 +244,37 @@ describe("messages that nobody has answered", () => {
     expect(outcomes.filter((type) => type === "ACK")).toHaveLength(10);
   });
 
+  test("are limited per address while some are stored and others are still on their way", async () => {
+    const inner = sqliteChatHistory({ path: ":memory:", clock: fakeClock() });
+    let waiting: (() => void)[] | undefined;
+    const history: ChatHistory = {
+      ...inner,
+      async append(draft) {
+        if (waiting) await new Promise<void>((resolve) => waiting?.push(resolve));
+        return inner.append(draft);
+      },
+    };
+    await using scene = await setScene({ trustProxy: 1, history });
+    await writeFrom(scene.server, "192.0.2.1", PER_ADDRESS - 3);
+    await using socket = await visitorFrom(scene.server, "192.0.2.1");
+    const answers: Promise<string | undefined>[] = [];
+    const send = async (count: number) => {
+      const before = waiting?.length ?? 0;
+      const frame = { type: "ANON_TO_USER", to: USER, content: "x" };
+      for (let n = 0; n < count; n++) answers.push(codeOf(socket, frame));
+      while (waiting && waiting.length < before + count) await settle(1);
+    };
+    waiting = [];
+    await send(2);
+    waiting.shift()?.();
+    expect(await answers[0]).toBeUndefined();
+    await send(2);
+    for (const store of waiting) store();
+    expect(await Promise.all(answers)).toEqual([
+      ...[undefined, undefined, undefined, "too_many_messages"],
+    ]);
+  });
+
   test("don't count per address on loopback, where a proxy may speak for many", async () => {
     await using scene = await setScene();
     await writeFrom(scene.server, "192.0.2.1", PER_ADDRESS + 50);
@@ -313,13 +344,33 @@ describe("read marks by frames", () => {
     lists.mockRestore();
     await using other = await server.openUser(USER);
     expect(await mark(other, { chatId: visitor })).toBeUndefined();
-    clock.advance(100);
+    clock.advance(99);
+    expect(await mark(one, { chatId: visitor, to: USER })).toBe("too_many_messages");
+    clock.advance(1);
     expect(await mark(one, { chatId: visitor, to: USER })).toBeUndefined();
     expect(await mark(one, { chatId: visitor })).toBe("too_many_messages");
     clock.advance(600);
     expect(await mark(one, { chatId: visitor })).toBeUndefined();
     for (const socket of sockets) await socket[Symbol.asyncDispose]();
   });
+});
+
+test("read marks of somebody without any chat are limited, too", async () => {
+  await using scene = await setScene();
+  const { server } = scene;
+  const cookie = await server.visitorCookie();
+  const chatId = visitorIdOf(cookie);
+  await using socket = await server.openVisitor(cookie);
+  const codes: unknown[] = [];
+  for (let n = 0; n < 602; n++) {
+    socket.send({ type: "MARK_AS_READ", chatId, ref: `${n}` });
+    codes.push((await socket.next(({ ref }) => ref === `${n}`)).code);
+  }
+  const expected = [
+    ...Array<string>(600).fill("not_found"),
+    ...Array<string>(2).fill("too_many_messages"),
+  ];
+  expect(codes).toEqual(expected);
 });
 
 /** What the longest page costs, in requests. */

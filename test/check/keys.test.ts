@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import { inspectAddress } from "../../src/check/address.ts";
-import { inspectKeys } from "../../src/check/keys.ts";
+import { inspectKeys, inspectPublicKeys } from "../../src/check/keys.ts";
 import { systemClock } from "../../src/lib/clock.ts";
 import { certificateFor } from "../support/certificate.ts";
 import { issuerKey, startKeyServer } from "../support/keys.ts";
@@ -36,6 +36,7 @@ describe("JWT_JWKS_URL", () => {
       "2 keys, none of them usable",
     ],
     ["another object", () => Response.json({}), "answers 200 without a key set"],
+    ["null", () => Response.json(null), "answers 200 without a key set"],
     ["404", () => Response.json({}, { status: 404 }), "answers 404 without a key set"],
     ["a page", () => new Response("<p>"), "can't be read: status_200_not_json"],
     ["a redirect", () => Response.redirect("/other"), "can't be read: redirected"],
@@ -63,6 +64,14 @@ describe("JWT_JWKS_URL", () => {
   });
 });
 
+test("JWT_PUBLIC_KEYS is readable, with the algorithms and ids of its keys", async () => {
+  const [ec, rsa] = await Promise.all([issuerKey("ES256", "a"), issuerKey("RS256", "b")]);
+  const keys = [ec.jwk, rsa.jwk, { kty: "oct", k: "AAAA" }];
+  expect(inspectPublicKeys({ keys })).toEqual([
+    { level: "ok", subject: "JWT_PUBLIC_KEYS", found: "readable: ES256 (a), RS256 (b)" },
+  ]);
+});
+
 describeWith("openssl")("a certificate that nobody vouches for", () => {
   test("is named as the reason", async () => {
     const tls = await certificateFor("DNS:localhost");
@@ -80,9 +89,13 @@ describe("PUBLIC_URL", () => {
     ["something else", () => Response.json({ status: "up" })],
     ["a proxy without a server", () => Response.json({}, { status: 502 })],
     ["a page", () => new Response("<p>")],
+    ["null", () => Response.json(null)],
+    ["an API without this path", () => Response.json({ code: "not_found" }, { status: 404 })],
   ])("that leads to %s is a warning", async (_, answer) => {
     using server = Bun.serve({ port: 0, hostname: "127.0.0.1", fetch: answer });
-    expect(await inspectAddress(server.url, OPTIONS)).toMatchObject([{ level: "warn" }]);
+    const [report, ...more] = await inspectAddress(server.url, OPTIONS);
+    expect([report?.level, more]).toEqual(["warn", []]);
+    expect(report?.note).not.toContain("takes the path off");
   });
 
   test.each<[string, string, string, string]>([

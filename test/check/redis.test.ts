@@ -1,4 +1,4 @@
-import { expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 import { join } from "node:path";
 import { COMMAND_NAMES, inspectRedis } from "../../src/check/redis.ts";
 import { systemClock } from "../../src/lib/clock.ts";
@@ -46,6 +46,93 @@ test("the commands that are tried are those that the server sends", async () => 
   expect([...sent].toSorted()).toEqual([...new Set(COMMAND_NAMES)].toSorted());
 });
 
+describe("by what a Redis says of itself", () => {
+  const SERVER = ["server", "redis"];
+
+  /** Looks at something that answers these commands over REST, and refuses all others. */
+  async function lookAt(
+    replies: Record<string, unknown>,
+    { triesAll = false, refusal = "NOPERM not permitted" } = {},
+  ): Promise<string[]> {
+    using server = Bun.serve({
+      ...{ hostname: "127.0.0.1", port: 0 },
+      async fetch(request) {
+        const command = ((await request.json()) as string[]).join(" ");
+        const result = command === "PING" ? "PONG" : replies[command];
+        if (result instanceof Response) return result.clone();
+        return Response.json(result === undefined ? { error: refusal } : { result });
+      },
+    });
+    return await look({ url: server.url.href, token: "token" }, { triesAll });
+  }
+
+  test.each([
+    ["5.0.14", "fault"],
+    ["5.9.0", "fault"],
+    ["6.0.16", "fault"],
+    ["6.1.240", "fault"],
+    ["6.2.0", "ok"],
+    ["7.0.0", "ok"],
+    ["10.0.1", "ok"],
+  ])("version %s is %s: GETDEL came with 6.2", async (version, level) => {
+    const [kind] = await lookAt({ HELLO: [...SERVER, "version", version] });
+    expect(kind).toBe(`${level}: reachable: redis ${version}`);
+    const [again] = await lookAt({ INFO: `# Server\r\nredis_version:${version}\r\n` });
+    expect(again).toBe(`${level}: reachable: redis ${version}`);
+  });
+
+  test.each(["MISCONF", "OOM", "READONLY"])("one that refuses writes with %s", async (code) => {
+    const refusal = `${code} some reason`;
+    const found = await lookAt({}, { triesAll: true, refusal });
+    expect(found.at(-1)).toStartWith("fault: SET is refused: ");
+  });
+
+  test("one that breaks down meanwhile can't be reached", async () => {
+    const broken = new Response("", { status: 500 });
+    for (const command of ["HELLO", "INFO", "CONFIG GET save"]) {
+      const found = await lookAt({ [command]: broken });
+      expect(found).toEqual([expect.stringMatching(/^fault: can't be reached: status_500/)]);
+    }
+  });
+
+  test("one that doesn't say its version is good", async () => {
+    expect((await lookAt({}))[0]).toBe("ok: reachable: redis of unknown version");
+  });
+
+  test("a Valkey counts by the Redis that it is compatible with, and is shown by its own version", async () => {
+    const info = "redis_version:7.2.4\nserver_name:valkey\nvalkey_version:8.1.1\n";
+    expect((await lookAt({ INFO: info }))[0]).toBe("ok: reachable: valkey 8.1.1");
+  });
+
+  test("what would spoil a terminal isn't shown", async () => {
+    const hello = ["server", `a\u001b[31m`, "version", "7".repeat(21)];
+    expect((await lookAt({ HELLO: hello }))[0]).toBe("ok: reachable: redis of unknown version");
+  });
+
+  test.each([["slave"], ["replica"]])("%s is a replica", async (role) => {
+    expect(await lookAt({ HELLO: [...SERVER, "role", role] })).toContain("fault: a replica");
+    expect(await lookAt({ INFO: `role:${role}` })).toContain("fault: a replica");
+  });
+
+  test.each([
+    ["cluster", "fault: a cluster"],
+    ["sentinel", "fault: a Sentinel"],
+    ["standalone", "ok: reachable: redis of unknown version"],
+  ])("mode %s: %s", async (mode, found) => {
+    expect(await lookAt({ HELLO: [...SERVER, "mode", mode] })).toContain(found);
+    expect(await lookAt({ INFO: `redis_mode:${mode}` })).toContain(found);
+  });
+
+  test.each<[string, Record<string, unknown>, string]>([
+    ["INFO alone", { INFO: "aof_enabled:1" }, "ok: append-only file"],
+    ["CONFIG alone", { "CONFIG GET appendonly": ["appendonly", "yes"] }, "ok: append-only file"],
+    ["neither", {}, "ok: persistence: not for this user to read"],
+    ["no file, and no word of snapshots", { INFO: "aof_enabled:0" }, "warn: no persistence"],
+  ])("persistence by %s", async (_, replies, found) => {
+    expect(await lookAt(replies)).toContain(found);
+  });
+});
+
 describeWith("redis-server")("a Redis", () => {
   test("with everything as it should be is good, and keeps nothing of the check", async () => {
     await using redis = await startRedis(["--appendonly", "yes", "--appendfsync", "always"]);
@@ -56,6 +143,9 @@ describeWith("redis-server")("a Redis", () => {
       ALL,
     ]);
     expect(await redis.command("KEYS", "*")).toEqual([]);
+    // Each command is one that Redis carries out, but for a script that it doesn't have.
+    const errors = String(await redis.command("INFO", "errorstats")).match(/errorstat_\w+/g);
+    expect(errors).toEqual(["errorstat_NOSCRIPT"]);
   });
 
   test("over Upstash is looked at all the same", async () => {

@@ -16,7 +16,8 @@ function warned(environment: Record<string, string>): string[] {
   const read = readConfig(environment);
   if (!read.ok) throw new Error(`Faults: ${JSON.stringify(read.faults)}`);
   const reports = inspectSettings(read.config, environment);
-  for (const { level, note } of reports) {
+  for (const { level, found, note } of reports) {
+    expect(found).not.toBe("");
     if (level === "warn") expect(note).toMatch(/^[A-Z].*[^.]$/);
   }
   return reports.filter(({ level }) => level !== "ok").map(({ subject }) => subject);
@@ -27,6 +28,9 @@ test("good settings are not warned of, nor is the demo", () => {
   expect(warned({ ...GOOD, ...PROXIED })).toEqual([]);
   expect(warned({ ...GOOD, ...PROXIED, ALLOWED_ORIGINS: "https://chat.example" })).toEqual([]);
   expect(warned({})).toEqual([]);
+  for (const url of ["https://id.example/jwks", "http://127.0.0.1/jwks"]) {
+    expect(warned({ ...GOOD, JWT_SECRET: "", JWT_JWKS_URL: url })).toEqual([]);
+  }
 });
 
 describe("a warning of", () => {

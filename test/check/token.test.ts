@@ -59,7 +59,10 @@ describe("a token that the server accepts", () => {
   test("is told what it costs to have no iat and no name for the session", async () => {
     const reports = await explain(forge(HEADER, { sub: "alice", exp: NOW + 60 }));
     const warned = reports.filter(({ level }) => level === "warn");
-    expect(warned.map(({ subject }) => subject)).toEqual(["iat", "sid"]);
+    expect(warned).toMatchObject([
+      { subject: "iat", found: "missing" },
+      { subject: "sid", found: "missing, and jti" },
+    ]);
   });
 
   test("shows who it is, and how long it lives", async () => {
@@ -72,6 +75,25 @@ describe("a token that the server accepts", () => {
       jti: "names the session: one",
       verdict: "the server accepts it",
     });
+    expect(found).toMatchObject({ alg: "HS256", typ: "JWT", kid: "missing", nbf: "missing" });
+  });
+
+  test("shows its origin, and whether the settings require one", async () => {
+    const claims = { ...CLAIMS, iss: "https://id.example", aud: "chat" };
+    const origin = async (environment: Environment) =>
+      (await explain(forge(HEADER, claims), environment))
+        .filter(({ subject }) => subject === "iss" || subject === "aud")
+        .map(({ found }) => found);
+    expect(await origin({})).toEqual([
+      "https://id.example, JWT_ISSUER isn't set",
+      "chat, JWT_AUDIENCE isn't set",
+    ]);
+    const settings = { JWT_ISSUER: "https://id.example", JWT_AUDIENCE: "mobile,chat" };
+    expect(await origin(settings)).toEqual(["https://id.example", "chat"]);
+    expect(await origin({ JWT_ISSUER: "other", JWT_AUDIENCE: "mobile,web" })).toEqual([
+      "https://id.example, JWT_ISSUER is other",
+      "chat, JWT_AUDIENCE is mobile,web",
+    ]);
   });
 });
 
@@ -99,12 +121,13 @@ describe("a token that the server refuses has a fault at", () => {
     ["sub", forge(HEADER, { ...CLAIMS, sub: 7 }), {}, ["sub"]],
     ["sub", forge(HEADER, { ...CLAIMS, sub: "a\nb" }), {}, ["sub"]],
     ["email", forge(HEADER, CLAIMS), { USER_CLAIM: "email" }, ["email"]],
-    [
+    ["no own claim", forge(HEADER, CLAIMS), { USER_CLAIM: "toString" }, ["toString"]],
+    ...[false, "false"].map((verified): [string, string, Environment, string[]] => [
       "email_verified",
-      forge(HEADER, { ...CLAIMS, email: "a@b.example", email_verified: false }),
+      forge(HEADER, { ...CLAIMS, email: "a@b.example", email_verified: verified }),
       { USER_CLAIM: "email" },
       ["email_verified"],
-    ],
+    ]),
     ["no JWT", "opaque", {}, []],
     ["four parts", `${forge(HEADER, CLAIMS)}.x`, {}, []],
     ["JSON that is none", forge("{", CLAIMS), {}, []],
@@ -113,6 +136,18 @@ describe("a token that the server refuses has a fault at", () => {
     expect(await isAccepted(token, environment)).toBe(false);
     const last = subjects.length === 0 ? "token" : "verdict";
     expect(await faults(token, environment)).toEqual([...subjects, last]);
+  });
+
+  test("a time, which is shown in words", async () => {
+    const claims = { ...CLAIMS, nbf: NOW + 7_200, iat: NOW + 119 };
+    const found = async (exp: number) =>
+      Object.fromEntries(
+        (await explain(forge(HEADER, { ...claims, exp }))).map((one) => [one.subject, one.found]),
+      );
+    expect(await found(NOW - 120)).toMatchObject({
+      ...{ exp: "2 minutes ago", nbf: "in 2 hours", iat: "in 119 seconds" },
+    });
+    expect(await found(NOW + 5_000 * 86_400)).toMatchObject({ exp: "in 5000 days" });
   });
 
   test("several claims at once", async () => {
@@ -127,6 +162,9 @@ describe("a token that the server refuses has a fault at", () => {
     expect(await faults(await known.sign(CLAIMS), environment)).toEqual([]);
     const token = await stranger.sign(CLAIMS);
     expect(await faults(token, environment)).toEqual(["signature", "verdict"]);
+    expect(await explain(token, environment)).toContainEqual(
+      expect.objectContaining({ subject: "signature", found: "by an unknown key" }),
+    );
     server.answer(() => new Response(null, { status: 500 }));
     expect(await explain(token, environment)).toContainEqual(
       expect.objectContaining({ subject: "signature", found: "not checked" }),
@@ -160,4 +198,7 @@ test("claims are shown without control characters, and cut", async () => {
   const text = reports.map(({ found }) => found).join("");
   expect(text).not.toMatch(/\p{Cc}/u);
   expect(text.length).toBeLessThan(600);
+  expect(text).toContain("\\u001b[31mx");
+  const odd = await explain(forge(HEADER, { ...CLAIMS, sub: "\u200bx", nbf: "\u0085" }));
+  expect(odd.find(({ subject }) => subject === "nbf")?.found).toBe('"?"');
 });

@@ -69,7 +69,7 @@ describe("ws-ticket check", () => {
   test("says that it is the demo where nothing is set", async () => {
     const { code, stdout, files } = await runCommand(["check"]);
     expect([code, files]).toEqual([0, []]);
-    expect(stdout).toContain("the demo");
+    expect(linesOf(stdout)).toEqual([["ok", "settings", expect.stringContaining("the demo")]]);
   });
 
   describe("--token", () => {

@@ -1,5 +1,6 @@
 import { expect, test } from "bun:test";
 import { createGate } from "../../src/gate/gate.ts";
+import { memoryTicketStore } from "../../src/gate/memory.ts";
 import { fakeClock } from "../support/clock.ts";
 import { TOKEN_SECRET } from "../support/people.ts";
 
@@ -50,6 +51,20 @@ test("revoke refuses what is no session, user or visitor", async () => {
   for (const target of targets) {
     expect(gate.revoke(target as never)).rejects.toBeInstanceOf(TypeError);
   }
+});
+
+test("a revocation that can't be stored is store_unavailable, and logged with whose it was and why", async () => {
+  const lines: unknown[] = [];
+  const clock = fakeClock();
+  const revoke = () => Promise.reject(new TypeError("canary"));
+  await using gate = createGate({
+    ...{ users: { secret: TOKEN_SECRET }, clock },
+    store: { ...memoryTicketStore({ clock }), revoke },
+    log: (level, event, fields) => void lines.push({ level, event, ...fields }),
+  });
+  expect(await gate.revoke({ user: "alice" })).toEqual({ ok: false, code: "store_unavailable" });
+  const line = { level: "error", event: "store_failed", user: "alice", code: "TypeError" };
+  expect(lines).toContainEqual(line);
 });
 
 test("each sign-out of a user's is remembered for a minute of its own", () => {

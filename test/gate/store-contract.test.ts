@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { memoryTicketStore } from "../../src/gate/memory.ts";
+import type { RedisReply } from "../../src/redis/transport.ts";
 import { redisTicketStore } from "../../src/gate/redis.ts";
 import type { Identity } from "../../src/gate/identity.ts";
 import type { TicketRecord, TicketStore } from "../../src/gate/store.ts";
@@ -495,4 +496,18 @@ describeWith("redis-server")("redis store, native transport", () => {
     while (!(await isGone())) await Bun.sleep(1);
     expect(wire.sent("GETDEL")).toBe(0);
   });
+});
+
+test.each<[string, RedisReply]>([
+  ["nothing", null],
+  ["another number", 2],
+  ["text", "1"],
+])("a redis store rejects when Redis says %s where it says 1 or 0", async (_, reply) => {
+  const transport = { isOrdered: true, command: async () => reply, async close() {} };
+  const store = redisTicketStore(transport);
+  await expect(putNew(store)).rejects.toThrow("Redis broke off");
+  const revocation = { kind: "user", id: "alice", atMs: 0, untilMs: 1 } as const;
+  await expect(store.revoke(revocation)).rejects.toThrow("Redis broke off");
+  const identity = { kind: "user", id: "alice", issuedAtMs: 0, expiresAtMs: 1 } as const;
+  await expect(store.isRevoked(identity)).rejects.toThrow("Redis broke off");
 });

@@ -67,6 +67,20 @@ function start(
 }
 
 describe("what arrives in one turn of the event loop", () => {
+  test("is one thing to do, however many items there are", async () => {
+    const { add, batches } = start();
+    using scheduled = spyOn(globalThis, "setImmediate");
+    for (const first of [1, 51]) {
+      scheduled.mockClear();
+      add(...Array.from({ length: 50 }, (_, n) => `${first + n}`));
+      expect(scheduled).toHaveBeenCalledTimes(1);
+      await settle();
+    }
+    batches[0]?.end();
+    await settle();
+    expect(batches.map(({ names }) => names.length)).toEqual([50, 50]);
+  });
+
   test("is one batch, in order, and each item gets its own result", async () => {
     const { add, batches, names, outcomes } = start();
     add("1", "2", "3");

@@ -39,6 +39,16 @@ describe("createRateLimit", () => {
     expect(limit.size).toBe(0);
   });
 
+  test("is known to have nothing to count only once nobody has to wait", () => {
+    const { limit, clock } = limitOf(1);
+    clock.advance(59_900);
+    limit.count("a");
+    clock.advance(59_999);
+    expect([limit.waitMs("a"), limit.size]).toEqual([1, 1]);
+    clock.advance(60_000);
+    expect([limit.waitMs("a"), limit.size]).toEqual([0, 0]);
+  });
+
   test("zero switches it off", () => {
     const { limit } = limitOf(0);
     for (let time = 0; time < 1_000; time++) limit.count("a");

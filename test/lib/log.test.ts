@@ -1,4 +1,4 @@
-import { describe, expect, test } from "bun:test";
+import { describe, expect, spyOn, test } from "bun:test";
 import fc from "fast-check";
 import {
   createLineBuffer,
@@ -188,7 +188,9 @@ test("lines that come together are written together, soon, and at once when they
   const hasWritten = async (count: number) => {
     while (written.length < count) await Bun.sleep(1);
   };
+  using timers = spyOn(globalThis, "setTimeout");
   for (const line of ["a\n", "b\n"]) lines.add(line);
+  expect(timers).toHaveBeenCalledTimes(1);
   expect(written).toEqual([]);
   await hasWritten(1);
   lines.add("c\n");

@@ -1,4 +1,4 @@
-import { expect, test } from "bun:test";
+import { expect, spyOn, test } from "bun:test";
 import { createTurns } from "../../src/lib/turns.ts";
 
 const turn = () => new Promise<void>((resolve) => setImmediate(resolve));
@@ -22,6 +22,15 @@ test("the first of each key goes at once, and one more of each with every turn",
     await turn();
     expect(done.join("")).toBe(expected);
   }
+});
+
+test("once nobody waits, nothing is left to do", async () => {
+  const turns = createTurns();
+  watch(turns, "aab");
+  for (let n = 0; n < 3; n++) await turn();
+  using scheduled = spyOn(globalThis, "setImmediate");
+  for (let n = 0; n < 3; n++) await turn();
+  expect(scheduled).toHaveBeenCalledTimes(3);
 });
 
 test("who comes while others of the same key wait, waits behind them; afterwards nobody waits", async () => {

@@ -248,6 +248,7 @@ describe("a fault of its own variable", () => {
     ["no age", "STRICT_TRANSPORT_SECURITY", "includeSubDomains"],
     ["another header behind it", "STRICT_TRANSPORT_SECURITY", "max-age=1\r\nX: y"],
     ["false", "STRICT_TRANSPORT_SECURITY", "false"],
+    ["something in front of it", "STRICT_TRANSPORT_SECURITY", "x; max-age=1"],
     ["no number", "TICKETS_PER_MINUTE", "many"],
     ["no number", "CHAT_MAX_MESSAGES", "all"],
     ["no number", "MAX_SOCKETS_PER_IDENTITY", "NaN"],

@@ -2,8 +2,8 @@
  * `bun run mutate [file or room…]`: changes the source, one small thing at a time, and prints what no test notices.
  * Runs in a copy of the tree. `--sample N`: so many mutants of each room, drawn with `--seed S`; `--workers N`: at
  * once (default 1); `--wide`: with all tests that run the line, and not only those of its room or with an import of
- * the file; `--budget SECONDS`: for the tests of one mutant, the likeliest first (default 60). Mutants that don't
- * compile don't count.
+ * the file; `--budget SECONDS`: for the tests of one mutant, those of its room first and all of them (default 60). Mutants
+ * that don't compile don't count.
  */
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
@@ -39,7 +39,7 @@ const tests = await read(["test/**/*.test.ts"]);
 const files = [...sources.keys()].filter(isWanted);
 if (files.length === 0) throw new Error(`Nothing to mutate: ${positionals.join(", ")}`);
 
-await using types = await openTypes(ROOT);
+await using types = await openTypes(ROOT, sources);
 const copies = await Promise.all(Array.from({ length: workers }, () => makeCopy(ROOT)));
 const outcomes: Outcome[] = [];
 try {
@@ -124,6 +124,7 @@ async function tryMutant(copy: Copy, mutant: Mutant, profiles: readonly Profile[
   const chosen = testsFor(mutant, sources.get(mutant.file) as string, {
     profiles,
     budgetMs: Number(values.budget) * 1_000,
+    startsProcess: (test) => /\/support\/(?:command|process)\.ts"/.test(tests.get(test) ?? ""),
   });
   const cached = Bun.file(join(CACHE, `killed-${hash([mutate(mutant)])}.json`));
   const keyOf = (test: string) => hash([tests.get(test) ?? ""]);

@@ -91,6 +91,8 @@ const IN_TEXT: readonly (readonly [RegExp, string])[] = [
   [/ - 1\b/g, ""],
   [/ \+ 1\b/g, ""],
 ];
+/** A sentence for people, of four words or more: no test should care for its wording. */
+const SENTENCE = /^.[A-Z][a-z']*,?(?: \S+){3}/;
 /** A whole statement of Lua on a line of its own. */
 const LUA_STATEMENT =
   /^[ \t]*(?:(?:redis\.)?call\(.*\)|[a-z]\w*\([^)]*\)|[a-z]\w*(?:\[[^\]]+\])? = .*[\w)}']|if .* end)$/gm;
@@ -213,8 +215,10 @@ export function mutantsOf(file: string, source: SourceFile): Mutant[] {
     );
   }
 
-  /** The quoted name of a member, or what an error says. */
-  function isNameOrMessage({ parent, pos }: Node): boolean {
+  /** The quoted name of a member, or what people are to read. */
+  function isNameOrMessage(node: Node): boolean {
+    const { parent, pos } = node;
+    if (SENTENCE.test(node.getText(source))) return true;
     if (isNewExpression(parent)) return /Error$/.test(parent.expression.getText(source));
     return isPropertyAssignment(parent) && parent.pos === pos;
   }

@@ -6,8 +6,8 @@ import type { Mutant } from "./mutants.ts";
 /** Before the command of each test run, such as `nice -n 10`. */
 const PREFIX = (process.env.MUTATE_PREFIX ?? "").split(" ").filter((word) => word !== "");
 /** Shortest time that a test file gets, in milliseconds, and how many times as long as without a mutant. */
-const LIMIT_MS = 30_000;
-const PATIENCE = 5;
+const LIMIT_MS = 15_000;
+const PATIENCE = 8;
 
 /** What a test file does when nothing is wrong. */
 export interface Profile {
@@ -150,12 +150,20 @@ export function roomOf(file: string): string {
 
 /**
  * Test files that may notice a mutant, the likeliest and quickest first: those that run its line. Code that runs in
- * processes of its own leaves no trace, so there it's all of the room.
+ * processes of its own leaves no trace, so there it's all of the room, and those that start processes.
  */
 export function testsFor(
   mutant: Mutant,
   text: string,
-  { profiles, budgetMs }: { profiles: readonly Profile[]; budgetMs: number },
+  {
+    profiles,
+    budgetMs,
+    startsProcess,
+  }: {
+    profiles: readonly Profile[];
+    budgetMs: number;
+    startsProcess: (test: string) => boolean;
+  },
 ): readonly Profile[] {
   const texts = text.split("\n");
   const room = `test/${roomOf(mutant.file)}/`;
@@ -166,13 +174,15 @@ export function testsFor(
   };
   const running = profiles.filter((one) => one.passes && runs(one, mutant, texts));
   const chosen =
-    running.length > 0 ? running : profiles.filter((one) => one.passes && rank(one) < 2);
+    running.length > 0
+      ? running
+      : profiles.filter((one) => one.passes && (rank(one) < 2 || startsProcess(one.test)));
   let leftMs = budgetMs;
   return chosen
     .toSorted((a, b) => rank(a) - rank(b) || a.durationMs - b.durationMs)
-    .filter((one, at) => {
+    .filter((one) => {
       leftMs -= one.durationMs;
-      return at === 0 || leftMs >= 0;
+      return rank(one) < 2 || leftMs >= 0;
     });
 }
 

@@ -1,4 +1,4 @@
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import type { SourceFile } from "typescript/unstable/ast";
 import { API } from "typescript/unstable/async";
 import { type Mutant, mutantsOf } from "./mutants.ts";
@@ -9,11 +9,15 @@ const ALLOWED = [6133, 6192, 6196, 6198, 7027, 2367, 2839, 2869, 2871, 2872, 287
 /** The compiler, over one project. */
 export interface Types extends AsyncDisposable {
   mutantsOf(file: string): Promise<Mutant[]>;
-  /** Whether the file would still compile. */
+  /** Whether the file would still compile, and every other one of the source with it. */
   accepts(mutant: Mutant, text: string): Promise<boolean>;
 }
 
-export async function openTypes(root: string): Promise<Types> {
+export async function openTypes(
+  root: string,
+  sources: ReadonlyMap<string, string>,
+): Promise<Types> {
+  const importers = importersIn(sources);
   const changed = new Map<string, string>();
   const api = new API({ cwd: root, fs: { readFile: (path) => changed.get(path) } });
   const config = join(root, "tsconfig.json");
@@ -39,8 +43,12 @@ export async function openTypes(root: string): Promise<Types> {
       try {
         await using current = await program([path]);
         const syntax = await current.program.getSyntacticDiagnostics(path);
-        const types = await current.program.getSemanticDiagnostics(path);
-        return syntax.length === 0 && types.every(({ code }) => ALLOWED.includes(code));
+        if (syntax.length > 0) return false;
+        for (const one of [file, ...(importers.get(file) ?? [])]) {
+          const found = await current.program.getSemanticDiagnostics(join(root, one));
+          if (!found.every(({ code }) => ALLOWED.includes(code))) return false;
+        }
+        return true;
       } finally {
         changed.delete(path);
         await using _restored = await program([path]);
@@ -48,4 +56,16 @@ export async function openTypes(root: string): Promise<Types> {
     },
     [Symbol.asyncDispose]: () => api.close(),
   };
+}
+
+/** The files that import each file. */
+function importersIn(sources: ReadonlyMap<string, string>): Map<string, string[]> {
+  const importers = new Map<string, string[]>();
+  for (const [file, text] of sources) {
+    for (const [, path = ""] of text.matchAll(/from "(\.[^"]+)"/g)) {
+      const imported = join(dirname(file), path);
+      importers.set(imported, [...(importers.get(imported) ?? []), file]);
+    }
+  }
+  return importers;
 }

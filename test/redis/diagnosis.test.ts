@@ -4,6 +4,7 @@ import { diagnose } from "../../src/redis/diagnosis.ts";
 import { nativeRedisTransport } from "../../src/redis/native.ts";
 import { upstashTransport } from "../../src/redis/upstash.ts";
 import { certificateFor } from "../support/certificate.ts";
+import { settle } from "../support/clock.ts";
 import { freePort, startRedis } from "../support/redis.ts";
 import { describeWith } from "../support/require.ts";
 
@@ -39,6 +40,37 @@ test("something that says nothing is what Bun's client says of it", async () => 
   });
   await expect(transport.command(["PING"])).rejects.toThrow();
   await transport.close();
+});
+
+test.each<[string, (socket: Bun.Socket) => unknown]>([
+  [
+    "that comes in two pieces is read to the end of its line",
+    async (socket) => {
+      socket.write("-WRONG");
+      await settle(20);
+      socket.write("PASS invalid username-password pair\r\n");
+    },
+  ],
+  [
+    "whose line doesn't end is read up to 4,096 characters",
+    (socket) => socket.write(`-WRONGPASS ${"x".repeat(4_085)}`),
+  ],
+])("a response %s", async (_, respond) => {
+  using server = Bun.listen({
+    ...{ hostname: "127.0.0.1", port: 0 },
+    socket: { data: (socket) => void respond(socket) },
+  });
+  const url = `redis://127.0.0.1:${server.port}`;
+  expect(await diagnose({ url, deadlineMs: 1_900 })).toMatchObject({ code: "WRONGPASS" });
+});
+
+test("a greeting with a dash in it is no error", async () => {
+  using server = Bun.listen({
+    ...{ hostname: "127.0.0.1", port: 0 },
+    socket: { data: (socket) => void socket.write("+redis-like 7.4.0-rc1\r\n") },
+  });
+  const url = `redis://127.0.0.1:${server.port}`;
+  expect(await diagnose({ url, deadlineMs: 1_900 })).toBeUndefined();
 });
 
 describeWith("redis-server")("a Redis", () => {
@@ -80,16 +112,39 @@ describeWith("redis-server")("a Redis", () => {
 });
 
 describeWith("openssl")("a certificate", () => {
-  test("that nobody vouches for, or of another host, is bad_certificate", async () => {
+  test("that nobody vouches for, or of another host, is bad_certificate, and gets no password", async () => {
     const { key, cert } = await certificateFor("DNS:localhost");
+    const received: string[] = [];
     using server = Bun.listen({
       ...{ hostname: "127.0.0.1", port: 0, tls: { key, cert } },
-      socket: { data: (socket) => void socket.write("+PONG\r\n") },
+      socket: { data: (_, bytes) => void received.push(String(bytes)) },
     });
-    expect(await codeOver(`rediss://localhost:${server.port}`)).toBe("bad_certificate");
+    expect(await codeOver(`rediss://:canary@localhost:${server.port}`)).toBe("bad_certificate");
     const tls = { ca: cert };
-    const other = `rediss://127.0.0.1:${server.port}`;
+    const other = `rediss://:canary@127.0.0.1:${server.port}`;
     expect(await codeOver(other, ["PING"], tls)).toBe("bad_certificate");
+    await settle();
+    expect(received).toEqual([]);
+  });
+
+  test("that is trusted: the greeting is sent once, and the response to it read", async () => {
+    const { key, cert } = await certificateFor("DNS:localhost");
+    const received: string[] = [];
+    using server = Bun.listen({
+      ...{ hostname: "127.0.0.1", port: 0, tls: { key, cert } },
+      socket: {
+        data(socket, bytes) {
+          received.push(String(bytes));
+          socket.write("-WRONGPASS invalid username-password pair\r\n");
+        },
+      },
+    });
+    const url = `rediss://:right@localhost:${server.port}`;
+    const found = await diagnose({ url, tls: { ca: cert }, deadlineMs: 1_900 });
+    expect(found).toMatchObject({ code: "WRONGPASS" });
+    await settle();
+    expect(received.join("").split("HELLO")).toHaveLength(2);
+    expect(await codeOver(url, ["PING"], { ca: cert })).toBe("wrong_password");
   });
 });
 

@@ -7,7 +7,11 @@ import { fakeClock, settle } from "../support/clock.ts";
 type Entry = readonly [id: string, fields: readonly string[]];
 
 /** A stream in this process, over a transport that answers at once or never. */
-function startStream({ blocks = false, mostAtOnce = Number.POSITIVE_INFINITY } = {}) {
+function startStream({
+  blocks = false,
+  version = 3,
+  mostAtOnce = Number.POSITIVE_INFINITY,
+}: { blocks?: boolean; version?: 2 | 3; mostAtOnce?: number } = {}) {
   const clock = fakeClock();
   const entries: Entry[] = [["1-0", ["kind", "text", "epoch", "a", "text", "first"]]];
   const limit = { mostAtOnce };
@@ -39,7 +43,9 @@ function startStream({ blocks = false, mostAtOnce = Number.POSITIVE_INFINITY } =
         return rangeFrom(`${from}-0`, Number(args[1]));
       };
       if (next().length === 0) await new Promise<void>((resolve) => (waiting = resolve));
-      return ["ws-ticket:feed", next()];
+      const found = ["ws-ticket:feed", next()] as const;
+      if (found[1].length === 0) return null;
+      return version === 2 ? [found] : found;
     },
     async close() {},
   };
@@ -89,6 +95,31 @@ describe("a reader of the feed", () => {
     expect(stream.texts).toEqual(Array.from({ length: 1_950 }, (_, at) => `${at + 2}`));
     expect(stream.gaps).toBe(0);
     await stream.feed.close();
+  });
+
+  test.each([2, 3] as const)(
+    "waits inside Redis again after a wait without an entry: RESP%i",
+    async (version) => {
+      const stream = startStream({ blocks: true, version });
+      await stream.feed.ready();
+      await settle();
+      await stream.add(0);
+      expect(stream.reads).toEqual(["XREAD 50"]);
+      expect(stream.feed.isFailing).toBe(false);
+      await stream.add(2);
+      expect(stream.texts).toEqual(["2", "3"]);
+      expect(stream.gaps).toBe(0);
+      await stream.feed.close();
+    },
+  );
+
+  test("that is closed between two polls leaves no timer", async () => {
+    const { clock, feed } = startStream();
+    await feed.ready();
+    await settle();
+    expect(clock.delays).toBe(1);
+    await feed.close();
+    expect(clock.delays).toBe(0);
   });
 
   test("reads 50 entries at once, and 500 while it is behind: waiting inside Redis", async () => {
@@ -152,7 +183,7 @@ describe("a reader of the feed", () => {
     await feed.close();
   });
 
-  test("that failed is not failing any more once nothing needs it", async () => {
+  test("that failed is neither failing nor behind any more once nothing needs it", async () => {
     const { clock, feed, state } = startStream();
     await feed.ready();
     await settle();
@@ -160,11 +191,13 @@ describe("a reader of the feed", () => {
     clock.advance(800);
     await settle();
     expect(feed.isFailing).toBe(true);
+    expect(feed.lagMs).toBe(800);
     state.isNeeded = false;
     // What was ready is about to be needed, for 10 s.
     clock.advance(10_000);
     await settle();
     expect(feed.isFailing).toBe(false);
+    expect(feed.lagMs).toBe(0);
     await feed.close();
   });
 

@@ -158,6 +158,7 @@ for (const name of WIRE_NAMES) {
       expect(reader.feed.isFailing).toBe(false);
       const failed = reader.logLines.filter((line) => line.includes('"feed_failed"'));
       expect(failed).toHaveLength(1);
+      expect(failed[0]).toContain('"code":"TypeError"');
       expect(failed[0]).not.toContain("canary");
     });
 
@@ -244,6 +245,7 @@ for (const name of WIRE_NAMES) {
       // One line for each outage, and not for each attempt.
       const failed = reader.logLines.filter((line) => line.includes('"feed_failed"'));
       expect(failed).toHaveLength(2);
+      for (const line of failed) expect(line).toMatch(/"code":"\w+"/);
     });
 
     test("ready rejects at the deadline while Redis is silent", async () => {

@@ -113,6 +113,7 @@ describe("readTicket", () => {
     [`ticket=Bearer+${JWT}`],
     [`ticket=%20${JWT}`],
     [`ticket=${JWT}&ticket=${TICKET}`],
+    ["ticket=an.encrypted.token.of.five"],
     [`x=${JWT}`],
     [`ticket=${TICKET}&state=${JWT}`],
     [`Ticket=${TICKET}`],

@@ -15,7 +15,7 @@ import {
   type SocketHandlers,
 } from "../../src/sockets/socket.ts";
 import { createSockets, type StopOptions } from "../../src/sockets/sockets.ts";
-import { fakeClock, type FakeClock, underClock } from "../support/clock.ts";
+import { fakeClock, type FakeClock, settle, underClock } from "../support/clock.ts";
 import { frame, OPCODE, openRawSocket, type RawSocket } from "../support/frame.ts";
 import { codeOf } from "../support/gate.ts";
 import {
@@ -312,6 +312,10 @@ for (const [name, form] of FORMS) {
       await using none = await room.openUser();
       none.send("any");
       expect(await none.next()).toEqual([]);
+      const query = `?ticket=${"A".repeat(43)}`;
+      await using odd = await room.open(await room.ticket(), `&q=${query}`);
+      odd.send("any");
+      expect(await odd.next()).toEqual([["q", query]]);
     });
 
     test.each(["token", "access_token", "JWT", "Ticket", "%74oken", "api-key", "session", "auth"])(
@@ -590,6 +594,15 @@ for (const [name, form] of FORMS) {
       expect(room.running.size).toBe(1);
       const failures = room.logLines.filter((line) => line.includes('"socket_failed"'));
       expect(failures).toHaveLength(1);
+      const { user: who, code } = JSON.parse(failures[0] as string);
+      expect([who, code]).toEqual([
+        expect.any(String),
+        expect.stringMatching(/^(?:Error|unknown)$/),
+      ]);
+      const ended = room.logLines.find((line) => line.includes('"socket_ended"'));
+      expect(JSON.parse(ended as string)).toMatchObject({ user: who, code: 1011 });
+      const closed = room.logLines.find((line) => line.includes('"socket_closed"'));
+      expect(JSON.parse(closed as string)).toMatchObject({ user: who, code: 1011 });
       expect(room.logLines.join("")).not.toContain("canary");
     });
 
@@ -636,7 +649,7 @@ for (const [name, form] of FORMS) {
       const open = async (address: string) =>
         openRawSocket(room.origin, await target(), from(address));
       using first = await open("192.0.2.1");
-      using _second = await open("192.0.2.1");
+      using second = await open("192.0.2.1");
       const next = await target();
       const refused = await room.knock(next, from("192.0.2.1"));
       expect([refused.status, codeOf(refused)]).toEqual([429, "too_many_requests"]);
@@ -646,6 +659,10 @@ for (const [name, form] of FORMS) {
       first.reset();
       await until(() => room.running.size === 2);
       expect((await room.knock(next, from("192.0.2.1"))).status).toBe(101);
+      second.reset();
+      await until(() => room.running.size === 1);
+      using _third = await open("192.0.2.1");
+      using _fourth = await open("192.0.2.1");
     });
 
     test("means 429 for handshakes beyond it that arrive at once, whose tickets stay good", async () => {
@@ -887,6 +904,43 @@ for (const [name, form] of FORMS) {
     });
   });
 }
+
+test("upgrade of createSockets returns the refusal, and nothing once the socket is open", async () => {
+  await using gate = createGate({ users: { secret: TOKEN_SECRET } });
+  await using sockets = createSockets(gate, echo());
+  const returned: unknown[] = [];
+  await using server = Bun.serve<SocketData>({
+    ...{ hostname: "127.0.0.1", port: 0, websocket: sockets.websocket },
+    async fetch(request, self) {
+      const response = await sockets.upgrade(request, self);
+      returned.push(response?.status);
+      return response;
+    },
+  });
+  const knock = (target: string) =>
+    sendRaw(Number(server.port), handshake(target, {}, { host: server.url.host }));
+  expect((await knock("/")).status).toBe(401);
+  const issued = await gate.issue({ user: "alice", expiresAtMs: Date.now() + 60_000 });
+  expect((await knock(`/?ticket=${issued.ok && issued.ticket}`)).status).toBe(101);
+  expect(returned).toEqual([401, undefined]);
+});
+
+test("a stop of createSockets rejects after 10 s by default where its handlers don't stop", async () => {
+  const clock = fakeClock();
+  await using gate = createGate({ users: { secret: TOKEN_SECRET }, clock });
+  const sockets = createSockets(gate, { ...echo(), stop: () => new Promise<void>(() => {}) });
+  let outcome = "waits";
+  sockets.stop().catch(({ name }) => {
+    outcome = name;
+  });
+  await settle();
+  clock.advance(9_999);
+  await settle();
+  expect(outcome).toBe("waits");
+  clock.advance(1);
+  await settle();
+  expect(outcome).toBe("DeadlineError");
+});
 
 test("createSockets refuses handshakes with 503 once it stops, while the server's own routes go on", async () => {
   await using room = startRoom(embedded);

@@ -1,5 +1,6 @@
 import { heapStats } from "bun:jsc";
 import { describe, expect, test } from "bun:test";
+import { roomOf } from "../../src/sockets/serve.ts";
 import { BEAT_MS, type Socket, type SocketHandlers } from "../../src/sockets/socket.ts";
 import { memoryTicketStore } from "../../src/gate/memory.ts";
 import { VISITOR_MAX_AGE_SECONDS } from "../../src/gate/visitor.ts";
@@ -173,6 +174,21 @@ describe("a heartbeat", () => {
     expect(await socket.closeCode).toBe(4002);
     expect(countOf(socket, OPCODE.ping)).toBe(2);
     expect(server.server.socketCount).toBe(0);
+  });
+
+  test("is awaited from each peer that has yet to answer, and from none that has ended", async () => {
+    await using server = startServer({ handlers: echo() });
+    const room = roomOf(server.server);
+    using socket = await openRawUser(server);
+    expect(room.awaitsPongs).toBe(false);
+    await beat(server.clock, socket);
+    expect(room.awaitsPongs).toBe(true);
+    socket.write(frame(OPCODE.pong));
+    await arrived(server);
+    expect(room.awaitsPongs).toBe(false);
+    await beat(server.clock, socket);
+    await server.gate.revoke({ user: "alice" });
+    expect(room.awaitsPongs).toBe(false);
   });
 
   test.each<[string, Uint8Array]>([
@@ -433,7 +449,7 @@ describe("a share of the server", () => {
     },
   );
 
-  test("is a number of messages that wait for a slow one: one more gets 4501", async () => {
+  test("is 1,024 messages that wait for a slow one: one more gets 4501", async () => {
     const gate = Promise.withResolvers<void>();
     let handled = 0;
     await using server = startServer({
@@ -445,9 +461,13 @@ describe("a share of the server", () => {
       },
       limits: { messagesPerSecond: 0 },
     });
-    const socket = await server.openUser();
-    for (let message = 0; message < 1_100; message++) socket.send("hello");
-    expect((await socket.closed).code).toBe(4501);
+    using socket = await openRawUser(server);
+    const hello = frame(OPCODE.text, "hello");
+    socket.write(Buffer.concat(Array.from({ length: 1_024 }, () => hello)));
+    await socket.flushed();
+    expect(server.server.socketCount).toBe(1);
+    socket.write(hello);
+    expect(await socket.closeCode).toBe(4501);
     gate.resolve();
     await new Promise((resolve) => setImmediate(resolve));
     expect(handled).toBe(1);
