@@ -120,7 +120,8 @@ describeInChromium("the inbox in Chromium", (crowd, site) => {
     await rowOf(page, "N7").focus();
     await write(sockets[7] as TestSocket, alice, "Again from 7", "N7.");
     await page.locator(".chat .preview").first().getByText("Again from 7").waitFor();
-    expect(await page.evaluate(() => document.activeElement?.textContent)).toContain("N7.");
+    const isFocused = (button: Element) => button === document.activeElement;
+    expect(await rowOf(page, "N7").evaluate(isFocused)).toBe(true);
   });
 
   test("leaves nothing behind in the page when chats are changed, nor when the user signs out", async () => {
