@@ -38,6 +38,9 @@ describeInChromium("the inbox in Chromium", (crowd, site) => {
     expect(new URL(page.url()).pathname).toMatch(/^\/inbox\/[\w-]{22}$/);
     await page.goBack();
     await rowOf(page, "Ben").waitFor();
+    const isFocused = (name: string) =>
+      rowOf(page, name).evaluate((row) => row === document.activeElement);
+    expect(await isFocused("Ann")).toBe(true);
     expect(new URL(page.url()).pathname).toBe("/inbox");
     await page.goForward();
     await shows(page, "Hello from Ann");
@@ -45,6 +48,7 @@ describeInChromium("the inbox in Chromium", (crowd, site) => {
     await shows(page, "Hello from Ann");
     await page.getByRole("button", { name: "All chats" }).click();
     await rowOf(page, "Ben").waitFor();
+    expect(await isFocused("Ann")).toBe(true);
     expect(new URL(page.url()).pathname).toBe("/inbox");
   });
 
@@ -60,7 +64,8 @@ describeInChromium("the inbox in Chromium", (crowd, site) => {
 
   test("an empty one holds the link to share, which stays reachable after the first chat", async () => {
     const alice = newName();
-    const page = await openInbox(alice);
+    const person = await crowd.stranger({ permissions: ["clipboard-read", "clipboard-write"] });
+    const page = await signIn(person, site.origin, { name: alice });
     const link = page.getByRole("link", { name: `${site.origin}/chat/${alice}` });
     await page.getByText("Share this link so people can write to you:").waitFor();
     await link.waitFor();
@@ -69,8 +74,13 @@ describeInChromium("the inbox in Chromium", (crowd, site) => {
     expect(await link.isVisible()).toBe(false);
     await pick(page, "Share", "Menu");
     await link.waitFor();
+    await page.clock.install();
     await page.getByRole("button", { name: "Copy" }).click();
     await page.getByRole("button", { name: "Copied" }).waitFor();
+    const copied = await page.evaluate(() => navigator.clipboard.readText());
+    expect(copied).toBe(`${site.origin}/chat/${alice}`);
+    await page.clock.runFor(2_000);
+    await page.getByRole("button", { name: "Copy", exact: true }).waitFor();
     await page.keyboard.press("Escape");
     expect(await page.getByRole("dialog").isVisible()).toBe(false);
   });
@@ -107,6 +117,46 @@ describeInChromium("the inbox in Chromium", (crowd, site) => {
       );
     }
     expect(await row?.boundingBox()).toEqual(before ?? null);
+    await rowOf(page, "N7").focus();
+    await write(sockets[7] as TestSocket, alice, "Again from 7", "N7.");
+    await page.locator(".chat .preview").first().getByText("Again from 7").waitFor();
+    const isFocused = (button: Element) => button === document.activeElement;
+    expect(await rowOf(page, "N7").evaluate(isFocused)).toBe(true);
+  });
+
+  test("leaves nothing behind in the page when chats are changed, nor when the user signs out", async () => {
+    const alice = newName();
+    await writers(alice, ["Ann", "Ben"]);
+    const page = await openInbox(alice);
+    const session = await page.context().newCDPSession(page);
+    await session.send("Performance.enable");
+    /** Elements and listeners, those that are on no page any more as well. */
+    async function count(): Promise<number> {
+      await session.send("HeapProfiler.collectGarbage");
+      const { metrics } = await session.send("Performance.getMetrics");
+      const of = (wanted: string) => metrics.find(({ name }) => name === wanted)?.value ?? 0;
+      return of("Nodes") + of("JSEventListeners");
+    }
+    async function change(): Promise<void> {
+      for (const name of ["Ann", "Ben"]) {
+        await rowOf(page, name).click();
+        await shows(page, `Hello from ${name}`);
+      }
+    }
+    async function signInAgain(): Promise<void> {
+      await page.getByRole("button", { name: "Sign out" }).click();
+      await page.getByRole("textbox", { name: "Name" }).fill(alice);
+      await page.getByRole("button", { name: "Sign in" }).click();
+      await rowOf(page, "Ann").click();
+      await shows(page, "Hello from Ann");
+    }
+    for (const again of [change, signInAgain]) {
+      for (let n = 0; n < 2; n++) await again();
+      const before = await count();
+      for (let n = 0; n < 5; n++) await again();
+      // What is left of one chat is more than this.
+      expect((await count()) - before).toBeLessThan(40);
+    }
   });
 
   test("finds chats by name and text, and those that are unread", async () => {

@@ -6,6 +6,8 @@ import { whenOf } from "./times.ts";
 
 /** So near its end, in pixels, more of the list is loaded. */
 const LOAD_WITHIN_PX = 400;
+/** How a press ends. */
+const RELEASES = ["pointerup", "pointercancel"] as const;
 
 /** The chats as a list on the page. */
 export interface List {
@@ -101,7 +103,7 @@ export function createList(options: {
   }
 
   function release(): void {
-    if (!isPressed) return;
+    for (const name of RELEASES) removeEventListener(name, release);
     // The click comes after this, and before the timer.
     setTimeout(() => {
       isPressed = false;
@@ -121,9 +123,7 @@ export function createList(options: {
   };
   list.onpointerdown = () => {
     isPressed = true;
-    for (const name of ["pointerup", "pointercancel"]) {
-      addEventListener(name, release, { once: true });
-    }
+    for (const name of RELEASES) addEventListener(name, release);
   };
 
   return {
