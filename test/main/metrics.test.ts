@@ -225,14 +225,15 @@ describe("a server's metrics", () => {
   test("stay a bounded number of series, whatever peers say", async () => {
     const metrics = createMetrics(fakeClock());
     const log = metrics.observe(() => {});
-    for (let code = 3_000; code < 5_000; code++) log("info", "socket_closed", { user: "a", code });
+    for (let code = 0; code < 5_000; code++) log("info", "socket_closed", { user: "a", code });
     const closes = Object.keys(read(await metrics.read())).filter((name) =>
       name.includes("closes"),
     );
     expect(closes.toSorted()).toEqual(
-      ["4001", "4002", "4003", "4500", "4501", "4502", "other"].map(
-        (code) => `ws_ticket_closes_total{code="${code}"}`,
-      ),
+      [
+        ...["1000", "1001", "1002", "1003", "1005", "1006", "1007", "1009", "1011", "1012"],
+        ...["4001", "4002", "4003", "4500", "4501", "4502", "other"],
+      ].map((code) => `ws_ticket_closes_total{code="${code}"}`),
     );
   });
 
