@@ -1,4 +1,5 @@
 import type { Identity } from "../gate/identity.ts";
+import { parseJson } from "../lib/json.ts";
 import { isLine, isLines } from "../lib/text.ts";
 import {
   type FrameErrorCode,
@@ -24,7 +25,8 @@ export type CheckedFrame =
       /** Without a user: all chats of the visitor. */
       readonly chat: { readonly user: string | undefined; readonly visitor: string };
       readonly ref?: string;
-    };
+    }
+  | { readonly type: "TYPING"; readonly chat: Chat; readonly ref?: string };
 
 /** What is wrong with a frame, and which one it was. */
 export interface FrameError {
@@ -36,7 +38,7 @@ export interface FrameError {
 export function readFrame(text: string, sender: Identity): CheckedFrame | FrameError {
   let frame: unknown;
   try {
-    frame = JSON.parse(text);
+    frame = parseJson(text);
   } catch {
     return { error: "malformed" };
   }
@@ -49,19 +51,24 @@ export function readFrame(text: string, sender: Identity): CheckedFrame | FrameE
   const echo = ref === undefined ? {} : { ref };
   const type = own("type");
   if (type === "MARK_AS_READ") return readMark(own("chatId"), own("to"), sender, echo);
-  if (type !== "ANON_TO_USER" && type !== "USER_TO_ANON") return { error: "malformed", ...echo };
+  const isTyping = type === "TYPING";
+  if (!isTyping && type !== "ANON_TO_USER" && type !== "USER_TO_ANON") {
+    return { error: "malformed", ...echo };
+  }
   const isVisitor = sender.kind === "visitor";
-  if ((type === "ANON_TO_USER") !== isVisitor) return { error: "not_allowed", ...echo };
+  if (!isTyping && (type === "ANON_TO_USER") !== isVisitor)
+    return { error: "not_allowed", ...echo };
   const to = own("to");
   const isRecipient = isVisitor ? isUserId : isVisitorId;
   if (!isRecipient(to)) return { error: "invalid_recipient", ...echo };
+  const chat = isVisitor ? { user: to, visitor: sender.id } : { user: sender.id, visitor: to };
+  if (isTyping) return { type, chat, ...echo };
   const content = own("content");
   if (!isLines(content, MAX_CONTENT_LENGTH)) return { error: "invalid_content", ...echo };
   const nickname = own("nickname");
   if (nickname !== undefined && !isLine(nickname, MAX_NICKNAME_LENGTH)) {
     return { error: "invalid_nickname", ...echo };
   }
-  const chat = isVisitor ? { user: to, visitor: sender.id } : { user: sender.id, visitor: to };
   return { type, chat, content, ...(nickname !== undefined && { nickname }), ...echo };
 }
 

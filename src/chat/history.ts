@@ -26,6 +26,11 @@ export interface Draft {
   readonly atMs: number;
   /** Refuse it with `too_many_messages` unless the user has answered this visitor before. */
   readonly onlyAnswered?: boolean | undefined;
+  /**
+   * What it takes of the `WRITING_WINDOW_MS` that its sender has, in milliseconds: a history that several processes
+   * share refuses it with `too_many_messages` when less is left. Default 0.
+   */
+  readonly costMs?: number | undefined;
 }
 
 /** A message was stored (now, or when its `ref` came for the first time), or was refused. */
@@ -50,8 +55,6 @@ export type ChatEvent =
       readonly message: Message;
       /** The message as its frame, where that was written already. */
       readonly frame?: string;
-      /** Another process has stored it. */
-      readonly isForeign?: boolean;
     }
   | {
       readonly kind: "read";
@@ -80,6 +83,8 @@ export const REF_TTL_MS = 48 * 3_600_000;
 export const MAX_UNANSWERED = 10;
 /** Messages of a visitor to a user who has never answered, at most, deleted ones included. */
 export const MAX_UNANSWERED_MESSAGES = 20;
+/** Time whose worth somebody may write at once, in milliseconds. */
+export const WRITING_WINDOW_MS = 600_000;
 /** Visitors that a user may have blocked at once. */
 export const MAX_BLOCKS = 10_000;
 /** Longest page of messages, in UTF-16 code units of their contents, about. */
@@ -107,6 +112,8 @@ export interface ChatHistory {
    * `UNANSWERED_TTL_MS` of the first.
    */
   append(draft: Draft): Promise<Appended>;
+  /** Whether both may write to each other: the visitor has begun, and isn't blocked. */
+  isOpen(chat: Chat): Promise<boolean>;
   /** Marks a chat as read up to its newest message, and returns that id; `undefined` where there is no such chat. */
   markRead(chat: Chat, by: Side): Promise<string | undefined>;
   /** Newest first, those whose last message is older than `beforeId`. */

@@ -4,7 +4,7 @@ import { faultCode } from "../lib/log.ts";
 import { toTimestamp } from "../lib/text.ts";
 import { type Socket, type SocketHandlers, stateOf } from "../sockets/socket.ts";
 import { CLOSE } from "../wire/close.ts";
-import { FRAME_ERRORS, MAX_PAGE, type ServerFrame } from "../wire/frames.ts";
+import { FRAME_ERRORS, MAX_PAGE, otherSide, type ServerFrame } from "../wire/frames.ts";
 import { type CheckedFrame, type FrameError, readFrame } from "./frame.ts";
 import type { Health } from "./health.ts";
 import type { Appended, ChatEvent, ChatHistory } from "./history.ts";
@@ -16,6 +16,7 @@ const MAX_BAD_FRAMES = 10;
 const HEARTBEAT = toText({ type: "HEARTBEAT" });
 
 type Mark = Extract<CheckedFrame, { type: "MARK_AS_READ" }>;
+type Typing = Extract<CheckedFrame, { type: "TYPING" }>;
 
 /**
  * The chat as socket handlers: stores what people write, and sends what was stored to every socket of both
@@ -30,13 +31,14 @@ export function createHub(
   const badFrames = new WeakMap<Socket, number>();
   /** Messages of visitors that are on their way into the history, by address: whether they are answered isn't clear yet. */
   const pending = new Map<string, number>();
+  let publish: (topic: string, text: string) => void = () => {};
   /** Responses that wait for the end of this turn. */
   const responses = new Map<Socket, string[]>();
 
   async function append(
     socket: Socket,
     identity: Identity,
-    frame: Exclude<CheckedFrame, Mark>,
+    frame: Exclude<CheckedFrame, Mark | Typing>,
   ): Promise<void> {
     const { chat, content, nickname, ref } = frame;
     const from = identity.kind;
@@ -53,7 +55,8 @@ export function createHub(
     const waiting = isVisitor ? (pending.get(limitKey) ?? 0) : 0;
     const onlyAnswered = isVisitor && limits.unanswered.waitMs(limitKey, waiting + 1) > 0;
     const atMs = clock.nowMs();
-    const draft = { chat, from, content, nickname, ref, atMs, onlyAnswered };
+    const costMs = limits.costMs(from, cost);
+    const draft = { chat, from, content, nickname, ref, atMs, onlyAnswered, costMs };
     let appended: Appended;
     if (isVisitor) pending.set(limitKey, waiting + 1);
     try {
@@ -100,16 +103,11 @@ export function createHub(
     responses.clear();
   }
 
-  /** What somebody did through another process counts here, too. */
+  /** What somebody marked as read through another process counts here, too. */
   function countForeign(event: ChatEvent): void {
-    if (!("isForeign" in event) || !event.isForeign) return;
-    if (event.kind === "read") {
-      const { by, chat } = event;
-      return limits.marks.count(identityKey({ kind: by, id: chat[by] }));
-    }
-    const { type, from, content } = event.message;
-    const kind = type === "ANON_TO_USER" ? "visitor" : "user";
-    limits.writing[kind].count(identityKey({ kind, id: from }), costOf(content));
+    if (event.kind !== "read" || !event.isForeign) return;
+    const { by, chat } = event;
+    limits.marks.count(identityKey({ kind: by, id: chat[by] }));
   }
 
   async function markRead(socket: Socket, { kind, id }: Identity, mark: Mark): Promise<void> {
@@ -124,7 +122,8 @@ export function createHub(
       user === undefined
         ? (await history.chats(of, { limit: MAX_PAGE })).map(({ peer }) => peer)
         : [user];
-    if (limits.marks.take(key, users.length) > 0) return refuse();
+    // Finding out that there are none takes as long.
+    if (limits.marks.take(key, Math.max(1, users.length)) > 0) return refuse();
     const marked = await Promise.all(
       users.map((one) => history.markRead({ user: one, visitor }, kind)),
     );
@@ -132,8 +131,20 @@ export function createHub(
     socket.send(errorFrame({ error: "not_found", ...refOf(mark) }));
   }
 
+  /** Shows the partner's sockets in this process that somebody writes. Whoever sends it finds out nothing. */
+  async function showTyping({ kind, id }: Identity, { chat }: Typing): Promise<void> {
+    if (limits.typing.take(identityKey({ kind, id })) > 0) return;
+    if (!(await history.isOpen(chat).catch(() => false))) return;
+    const partner = otherSide(kind);
+    publish(
+      identityKey({ kind: partner, id: chat[partner] }),
+      toText({ type: "TYPING", from: id }),
+    );
+  }
+
   return {
-    start(publish) {
+    start(publishTo) {
+      publish = publishTo;
       history.start((event) => {
         countForeign(event);
         // The sender gets its ACK before anybody gets the message.
@@ -154,11 +165,12 @@ export function createHub(
         const inARow = (badFrames.get(socket) ?? 0) + 1;
         badFrames.set(socket, inARow);
         socket.send(errorFrame(frame));
-        const { code, reason } = CLOSE.badFrames;
-        if (inARow >= MAX_BAD_FRAMES) socket.close(code, reason);
+        if (inARow >= MAX_BAD_FRAMES) stateOf(socket).end(CLOSE.badFrames);
         return;
       }
       badFrames.delete(socket);
+      // The message behind it waits, and arrives behind it.
+      if (frame.type === "TYPING") return showTyping(identity, frame);
       const isMark = frame.type === "MARK_AS_READ";
       const handled = isMark ? markRead(socket, identity, frame) : append(socket, identity, frame);
       const settled = handled.catch((error) => {

@@ -1,6 +1,7 @@
 import type { Clock } from "../lib/clock.ts";
 import { createRateLimit, type RateLimit } from "../lib/limit.ts";
 import type { Side } from "../wire/frames.ts";
+import { WRITING_WINDOW_MS } from "./history.ts";
 
 /** Requests for chats per person and minute: reading, marking as read, deleting, blocking. */
 export const REQUESTS_PER_MINUTE = 600;
@@ -13,12 +14,12 @@ const MESSAGE_COST = 50;
 const VISITOR_SHARE = 0.25;
 /** Visitors' worth of characters that all visitors of an address may write a minute, loopback excepted. */
 const VISITORS_PER_ADDRESS = 10;
-/** Minutes' worth of characters that may be written at once. */
-const BURST_MINUTES = 10;
 /** Messages of visitors without an answer per address and ten minutes, loopback excepted. */
 const UNANSWERED_PER_ADDRESS = 300;
 /** Chats marked as read by frames, per person and minute. */
 const MARKS_PER_MINUTE = 600;
+/** Times that somebody writes, as shown to the partner, per person and minute: three chats at once. */
+const TYPING_PER_MINUTE = 60;
 
 /** What a message costs of what its sender may write. */
 export function costOf(content: string): number {
@@ -27,12 +28,16 @@ export function costOf(content: string): number {
 
 /** How much one person or address may do with chats. */
 export interface ChatLimits {
-  /** What messages cost, for users and for visitors, by identity. */
+  /** What messages cost, for users and for visitors, by identity, as far as this process has seen. */
   readonly writing: Readonly<Record<Side, RateLimit<string>>>;
+  /** What such a cost takes of `WRITING_WINDOW_MS`, for what all processes have seen together. */
+  costMs(side: Side, cost: number): number;
   /** What visitors' messages cost, by address: a new cookie is a new visitor. */
   readonly visitors: RateLimit<string>;
   /** Chats marked as read over sockets, by identity. */
   readonly marks: RateLimit<string>;
+  /** `TYPING` frames, by identity. */
+  readonly typing: RateLimit<string>;
   /** Requests over HTTP, by address. */
   readonly requests: RateLimit<string>;
   /** Messages that nobody has answered yet, by address. */
@@ -45,17 +50,17 @@ export function createChatLimits(options: {
   clock: Clock;
 }): ChatLimits {
   const { charactersPerMinute, clock } = options;
-  const inBurst = (allowed: number) =>
-    createRateLimit<string>({
-      allowed: allowed * BURST_MINUTES,
-      windowMs: BURST_MINUTES * 60_000,
-      clock,
-      keepsDebts: true,
-    });
+  const allowed = {
+    user: (charactersPerMinute * WRITING_WINDOW_MS) / 60_000,
+    visitor: (charactersPerMinute * VISITOR_SHARE * WRITING_WINDOW_MS) / 60_000,
+  };
+  const inWindow = (most: number) =>
+    createRateLimit<string>({ allowed: most, windowMs: WRITING_WINDOW_MS, clock });
   return {
-    writing: {
-      user: inBurst(charactersPerMinute),
-      visitor: inBurst(charactersPerMinute * VISITOR_SHARE),
+    writing: { user: inWindow(allowed.user), visitor: inWindow(allowed.visitor) },
+    costMs(side, cost) {
+      if (charactersPerMinute === 0) return 0;
+      return Math.min(1, cost / allowed[side]) * WRITING_WINDOW_MS;
     },
     visitors: createRateLimit<string>({
       allowed: charactersPerMinute * VISITOR_SHARE * VISITORS_PER_ADDRESS,
@@ -68,6 +73,7 @@ export function createChatLimits(options: {
       clock,
       keepsDebts: true,
     }),
+    typing: createRateLimit<string>({ allowed: TYPING_PER_MINUTE, windowMs: 60_000, clock }),
     requests: createRateLimit<string>({
       allowed: REQUESTS_PER_ADDRESS,
       windowMs: 60_000,

@@ -88,7 +88,7 @@ export function redisChatHistory(options: {
       const outcomes = (await run(
         APPEND,
         [`${prefix}sequence`, ...feedOf],
-        [REF_TTL_MS, maxMessages, maxAgeMs, origin, prefix, ...drafts.flatMap(argumentsOf)],
+        [REF_TTL_MS, maxMessages, maxAgeMs, prefix, ...drafts.flatMap(argumentsOf)],
       )) as string[];
       feed.wake();
       return outcomes.map(toAppended);
@@ -106,11 +106,17 @@ export function redisChatHistory(options: {
 
   return {
     start(deliver) {
-      feed.on("messages", ({ frames = "", origin: from }) => {
-        const isForeign = from !== origin;
-        for (const frame of frames.split("\n")) {
-          const message: Message = JSON.parse(frame);
-          deliver({ kind: "message", chat: chatOf(message), message, frame, isForeign });
+      feed.on("messages", ({ frames = "" }) => {
+        // Neither a user's id nor JSON has a tab or a line feed.
+        for (const line of frames.split("\n")) {
+          const [name = "", frame = ""] = line.split("\t");
+          deliver({
+            ...{ kind: "message", chat: chatOf(name), frame },
+            // Only read where somebody needs it: what was stored is passed on as it is.
+            get message(): Message {
+              return JSON.parse(frame);
+            },
+          });
         }
       });
       feed.on("read", ({ user = "", visitor = "", by, upTo = "", origin: from }) => {
@@ -125,6 +131,9 @@ export function redisChatHistory(options: {
       });
     },
     append: (draft) => appends.add(transport.isOrdered ? draft : withRef(draft)),
+    async isOpen(chat) {
+      return String(await transport.command(["HGET", chatKey(chat), "blocked"])) === "0";
+    },
     async markRead(chat, by) {
       const { user, visitor } = chat;
       const upTo = await run(
@@ -216,7 +225,7 @@ export function redisChatHistory(options: {
 }
 
 function argumentsOf(draft: Draft): (string | number)[] {
-  const { chat, from, nickname = "", ref, atMs, onlyAnswered } = draft;
+  const { chat, from, nickname = "", ref, atMs, onlyAnswered, costMs = 0 } = draft;
   const { id: _, ...message } = toMessage(chat, { ...draft, id: "" });
   // Without the brace before the id, which Redis makes.
   const body = JSON.stringify(message).slice(1);
@@ -232,6 +241,7 @@ function argumentsOf(draft: Draft): (string | number)[] {
     onlyAnswered ? 1 : 0,
     body,
     isCut ? JSON.stringify(preview).slice(1) : "",
+    Math.round(costMs),
   ];
 }
 
@@ -253,8 +263,10 @@ function toStored(id: string, body: string): Message {
   return JSON.parse(`{"id":"${id}",${body}`);
 }
 
-function chatOf({ type, from, to, chatId }: Message): Chat {
-  return { user: type === "ANON_TO_USER" ? to : from, visitor: chatId };
+/** The chat of a name. */
+function chatOf(name: string): Chat {
+  const end = name.indexOf(":");
+  return { visitor: name.slice(0, end), user: name.slice(end + 1) };
 }
 
 function isRefusal(outcome: string): outcome is AppendError {

@@ -5,6 +5,7 @@ import {
   MAX_UNANSWERED,
   MAX_UNANSWERED_MESSAGES,
   UNANSWERED_TTL_MS,
+  WRITING_WINDOW_MS,
 } from "./history.ts";
 
 /** How often a chat's expiry is prolonged and its old messages are deleted, in milliseconds. */
@@ -39,20 +40,20 @@ const DROP_OLD = `
 `;
 
 /**
- * Stores messages, one after the other: one step, so that no failure leaves half of one. Nine arguments for each,
+ * Stores messages, one after the other: one step, so that no failure leaves half of one. Ten arguments for each,
  * after those that all share. A chat's keys are made here: to send them with each message would take longer.
  */
 export const APPEND = `
   ${ADD_TO_FEED}
   ${DROP_OLD}
   local sequence, feed, feedState = unpack(KEYS, 1, 3)
-  local refTtl, maxMessages, maxAge, origin, prefix = unpack(ARGV, 1, 5)
+  local refTtl, maxMessages, maxAge, prefix = unpack(ARGV, 1, 4)
   local call = redis.call
   local frames = {}
 
   -- Ids of messages that turn out to be known or refused are left out. After data was lost, ids must not be
   -- used again, so they never fall behind the time.
-  local count = (#ARGV - 5) / 9
+  local count = (#ARGV - 4) / 10
   local time = call('TIME')
   local floor = time[1] * 100000 + math.floor(time[2] / 10)
   local lastId = call('INCRBY', sequence, count)
@@ -93,14 +94,23 @@ export const APPEND = `
     return chat
   end
 
+  -- When each sender's share will be whole again, over all processes (the generic cell rate algorithm).
+  local writers = {}
+  local function writtenAfter(writing, at, cost)
+    if cost == '0' then return 0 end
+    writers[writing] = writers[writing] or tonumber(call('GET', writing) or 0)
+    return math.max(writers[writing], at) + cost
+  end
+
   local function append(n)
-    local side, user, visitor, nickname, at, givenRef, onlyAnswered, body, preview =
-      unpack(ARGV, 6 + n * 9, 14 + n * 9)
+    local side, user, visitor, nickname, at, givenRef, onlyAnswered, body, preview, cost =
+      unpack(ARGV, 5 + n * 10, 14 + n * 10)
     local chatId = visitor .. ':' .. user
     local chat = chats[chatId] or read(chatId, user, visitor)
     local unanswered, waiting = prefix .. 'unanswered:' .. visitor, prefix .. 'waiting:' .. visitor
     local ref = givenRef ~= '' and prefix .. 'ref:' .. visitor .. ':' .. side .. ':' .. givenRef
     local byVisitor = side == 'visitor'
+    local writing = prefix .. 'writing:' .. side .. ':' .. (byVisitor and visitor or user)
     local isWaiting = byVisitor and not chat.isAnswered
     local waitingSince = isWaiting and call('ZSCORE', unanswered, user)
     if waitingSince and tonumber(waitingSince) <= at - ${UNANSWERED_TTL_MS} then waitingSince = false end
@@ -117,6 +127,8 @@ export const APPEND = `
     elseif not byVisitor and not chat.touched then
       refused = 'not_found'
     end
+    local written = writtenAfter(writing, at, cost)
+    if written > at + ${WRITING_WINDOW_MS} then refused = refused or 'too_many_messages' end
     local id = string.format('%.0f', firstId + n)
     local kept = id .. ' ' .. at
     if ref then
@@ -131,6 +143,7 @@ export const APPEND = `
       if ref then call('SET', ref, kept, 'PX', refTtl) end
       add(chat.messages, id, at, body, call)
     end
+    if cost ~= '0' then writers[writing] = written end
     if isWaiting and waitingSince then
       call('HINCRBY', waiting, user, 1)
     elseif isWaiting then
@@ -149,7 +162,7 @@ export const APPEND = `
     if not chat.touched or at - chat.touched > ${TOUCH_MS} then chat.touched, chat.isStale = at, true end
     if not chat.lastId then changed[#changed + 1] = chat end
     chat.lastId, chat.at, chat.last = id, at, preview == '' and body or preview
-    frames[#frames + 1] = '{"id":"' .. id .. '",' .. body
+    frames[#frames + 1] = chatId .. '\\t{"id":"' .. id .. '",' .. body
     return isWaiting and kept .. ' unanswered' or kept
   end
 
@@ -175,8 +188,11 @@ export const APPEND = `
     outcomes[n + 1] = append(n)
   end
   for _, chat in ipairs(changed) do write(chat) end
+  for writing, written in pairs(writers) do
+    call('SET', writing, string.format('%.0f', written), 'PX', ${WRITING_WINDOW_MS})
+  end
   if #frames > 0 then
-    addToFeed(feed, feedState, 'kind', 'messages', 'origin', origin, 'frames', table.concat(frames, '\\n'))
+    addToFeed(feed, feedState, 'kind', 'messages', 'frames', table.concat(frames, '\\n'))
   end
   return outcomes
 `;

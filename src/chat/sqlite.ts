@@ -320,6 +320,9 @@ export function sqliteChatHistory(options: {
       deliver = to;
     },
     append: (draft) => write(() => append(draft), senderOf(draft)),
+    async isOpen({ user, visitor }) {
+      return findChat.get(user, visitor)?.blocked === 0;
+    },
     markRead: (chat, by) =>
       write(() => {
         const row = chatRow(chat);

@@ -175,7 +175,7 @@ export function createChatClient(options: ChatClientOptions = {}): ChatClient {
       budget--;
       if (!cancelBudget) refillAfter(1_000);
       draft.sentOver = sockets;
-      connection.send(frameOf(draft));
+      send(frameOf(draft));
       awaitAcks();
     }
   }
@@ -189,9 +189,13 @@ export function createChatClient(options: ChatClientOptions = {}): ChatClient {
     });
   }
 
-  function frameOf({ peer, message: { key, content, nickname } }: Draft): string {
+  function frameOf({ peer, message: { key, content, nickname } }: Draft): ClientFrame {
     const type = side === "user" ? "USER_TO_ANON" : "ANON_TO_USER";
-    return textOf({ type, to: peer, content, nickname, ref: key });
+    return { type, to: peer, content, nickname, ref: key };
+  }
+
+  function send(frame: ClientFrame): void {
+    connection.send(JSON.stringify(frame));
   }
 
   /** What this socket has carried, and no answer has come to. */
@@ -252,10 +256,7 @@ export function createChatClient(options: ChatClientOptions = {}): ChatClient {
         drafts,
         flush,
         onChange: (conversation) => emit("change", conversation),
-        onMarkRead(chatId) {
-          const to = side === "visitor" ? peer : undefined;
-          connection.send(textOf({ type: "MARK_AS_READ", chatId, to }));
-        },
+        send,
         onClose: () => conversations.get(peer) === made && conversations.delete(peer),
       });
       conversations.set(peer, made);
@@ -272,10 +273,6 @@ export function createChatClient(options: ChatClientOptions = {}): ChatClient {
     dispose,
     [Symbol.dispose]: dispose,
   };
-}
-
-function textOf(frame: ClientFrame): string {
-  return JSON.stringify(frame);
 }
 
 /** A frame; `undefined` for the text of a server that speaks something else. */

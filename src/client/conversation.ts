@@ -1,6 +1,7 @@
 import {
   type ChatFrame,
   type ChatPage,
+  type ClientFrame,
   type FrameErrorCode,
   type Message,
   type MessagePage,
@@ -17,6 +18,8 @@ import type { Runtime } from "./runtime.ts";
 const PAGE = 50;
 /** Messages asked for at once when some were missed. */
 const MISSED_PAGE = 200;
+/** Time between two frames that say that one writes, in milliseconds. */
+const TYPING_INTERVAL_MS = 3_000;
 /** The newest chats, so many of them. */
 export const CHATS = `${CHATS_PATH}?limit=`;
 /** Greater than any id: the page before it is the newest. */
@@ -103,6 +106,8 @@ export interface Conversation {
   discard(key: string): void;
   /** Marks everything received as read. */
   markRead(): void;
+  /** Shows the other side that this one writes: to be called at every input. Sends a frame every 3 s at most. */
+  typing(): void;
   /** Loads the page before the oldest message. */
   loadOlder(): Promise<void>;
   /** Stops following it. What is on its way stays so. */
@@ -135,10 +140,10 @@ export function createConversation(options: {
   /** Drafts are different: keeps them, and sends what can be sent. */
   flush(): void;
   onChange(conversation: Conversation): void;
-  onMarkRead(chatId: string): void;
+  send(frame: ClientFrame): void;
   onClose(): void;
 }): TrackedConversation {
-  const { peer, side, api, runtime, drafts, flush } = options;
+  const { peer, side, api, runtime, drafts, flush, send } = options;
   const path = `${chatPath(peer)}/messages`;
   const other = otherSide(side);
   /** What was stored, by rising ids. */
@@ -160,6 +165,7 @@ export function createConversation(options: {
   let failures = 0;
   let cancelRetry = (): void => {};
   let older: Promise<void> | undefined;
+  let typingAgainMs = 0;
 
   function changed(): void {
     snapshot = undefined;
@@ -332,8 +338,14 @@ export function createConversation(options: {
       const last = stored.findLast(({ isMine }) => !isMine)?.id ?? 0;
       if (last <= readUpTo[side] || !isSynced || chatId === undefined) return;
       read(side, String(last));
-      options.onMarkRead(chatId);
+      send({ type: "MARK_AS_READ", chatId, to: side === "visitor" ? peer : undefined });
       changed();
+    },
+    typing() {
+      const nowMs = runtime.monotonicMs();
+      if (nowMs < typingAgainMs) return;
+      typingAgainMs = nowMs + TYPING_INTERVAL_MS;
+      send({ type: "TYPING", to: peer });
     },
     loadOlder: () =>
       (older ??= loadOlder().finally(() => {

@@ -18,11 +18,10 @@ const FAILURES_PER_MINUTE = 120;
 const SLOW_ATTEMPTS_PER_SECOND = 10;
 
 /**
- * Handshakes with good cookies per address within this time, in milliseconds: further ones are refused. Each takes
- * many times longer than any other request, and a new cookie is a new visitor.
+ * Handshakes with good cookies per address and minute, all at once or spread out: further ones are refused. Each takes
+ * many times longer than any other request and leaves three lines in the log, and a new cookie is a new visitor.
  */
-const VISITS_PER_ADDRESS = 300;
-const VISITS_WINDOW_MS = 6_000;
+const VISITS_PER_ADDRESS = 600;
 
 /** Finds out who sent a request. */
 export interface Authenticator {
@@ -50,9 +49,9 @@ export interface Authenticator {
   readonly attempts: Attempts;
 }
 
-/** Slows down an address with many failed attempts: what is good still gets in, and costs no attempt. */
+/** Slows down an address with many failed attempts: what is known to be good still gets in, and costs no attempt. */
 export interface Attempts {
-  /** For what costs a look into a store: milliseconds until the sender may try again; 0 when it may now. */
+  /** For what costs a look into a store, or at a signature with a public key: milliseconds until the sender may try again; 0 when it may now. */
   waitMs(incoming: Incoming): number;
   /** Counts a failed attempt. */
   count(incoming: Incoming): void;
@@ -84,9 +83,17 @@ export function createAuthenticator(options: {
 
   async function bearer(incoming: Incoming, token: string): Promise<ProvedByToken | Refusal> {
     if (typeof users !== "function") return refuseToken("not_a_jwt");
-    const verified = await users(token);
-    const isBad = !verified.ok && verified.code === "token_invalid";
-    return isBad ? attempts.refuse(incoming, verified) : verified;
+    let hasWaited = false;
+    const verified = await users(token, () => {
+      hasWaited = true;
+      return attempts.waitMs(incoming);
+    });
+    if (verified.ok) return verified;
+    const isBad = verified.code === "token_invalid" || verified.fault === "key_unknown";
+    if (!isBad) return verified;
+    if (!hasWaited) return attempts.refuse(incoming, verified);
+    attempts.count(incoming);
+    return verified;
   }
 
   async function own(incoming: Incoming, prove: ProveUser): Promise<Identified | Refusal> {
@@ -201,7 +208,7 @@ function createVisits(perMinute: number, clock: Clock) {
   const byVisitor = createRateLimit<string>({ allowed: perMinute, windowMs: 60_000, clock });
   const byAddress = createRateLimit<string>({
     allowed: VISITS_PER_ADDRESS,
-    windowMs: VISITS_WINDOW_MS,
+    windowMs: 60_000,
     clock,
   });
   return {

@@ -5,6 +5,7 @@ import type { RequestPolicy } from "../request/incoming.ts";
 import { isBasePath, isExactOrigin, publicUrlFault } from "../request/origin.ts";
 import type { Scope } from "../request/scope.ts";
 import type { createAuthenticator, ProveUser } from "./authenticate.ts";
+import type { SigningSecrets } from "./hmac.ts";
 import { type KeySet, keySetFault } from "./jwks.ts";
 import { requireSecrets, requireUrl, requireWhole } from "./options.ts";
 import type { TicketStore } from "./store.ts";
@@ -162,6 +163,23 @@ export function readVisitors(
     site: createVisitorSessions(options),
     ...(visitors.embedded && { embed: createVisitorSessions({ ...options, kind: "embed" }) }),
   };
+}
+
+/**
+ * What tickets are marked with: a secret that other processes on the same store have, too, and the issuer's before
+ * others, which functions that only issue have. Without any, one of this process alone.
+ */
+export function readTicketSecrets<Claims>({
+  users,
+  visitors,
+  userSessions,
+}: GateOptions<Claims>): SigningSecrets {
+  if (typeof users === "object" && users.secret !== undefined) {
+    return requireSecrets(users, "users");
+  }
+  if (visitors) return requireSecrets(visitors, "visitors");
+  if (userSessions) return requireSecrets(userSessions, "userSessions");
+  return { secret: crypto.getRandomValues(new Uint8Array(32)) };
 }
 
 export function readPolicy(options: GateOptions, basePath: string): RequestPolicy {

@@ -22,6 +22,7 @@ import { type Authenticator, createAuthenticator } from "./authenticate.ts";
 import {
   type GateOptions,
   readPolicy,
+  readTicketSecrets,
   readUsers,
   readVisitors,
   requireBasePath,
@@ -33,6 +34,7 @@ import {
   MAX_SESSION_LENGTH,
   type UserCredential,
 } from "./identity.ts";
+import { createSigner } from "./hmac.ts";
 import { createLive, type Live } from "./live.ts";
 import { memoryTicketStore } from "./memory.ts";
 import { requireMethods, requireSecrets, requireWhole } from "./options.ts";
@@ -43,6 +45,7 @@ import {
   createTickets,
   type Identified,
   type IssuedTicket,
+  MARK_PURPOSE,
   toIdentity,
   type Tickets,
 } from "./ticket.ts";
@@ -215,6 +218,7 @@ export function createGate<Claims = unknown>(options: GateOptions<Claims>): Gate
       windowMs: 60_000,
       clock,
     }),
+    signer: createSigner(readTicketSecrets(options), MARK_PURPOSE),
     clock,
     log,
     randomBytes,

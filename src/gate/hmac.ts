@@ -58,3 +58,50 @@ export function isSameText(one: string, other: string): boolean {
   for (let at = 0; at < one.length; at++) difference |= one.charCodeAt(at) ^ other.charCodeAt(at);
   return difference === 0;
 }
+
+/** What is signed with. */
+export interface SigningSecrets {
+  secret: Uint8Array;
+  /** Verifies what was signed before the secret was changed; nothing is signed with it. */
+  previousSecret?: Uint8Array | undefined;
+}
+
+/** Signs texts for one purpose. */
+export interface Signer {
+  /** The MAC of a text, in base64url. */
+  mac(text: string): Promise<string>;
+  /** Whether this secret has signed the text for this purpose. */
+  isGenuine(text: string, mac: string): Promise<boolean>;
+}
+
+/**
+ * Keys are derived for `purpose` and every MAC covers it, so that no other signature is valid here, and none of
+ * these elsewhere.
+ */
+export function createSigner({ secret, previousSecret }: SigningSecrets, purpose: string): Signer {
+  const current = deriveHmac(secret, purpose);
+  const previous = previousSecret && deriveHmac(previousSecret, purpose);
+  const signed = (text: string) => `${purpose}|${text}`;
+  return {
+    mac: async (text) => (await current)("HS256", signed(text)),
+    async isGenuine(text, mac) {
+      for (const hmac of [current, previous]) {
+        if (hmac && isSameText(await (await hmac)("HS256", signed(text)), mac)) return true;
+      }
+      return false;
+    },
+  };
+}
+
+/** HKDF (RFC 5869): a key for this purpose alone, whatever else the secret is used for. */
+async function deriveHmac(secret: Uint8Array, purpose: string): Promise<Hmac> {
+  const root = await crypto.subtle.importKey("raw", new Uint8Array(secret), "HKDF", false, [
+    "deriveBits",
+  ]);
+  const bits = await crypto.subtle.deriveBits(
+    { name: "HKDF", hash: "SHA-256", salt: new Uint8Array(), info: utf8(purpose) },
+    root,
+    256,
+  );
+  return createHmac(new Uint8Array(bits));
+}

@@ -1,4 +1,4 @@
-import type { JSONWebKeySet, CompactVerifyGetKey } from "jose";
+import type { CryptoKey, JSONWebKeySet } from "jose";
 import type { Clock } from "../lib/clock.ts";
 import { DEPENDENCY_DEADLINE_MS } from "../lib/deadline.ts";
 import { fetchJson } from "../lib/fetch.ts";
@@ -7,6 +7,28 @@ import { faultCode, type Log } from "../lib/log.ts";
 /** The key server is unavailable, and what it said before doesn't settle the matter. */
 export class KeysUnavailableError extends Error {
   override name = "KeysUnavailableError";
+  /** Whether there are keys, and none that the token names. */
+  readonly isKeyUnknown: boolean;
+
+  constructor({ isKeyUnknown = false } = {}) {
+    super();
+    this.isKeyUnknown = isKeyUnknown;
+  }
+}
+
+/** What of a token's header names its key. */
+export type KeyHeader = { readonly alg: string; readonly kid?: string };
+
+/** Finds a token's key: the same object for as long as it is in the set. */
+export type FindKey = (header: KeyHeader) => Promise<CryptoKey>;
+
+/** Loaded with the first token, so that starting doesn't wait for it. */
+let errors: Promise<typeof import("jose/errors")> | undefined;
+
+/** Whether an error says that no key fits. */
+async function isNoMatch(error: unknown): Promise<boolean> {
+  const { JWKSNoMatchingKey } = await (errors ??= import("jose/errors"));
+  return error instanceof JWKSNoMatchingKey;
 }
 
 /** Keys older than this are fetched again, in milliseconds. */
@@ -26,9 +48,9 @@ const MAX_KEYS_BYTES = 256 * 1024;
  * Keys of a JWKS (RFC 7517) at `url`. Concurrent fetches are shared, and a failure is remembered, so that an
  * outage costs the key server one request per `RETRY_MS` and not one per token.
  */
-export function remoteKeys(options: { url: URL; clock: Clock; log: Log }): CompactVerifyGetKey {
+export function remoteKeys(options: { url: URL; clock: Clock; log: Log }): FindKey {
   const { url, clock, log } = options;
-  let known: { find: CompactVerifyGetKey; ids: ReadonlySet<unknown>; atMs: number } | undefined;
+  let known: { find: FindKey; ids: ReadonlySet<unknown>; atMs: number } | undefined;
   /** Ids of keys that were in an earlier set, and aren't in this one. */
   const withdrawn = new Set<unknown>();
   let failedAtMs = Number.NEGATIVE_INFINITY;
@@ -74,20 +96,19 @@ export function remoteKeys(options: { url: URL; clock: Clock; log: Log }): Compa
     await fetching;
   }
 
-  return async (header, token) => {
+  return async (header) => {
     const before = known;
     await refresh(FRESH_MS);
     if (!known || ageMs() >= STALE_MS) throw new KeysUnavailableError();
     try {
-      return await known.find(header, token);
+      return await known.find(header);
     } catch (error) {
-      const { JWKSNoMatchingKey } = await import("jose/errors");
-      if (!(error instanceof JWKSNoMatchingKey)) throw error;
+      if (!(await isNoMatch(error))) throw error;
       await refresh(COOLDOWN_MS);
       // An unknown key may well be a new one, while the key server is away and until the keys are read again.
-      const mayBeNew = known === before && !withdrawn.has(header?.kid);
-      if (mayBeNew) throw new KeysUnavailableError();
-      return known.find(header, token);
+      const mayBeNew = known === before && !withdrawn.has(header.kid);
+      if (mayBeNew) throw new KeysUnavailableError({ isKeyUnknown: true });
+      return known.find(header);
     }
   };
 }
@@ -118,7 +139,7 @@ export function keySetFault(set: unknown): string | undefined {
 }
 
 /** Keys that don't change. One without a `kid`, as from a PEM file, is good for tokens with any. */
-export function localKeys({ keys }: KeySet): CompactVerifyGetKey {
+export function localKeys({ keys }: KeySet): FindKey {
   const load = async () => {
     const { createLocalJWKSet } = await import("jose/jwks/local");
     const anonymous = keys.filter(({ kid }) => kid === undefined);
@@ -127,15 +148,13 @@ export function localKeys({ keys }: KeySet): CompactVerifyGetKey {
     return { find: finder(keys), findAnonymous: finder(anonymous) };
   };
   let loading: ReturnType<typeof load> | undefined;
-  return async (header, token) => {
+  return async (header) => {
     const { find, findAnonymous } = await (loading ??= load());
     try {
-      return await find(header, token);
+      return await find(header);
     } catch (error) {
-      const { JWKSNoMatchingKey } = await import("jose/errors");
-      if (!(error instanceof JWKSNoMatchingKey) || header?.kid === undefined) throw error;
-      const { kid: _, ...rest } = header;
-      return findAnonymous(rest, token);
+      if (!(await isNoMatch(error)) || header.kid === undefined) throw error;
+      return findAnonymous({ alg: header.alg });
     }
   };
 }

@@ -1,4 +1,5 @@
 import type { Clock } from "../lib/clock.ts";
+import { parseJson } from "../lib/json.ts";
 import { createRateLimit } from "../lib/limit.ts";
 import type { Log } from "../lib/log.ts";
 import { emptyResponse, headersFor, type Incoming, jsonResponse } from "../request/incoming.ts";
@@ -137,7 +138,7 @@ async function readSignOut(request: Request): Promise<{ everywhere: boolean } | 
   const text = await request.text();
   if (text === "") return { everywhere: false };
   try {
-    const body: unknown = JSON.parse(text);
+    const body: unknown = parseJson(text);
     if (typeof body !== "object" || body === null || Array.isArray(body)) return undefined;
     const { everywhere = false } = body as { everywhere?: unknown };
     return typeof everywhere === "boolean" ? { everywhere } : undefined;

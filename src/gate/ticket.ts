@@ -3,21 +3,33 @@ import { DEPENDENCY_DEADLINE_MS, withinDeadline } from "../lib/deadline.ts";
 import { sha256Hex, toBase64url, utf8 } from "../lib/encoding.ts";
 import type { RateLimit } from "../lib/limit.ts";
 import { faultCode, type Log } from "../lib/log.ts";
+import { createRecentMap } from "../lib/recent.ts";
 import { isLine } from "../lib/text.ts";
 import { type Refusal, refuse, refuseFor, refuseToken } from "../request/refusal.ts";
 import { isUserId } from "../wire/ids.ts";
+import { isSameText, type Signer } from "./hmac.ts";
 import { type Identity, MAX_SESSION_LENGTH, type UserCredential } from "./identity.ts";
 import { isTicketRecord, type TicketStore } from "./store.ts";
 import { MAX_TOKEN_LIFETIME_MS } from "./claims.ts";
 
 /** Random bytes in a ticket. */
-const TICKET_BYTES = 32;
+const RANDOM_BYTES = 24;
+/** The same in base64url: whole groups of three bytes. */
+const RANDOM_LENGTH = 32;
+/** Characters of the mark behind them, by which processes with the same secret know a ticket of their own: 60 bits. */
+const MARK_LENGTH = 10;
+/** Ends every ticket: the last of 43 characters has bits to spare, and not all are canonical. */
+const END = "A";
+/** A mark is known in the window of its ticket's issue and in the next one, in milliseconds: the longest life of a ticket. */
+const MARK_WINDOW_MS = 300_000;
+/** What marks are signed for. */
+export const MARK_PURPOSE = "ws-ticket ticket mark";
 /** The purpose of tickets that open sockets. */
 export const SOCKET_PURPOSE = "socket";
 /** Longest purpose, in UTF-16 code units. */
 const MAX_PURPOSE_LENGTH = 64;
-/** Tickets that a process remembers to have issued, at the least. */
-const MAX_REMEMBERED = 20_000;
+/** Tickets with a mark that a process remembers to have seen, at the least. */
+const SEEN_AT_LEAST = 20_000;
 /** Longest claims, in bytes of their JSON. */
 const MAX_CLAIMS_BYTES = 1_024;
 
@@ -39,7 +51,7 @@ export interface Identified<Claims = unknown> {
   readonly identity: Identity<Claims>;
 }
 
-/** Whether a string has the form of a ticket: 32 bytes in canonical base64url, 43 characters. */
+/** Whether a string has the form of a ticket: 32 bytes (24 random ones, and the mark) in canonical base64url, 43 characters. */
 export function isTicket(value: string): boolean {
   return /^[\w-]{42}[AEIMQUYcgkosw048]$/.test(value);
 }
@@ -94,8 +106,11 @@ export interface Tickets {
    * is revoked, `too_many_requests`, or `store_unavailable`.
    */
   issue(identity: Identity, purpose?: string): Promise<IssuedTicket | Refusal>;
-  /** Whether this process has issued it a moment ago, the first time that this is asked. */
-  wasIssuedHere(ticket: string): Promise<boolean>;
+  /**
+   * Whether this process or one with the same secret has issued it lately, without a look into the store; only the
+   * first time that it is presented here, so that nobody makes many attempts with one.
+   */
+  isOwn(ticket: string): Promise<boolean>;
   /**
    * Spends a ticket. `ticket_refused` for one that the store doesn't have, or that was issued for something
    * else; `store_unavailable` when the store failed. The ticket counts as spent either way.
@@ -111,24 +126,24 @@ export function createTickets(options: {
   ttlMs: number;
   /** Tickets per user. */
   limit: RateLimit<string>;
+  /** Marks tickets. */
+  signer: Signer;
   clock: Clock;
   log: Log;
   randomBytes: (length: number) => Uint8Array;
 }): Tickets {
-  const { store, ttlMs: longestTtlMs, limit, clock, log, randomBytes } = options;
-  /** Hashes of what was issued here, in two generations, the older one dropped as a whole. */
-  let recent = new Set<string>();
-  let older = new Set<string>();
-  let turnedAtMs = clock.monotonicMs();
+  const { store, ttlMs: longestTtlMs, limit, signer, clock, log, randomBytes } = options;
+  /** Hashes of what was presented. */
+  const seen = createRecentMap<string, true>({
+    keepMs: MARK_WINDOW_MS,
+    atLeast: SEEN_AT_LEAST,
+    clock,
+  });
 
-  function remember(hash: string): void {
-    const nowMs = clock.monotonicMs();
-    if (nowMs - turnedAtMs >= longestTtlMs || recent.size >= MAX_REMEMBERED) {
-      older = recent;
-      recent = new Set();
-      turnedAtMs = nowMs;
-    }
-    recent.add(hash);
+  /** The mark of a ticket that was issued `windowsAgo`. */
+  async function markOf(random: string, windowsAgo = 0): Promise<string> {
+    const window = Math.floor(clock.nowMs() / MARK_WINDOW_MS) - windowsAgo;
+    return (await signer.mac(`${window}|${random}`)).slice(0, MARK_LENGTH) + END;
   }
 
   return {
@@ -141,7 +156,8 @@ export function createTickets(options: {
       const waitMs = limit.take(identity.id);
       if (waitMs > 0) return refuseFor(waitMs);
 
-      const ticket = toBase64url(randomBytes(TICKET_BYTES));
+      const random = toBase64url(randomBytes(RANDOM_BYTES));
+      const ticket = random + (await markOf(random));
       const hash = await sha256Hex(ticket);
       const ttlMs = expiresInSeconds * 1000;
       const record = { hash, purpose, expiresAtMs: nowMs + ttlMs, identity };
@@ -154,14 +170,19 @@ export function createTickets(options: {
         log("error", "store_failed", { code: faultCode(error), ticketTag: tagOf(hash) });
         return refuse("store_unavailable");
       }
-      remember(hash);
       log("info", "ticket_issued", { user: identity.id, ticketTag: tagOf(hash) });
       return { ok: true, ticket, expiresInSeconds };
     },
 
-    async wasIssuedHere(ticket) {
+    async isOwn(ticket) {
+      const [random, mark] = [ticket.slice(0, RANDOM_LENGTH), ticket.slice(RANDOM_LENGTH)];
+      const isMarked =
+        isSameText(await markOf(random), mark) || isSameText(await markOf(random, 1), mark);
+      if (!isMarked) return false;
       const hash = await sha256Hex(ticket);
-      return recent.delete(hash) || older.delete(hash);
+      if (seen.get(hash)) return false;
+      seen.set(hash, true);
+      return true;
     },
 
     async redeem(ticket, purpose = SOCKET_PURPOSE) {

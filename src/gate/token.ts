@@ -1,17 +1,35 @@
-import type { CompactVerifyGetKey } from "jose";
+import type { CryptoKey } from "jose";
 import type { Clock } from "../lib/clock.ts";
-import { fromBase64url, isCanonicalBase64url } from "../lib/encoding.ts";
+import { fromBase64url, isCanonicalBase64url, sha256Hex } from "../lib/encoding.ts";
+import { parseJson } from "../lib/json.ts";
 import type { Log } from "../lib/log.ts";
-import { type Refusal, refuse, refuseToken, type TokenFault } from "../request/refusal.ts";
+import { createRecentMap } from "../lib/recent.ts";
+import {
+  type Refusal,
+  refuse,
+  refuseFor,
+  refuseToken,
+  type TokenFault,
+} from "../request/refusal.ts";
 import { readClaims } from "./claims.ts";
 import type { Profile } from "./identity.ts";
 import { createHmac, isSameText, SECRET_ALGORITHMS } from "./hmac.ts";
-import { type KeySet, KeysUnavailableError, localKeys, remoteKeys } from "./jwks.ts";
+import {
+  type FindKey,
+  type KeyHeader,
+  type KeySet,
+  KeysUnavailableError,
+  localKeys,
+  remoteKeys,
+} from "./jwks.ts";
 import { requireSecret } from "./options.ts";
 import type { Identified } from "./ticket.ts";
 
 /** Longest token that is read, in characters. */
 export const MAX_TOKEN_LENGTH = 8_192;
+/** How long a good token is remembered, in milliseconds, and how many at the least. */
+const REMEMBERED_MS = 3_600_000;
+const REMEMBERED_AT_LEAST = 20_000;
 /** Headers of tokens that are remembered: an issuer's tokens have one per key. */
 const MAX_HEADERS = 32;
 
@@ -25,8 +43,15 @@ export type TokenKeys =
   | { readonly jwksUrl: URL; readonly allowHttp?: boolean | undefined }
   | { readonly publicKeys: KeySet };
 
-/** Verifies a compact JWT; `token_invalid` when it is no good, `keys_unavailable` when that can't be said. */
-export type TokenVerifier = (token: string) => Promise<ProvedByToken | Refusal>;
+/**
+ * Verifies a compact JWT; `token_invalid` when it is no good, `keys_unavailable` when that can't be said (with a fault
+ * where the key is unknown). `waitMs` is called before what takes long, the first look at a signature with a public
+ * key: milliseconds that the sender has to wait, after which the token is refused with `too_many_requests`.
+ */
+export type TokenVerifier = (
+  token: string,
+  waitMs?: () => number,
+) => Promise<ProvedByToken | Refusal>;
 
 /** The user of a token, and what it says of them to others. */
 export interface ProvedByToken extends Identified {
@@ -41,14 +66,18 @@ const JWKS_ALGORITHMS = "RS256 RS384 RS512 PS256 PS384 PS512 ES256 ES384 ES512 E
 const ACCEPTED_TYPES = new Set(["jwt", "at+jwt", "application/jwt", "application/at+jwt"]);
 
 /** What a token's header says, or what is wrong with it. */
-type Header = { readonly alg: string } | TokenFault;
+type Header = KeyHeader | TokenFault;
+
+/** What is wrong with a signature, if anything; or the milliseconds to wait before it is looked at. */
+type SignatureFault = TokenFault | number | undefined;
 
 /** Checks the signature over `signed`, the header and payload in base64url. */
 type CheckSignature = (
-  alg: string,
+  header: KeyHeader,
   signed: string,
   signature: string,
-) => TokenFault | undefined | Promise<TokenFault | undefined>;
+  waitMs: () => number,
+) => SignatureFault | Promise<SignatureFault>;
 
 /**
  * Verifies access tokens (RFC 7519, RFC 8725) of one issuer: the signature under an allow-list of algorithms
@@ -77,6 +106,7 @@ export function createTokenVerifier(options: {
         "publicKeys" in keys
           ? localKeys(keys.publicKeys)
           : remoteKeys({ url: keys.jwksUrl, clock, log }),
+        clock,
       );
   const headers = new Map<string, Header>();
 
@@ -90,7 +120,7 @@ export function createTokenVerifier(options: {
     return header;
   }
 
-  return async (token) => {
+  return async (token, waitMs = () => 0) => {
     const parts = token.length <= MAX_TOKEN_LENGTH ? token.split(".") : [];
     const [header, payload, signature] = parts;
     if (parts.length !== 3 || !header || !payload || !signature) return refuseToken("not_a_jwt");
@@ -101,13 +131,15 @@ export function createTokenVerifier(options: {
     }
     const signed = token.slice(0, -signature.length - 1);
     try {
-      const checked = checkSignature(parsed.alg, signed, signature);
+      const checked = checkSignature(parsed, signed, signature, waitMs);
       // Not instanceof: a promise of the runtime's need not be of a Promise that was replaced.
       const fault = typeof checked === "object" ? await checked : checked;
+      if (typeof fault === "number") return refuseFor(fault);
       if (fault) return refuseToken(fault);
     } catch (error) {
-      if (error instanceof KeysUnavailableError) return refuse("keys_unavailable");
-      throw error;
+      if (!(error instanceof KeysUnavailableError)) throw error;
+      const refusal = refuse("keys_unavailable");
+      return error.isKeyUnknown ? { ...refusal, fault: "key_unknown" } : refusal;
     }
     const read = readClaims(signed, rules, clock.nowMs());
     const claims = typeof read === "object" ? await read : read;
@@ -123,19 +155,21 @@ function readHeader(segment: string, algorithms: readonly string[]): Header {
   let header: unknown;
   try {
     const bytes = fromBase64url(segment);
-    header = bytes && JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
+    header = bytes && parseJson(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
   } catch {
     return "not_a_jwt";
   }
   if (typeof header !== "object" || header === null || Array.isArray(header)) return "not_a_jwt";
   const own = (name: string): unknown =>
     Object.hasOwn(header, name) ? (header as Record<string, unknown>)[name] : undefined;
-  const [alg, typ] = [own("alg"), own("typ")];
+  const [alg, typ, kid] = [own("alg"), own("typ"), own("kid")];
   if (own("crit") !== undefined || own("b64") !== undefined) return "not_a_jwt";
   const isAccessToken =
     typ === undefined || (typeof typ === "string" && ACCEPTED_TYPES.has(typ.toLowerCase()));
   if (!isAccessToken) return "type";
-  return typeof alg === "string" && algorithms.includes(alg) ? { alg } : "algorithm";
+  if (typeof alg !== "string" || !algorithms.includes(alg)) return "algorithm";
+  // What is no string names no key: it is left to whoever looks for one.
+  return kid === undefined ? { alg } : { alg, kid: kid as string };
 }
 
 function checkWithSecret(
@@ -144,12 +178,12 @@ function checkWithSecret(
 ): CheckSignature {
   const hmac = createHmac(secret);
   const checkPrevious = previous && checkWithSecret(previous);
-  return (alg, signed, signature) => {
+  return (header, signed, signature, waitMs) => {
     const compare = (expected: string) => {
       if (isSameText(expected, signature)) return undefined;
-      return checkPrevious ? checkPrevious(alg, signed, signature) : "signature";
+      return checkPrevious ? checkPrevious(header, signed, signature, waitMs) : "signature";
     };
-    const expected = hmac(alg, signed);
+    const expected = hmac(header.alg, signed);
     return typeof expected === "string" ? compare(expected) : expected.then(compare);
   };
 }
@@ -158,31 +192,54 @@ function checkWithSecret(
 let verifying: Promise<typeof import("jose/jws/compact/verify")> | undefined;
 let errors: Promise<typeof import("jose/errors")> | undefined;
 
-function checkWithKeys(getKey: CompactVerifyGetKey): CheckSignature {
-  return async (_, signed, signature) => {
+function checkWithKeys(findKey: FindKey, clock: Clock): CheckSignature {
+  /** The keys of good tokens, by the token's hash: there is no second look at a signature. */
+  const good = createRecentMap<string, CryptoKey>({
+    keepMs: REMEMBERED_MS,
+    atLeast: REMEMBERED_AT_LEAST,
+    clock,
+  });
+
+  async function isSignedBy(key: CryptoKey, token: string): Promise<boolean> {
     const { compactVerify } = await (verifying ??= import("jose/jws/compact/verify"));
-    const token = `${signed}.${signature}`;
-    const options = { algorithms: [...JWKS_ALGORITHMS] };
     try {
-      await compactVerify(token, getKey, options);
-      return undefined;
-    } catch (error) {
-      if (error instanceof KeysUnavailableError) throw error;
-      const { JWKSMultipleMatchingKeys, JWKSNoMatchingKey } = await (errors ??=
-        import("jose/errors"));
-      if (error instanceof JWKSNoMatchingKey) return "key_unknown";
-      if (!(error instanceof JWKSMultipleMatchingKeys)) return "signature";
-      // Keys that share a `kid`, or have none: any of them may be the one.
-      for await (const key of error) {
-        const isGood = await compactVerify(token, key, options).then(
-          () => true,
-          () => false,
-        );
-        if (isGood) return undefined;
+      await compactVerify(token, key, { algorithms: [...JWKS_ALGORITHMS] });
+      return true;
+    } catch {
+      return false;
+    }
+  }
+
+  return async (header, signed, signature, waitMs) => {
+    const token = `${signed}.${signature}`;
+    const hash = await sha256Hex(token);
+    const known = good.get(hash);
+    const wait = known ? 0 : waitMs();
+    if (wait > 0) return wait;
+    try {
+      for await (const key of keysFor(header, findKey)) {
+        if (key !== known && !(await isSignedBy(key, token))) continue;
+        good.set(hash, key);
+        return undefined;
       }
       return "signature";
+    } catch (error) {
+      if (error instanceof KeysUnavailableError) throw error;
+      const { JWKSNoMatchingKey } = await (errors ??= import("jose/errors"));
+      return error instanceof JWKSNoMatchingKey ? "key_unknown" : "signature";
     }
   };
+}
+
+/** Keys that may be a token's: those that share a `kid`, or have none, are all tried. */
+async function* keysFor(header: KeyHeader, findKey: FindKey): AsyncGenerator<CryptoKey> {
+  try {
+    yield await findKey(header);
+  } catch (error) {
+    const { JWKSMultipleMatchingKeys } = await (errors ??= import("jose/errors"));
+    if (!(error instanceof JWKSMultipleMatchingKeys)) throw error;
+    yield* error;
+  }
 }
 
 /**

@@ -2,7 +2,8 @@ import type { Clock } from "../lib/clock.ts";
 import { fromBase64url, toBase64url, utf8 } from "../lib/encoding.ts";
 import { isLine } from "../lib/text.ts";
 import { isUserId } from "../wire/ids.ts";
-import { cookieName, type CookieSecrets, cookieValue, createCookieSigner } from "./cookie.ts";
+import { cookieName, cookieValue } from "./cookie.ts";
+import { createSigner, type SigningSecrets } from "./hmac.ts";
 import { type Identity, MAX_SESSION_LENGTH } from "./identity.ts";
 
 const NAME = "inboxSession";
@@ -25,14 +26,14 @@ export interface UserSessions {
 }
 
 export function createUserSessions(
-  options: CookieSecrets & {
+  options: SigningSecrets & {
     /** The path below which everything is. Default: none. */
     publicPath?: string | undefined;
     clock: Clock;
   },
 ): UserSessions {
   const { publicPath, clock } = options;
-  const signer = createCookieSigner(options, PURPOSE);
+  const signer = createSigner(options, PURPOSE);
 
   function cookie(value: string, maxAgeSeconds: number, secure: boolean): string {
     const attributes = `${ATTRIBUTES}; Max-Age=${maxAgeSeconds}${secure ? "; Secure" : ""}`;

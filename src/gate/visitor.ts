@@ -2,7 +2,8 @@ import type { Clock } from "../lib/clock.ts";
 import { toBase64url } from "../lib/encoding.ts";
 import { isVisitorId } from "../wire/ids.ts";
 import { CLOCK_TOLERANCE_SECONDS } from "./claims.ts";
-import { cookieName, type CookieSecrets, cookieValue, createCookieSigner } from "./cookie.ts";
+import { cookieName, cookieValue } from "./cookie.ts";
+import { createSigner, type SigningSecrets } from "./hmac.ts";
 import type { Identity } from "./identity.ts";
 
 /** How long a visitor is remembered, in seconds: 30 days from the last renewal. */
@@ -31,7 +32,7 @@ const KINDS = {
 
 /** `kind`: each has a cookie and a purpose of its own, so that neither is good for the other. */
 export function createVisitorSessions(
-  options: CookieSecrets & {
+  options: SigningSecrets & {
     kind?: keyof typeof KINDS;
     /** The path below which everything is. Default: none. */
     publicPath?: string | undefined;
@@ -41,7 +42,7 @@ export function createVisitorSessions(
 ): VisitorSessions {
   const { kind = "site", publicPath, clock, randomBytes } = options;
   const { name, purpose, sameSite } = KINDS[kind];
-  const signer = createCookieSigner(options, purpose);
+  const signer = createSigner(options, purpose);
 
   function attributes(secure: boolean): string {
     const always = `Path=/; Max-Age=${VISITOR_MAX_AGE_SECONDS}; HttpOnly`;

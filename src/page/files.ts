@@ -107,6 +107,8 @@ async function readSources(): Promise<Record<string, string>> {
     "page/browser/state.ts": await import("./browser/state.ts", { with: { type: "text" } }),
     "page/browser/thread.ts": await import("./browser/thread.ts", { with: { type: "text" } }),
     "page/browser/times.ts": await import("./browser/times.ts", { with: { type: "text" } }),
+    "page/browser/typing.ts": await import("./browser/typing.ts", { with: { type: "text" } }),
+    "page/browser/visitor.ts": await import("./browser/visitor.ts", { with: { type: "text" } }),
   };
   const texts = modules as Record<string, { default: string }>;
   return {
@@ -192,9 +194,13 @@ export function files(): Promise<SiteFiles> {
   return (made ??= makeFiles());
 }
 
+/** What is read of an `Accept-Encoding` header, in characters: browsers send 30. */
+const MAX_ACCEPTED_LENGTH = 256;
+
 /** The smallest encoding that an `Accept-Encoding` header allows (RFC 9110 section 12.5.3). */
 export function encodingOf(accepted: string | undefined): keyof SiteFile["bodies"] {
   const names = (accepted ?? "")
+    .slice(0, MAX_ACCEPTED_LENGTH)
     .toLowerCase()
     .split(",")
     .filter((one) => !/;\s*q=0(?:\.0*)?\s*$/.test(one))

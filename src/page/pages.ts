@@ -2,6 +2,7 @@ import { Hono } from "hono/tiny";
 import type { Profile } from "../gate/identity.ts";
 import { type Clock, systemClock } from "../lib/clock.ts";
 import { createRateLimit } from "../lib/limit.ts";
+import { createRecentMap } from "../lib/recent.ts";
 import { headersFor, type Incoming, type Sharing } from "../request/incoming.ts";
 import { publicPathOf } from "../request/origin.ts";
 import { refuse } from "../request/refusal.ts";
@@ -51,6 +52,11 @@ export interface Pages {
   notFound(incoming: Incoming): Promise<Response> | undefined;
 }
 
+/** Pages that are kept as they were put together, about: that takes longer than everything else about a request. */
+const PAGES_KEPT = 500;
+/** Until they are put together anew, in milliseconds. */
+const KEPT_MS = 3_600_000;
+
 /** Looks at what a user shows, per address and minute, loopback excepted; beyond it, the id stands in the name's place. */
 const LOOKS_PER_MINUTE = 600;
 
@@ -75,6 +81,21 @@ export function createPages(
     return loaded;
   };
 
+  const kept = createRecentMap<string, string>({ keepMs: KEPT_MS, atLeast: PAGES_KEPT, clock });
+
+  /** What `make` puts together; `parts` is all that it depends on beside the settings. */
+  async function pageOf(
+    parts: readonly unknown[],
+    make: () => { toString(): string } | Promise<{ toString(): string }>,
+  ): Promise<string> {
+    const key = JSON.stringify(parts);
+    const known = kept.get(key);
+    if (known !== undefined) return known;
+    const html = String(await make());
+    kept.set(key, html);
+    return html;
+  }
+
   /** A name that can't be read now is no reason to refuse the page. */
   async function profileFor({ limitKey }: Incoming, user: string): Promise<Profile> {
     const waitMs = limitKey === undefined ? 0 : looks.take(limitKey);
@@ -84,7 +105,8 @@ export function createPages(
   routes
     .get("/", async (c) => {
       const { home, ...places } = await site();
-      return page(c.env.incoming, home({ ...options, ...places }), { caching: REVALIDATED });
+      const html = await pageOf(["home"], () => home({ ...options, ...places }));
+      return page(c.env.incoming, html, { caching: REVALIDATED });
     })
     .all(refuseMethod);
 
@@ -94,7 +116,8 @@ export function createPages(
       if (!isUserId(user)) return refused(c, refuse("not_found"));
       const { chat, ...places } = await site();
       const profile = await profileFor(c.env.incoming, user);
-      return page(c.env.incoming, chat({ user, profile, ...places }), { caching: REVALIDATED });
+      const html = await pageOf(["chat", user, profile], () => chat({ user, profile, ...places }));
+      return page(c.env.incoming, html, { caching: REVALIDATED });
     })
     .all(refuseMethod);
 
@@ -107,7 +130,10 @@ export function createPages(
         if (!isUserId(user) || !embedOrigins.has(host)) return refused(c, refuse("not_found"));
         const { chat, ...places } = await site();
         const profile = await profileFor(c.env.incoming, user);
-        const html = chat({ user, profile, embed: { host, language }, ...places });
+        const embed = { host, language };
+        const html = await pageOf(["embed", user, profile, embed], () =>
+          chat({ user, profile, embed, ...places }),
+        );
         return page(c.env.incoming, html, { caching: REVALIDATED, ancestor: host });
       })
       .all(refuseMethod);
@@ -130,7 +156,8 @@ export function createPages(
     routes
       .get(path, async (c) => {
         const { inbox, ...places } = await site();
-        return page(c.env.incoming, inbox({ ...options, ...places }));
+        const html = await pageOf(["inbox"], () => inbox({ ...options, ...places }));
+        return page(c.env.incoming, html);
       })
       .all(refuseMethod);
   }
@@ -153,9 +180,10 @@ export function createPages(
       const isReading = method === "GET" || method === "HEAD";
       if (!isReading || !headers.get("accept")?.includes("text/html")) return undefined;
       if (incoming.url.pathname.startsWith("/api/")) return undefined;
-      return site().then(({ notFound, ...places }) =>
-        page(incoming, notFound(places), { status: 404 }),
-      );
+      return site().then(async ({ notFound, ...places }) => {
+        const html = await pageOf(["not found"], () => notFound(places));
+        return page(incoming, html, { status: 404 });
+      });
     },
   };
 }
@@ -169,23 +197,23 @@ async function load(publicPath: string) {
 }
 
 /** A page. Without `caching` it is not kept at all. */
-async function page(
+function page(
   incoming: Incoming,
-  html: string | Promise<string>,
+  html: string,
   {
     status = 200,
     caching,
     ancestor,
   }: { status?: number; caching?: string; ancestor?: string } = {},
-): Promise<Response> {
+): Response {
   const headers = {
     ...headersFor(incoming),
     ...PAGE_HEADERS,
-    "Content-Security-Policy": policyOf(ancestor),
+    ...(ancestor && { "Content-Security-Policy": policyOf(ancestor) }),
     ...(caching && { "Cache-Control": caching }),
     "Content-Type": "text/html; charset=UTF-8",
   };
-  return new Response(incoming.request.method === "HEAD" ? null : String(await html), {
+  return new Response(incoming.request.method === "HEAD" ? null : html, {
     status,
     headers,
   });

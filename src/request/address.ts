@@ -12,14 +12,29 @@ const MAPPED_V4 = /^::ffff:(?=\d+(?:\.\d+){3}$)/i;
  */
 export function clientAddress(
   request: Request,
-  socketAddress: string | undefined,
+  connection: { readonly socketAddress?: string | undefined },
   trustProxy: number,
 ): string | undefined {
-  const direct = socketAddress?.replace(MAPPED_V4, "");
-  if (trustProxy === 0) return direct;
-  const hops = (request.headers.get("x-forwarded-for") ?? "").split(",").map((hop) => hop.trim());
-  const hop = hops.at(-trustProxy)?.replace(WITH_PORT, "$1$2");
-  return hop && /^[\d.a-fA-F:]{2,45}$/.test(hop) ? hop.replace(MAPPED_V4, "") : direct;
+  // Read only where it counts: finding it out takes as long as a refusal.
+  const direct = () => connection.socketAddress?.replace(MAPPED_V4, "");
+  if (trustProxy === 0) return direct();
+  const hop = lastBut(request.headers.get("x-forwarded-for") ?? "", trustProxy - 1)
+    ?.trim()
+    .replace(WITH_PORT, "$1$2");
+  return hop && /^[\d.a-fA-F:]{2,45}$/.test(hop) ? hop.replace(MAPPED_V4, "") : direct();
+}
+
+/**
+ * The entry of a list with so many others behind it; `undefined` where there are fewer. Not by splitting: a client can
+ * write thousands.
+ */
+function lastBut(list: string, others: number): string | undefined {
+  let end = list.length;
+  for (let skipped = 0; skipped < others; skipped++) {
+    end = list.slice(0, end).lastIndexOf(",");
+    if (end < 0) return undefined;
+  }
+  return list.slice(list.slice(0, end).lastIndexOf(",") + 1, end);
 }
 
 /**

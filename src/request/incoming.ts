@@ -93,8 +93,7 @@ export class Incoming {
   /** The client's network address, where it is known. */
   get address(): string | undefined {
     if (this.#address === null) {
-      const { socketAddress } = this.#connection;
-      this.#address = clientAddress(this.request, socketAddress, this.policy.trustProxy);
+      this.#address = clientAddress(this.request, this.#connection, this.policy.trustProxy);
     }
     return this.#address;
   }

@@ -1,5 +1,4 @@
 import type { Context } from "hono";
-import { bodyLimit } from "hono/body-limit";
 import { Hono } from "hono/tiny";
 import { faultCode, type Log } from "../lib/log.ts";
 import { headersFor, type Incoming, preflightResponse, type Sharing } from "./incoming.ts";
@@ -8,6 +7,9 @@ import { readTicket } from "./url.ts";
 
 /** Largest body of a request, in bytes: none needs more than a few words. */
 const MAX_BODY_BYTES = 16 * 1024;
+
+/** Most pieces that a body without a length may come in: each takes as long as a refusal. */
+const MAX_BODY_PIECES = 64;
 
 /** What every route is given. */
 export interface RouteEnv {
@@ -86,12 +88,6 @@ export function declined(
   return refused(c, refusal, sharing);
 }
 
-/** Refuses a body that is too large, whether it says so or not. */
-const limitBody = bodyLimit({
-  maxSize: MAX_BODY_BYTES,
-  onError: (c) => refused(c as unknown as RouteContext, refuse("body_too_large")),
-});
-
 /** Whether a request may have a body. Looking at one costs more than a ticket, so headers that settle it come first. */
 function mayHaveBody({ request }: Incoming): boolean {
   const { method, headers } = request;
@@ -102,11 +98,35 @@ function mayHaveBody({ request }: Incoming): boolean {
   return method !== "GET";
 }
 
+/** Refuses a body that is too large, whether it says so or not. */
 async function withinLimit(c: RouteContext, handler: RouteHandler): Promise<Response> {
-  let response: Response | undefined;
-  const refusal = await limitBody(c, async () => {
+  const { headers, body } = c.req.raw;
+  const length = headers.has("transfer-encoding") ? null : headers.get("content-length");
+  if (length === null && body) {
+    const read = await readBody(body);
+    if (!read) return refused(c, refuse("body_too_large"));
+    // Reading it has used up the request.
+    c.req.raw = new Request(c.req.raw, { body: read });
     c.env.incoming.request = c.req.raw;
-    response = await handler(c);
-  });
-  return response ?? (refusal as Response);
+  } else if (Number(length) > MAX_BODY_BYTES) {
+    return refused(c, refuse("body_too_large"));
+  }
+  return handler(c);
+}
+
+/** A body of an unknown length; `undefined` for one that is too large. */
+async function readBody(body: ReadableStream<Uint8Array<ArrayBuffer>>): Promise<Blob | undefined> {
+  const pieces: Uint8Array<ArrayBuffer>[] = [];
+  let length = 0;
+  const reader = body.getReader();
+  for (let read = await reader.read(); !read.done; read = await reader.read()) {
+    length += read.value.length;
+    if (length > MAX_BODY_BYTES || pieces.length >= MAX_BODY_PIECES) {
+      // Nobody waits for the rest.
+      reader.cancel().catch(() => {});
+      return undefined;
+    }
+    pieces.push(read.value);
+  }
+  return new Blob(pieces);
 }

@@ -87,6 +87,8 @@ export type ServerFrame =
       readonly user: string;
       readonly blocked: boolean;
     }
+  /** The partner writes. Nothing says that it ends: it comes again every few seconds, or a message does. */
+  | { readonly type: "TYPING"; readonly from: string }
   /** Every 25 seconds: without one for 55, the connection is dead. */
   | { readonly type: "HEARTBEAT" }
   /** The socket's credential ends soon. */
@@ -116,7 +118,9 @@ export type ClientFrame =
       /** From a visitor: which user's chat; without it, all of them. */
       readonly to?: string | undefined;
       readonly ref?: string | undefined;
-    };
+    }
+  /** Shown to the partner where messages would arrive, and otherwise dropped: it gets no response. */
+  | { readonly type: "TYPING"; readonly to: string };
 
 /** A chat as `GET /api/chats` lists it. */
 export interface ChatSummary {

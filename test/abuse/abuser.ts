@@ -1,9 +1,10 @@
 /** One abuser, in a process of its own: runs one attack, as it is told over IPC. */
 import { type Abuser, ATTACKS, type Attack, type Tally } from "./attacks.ts";
-import { clientAt } from "./client.ts";
+import { type Client, clientAt } from "./client.ts";
 
 export interface AbuserJob {
-  readonly kind: "prepare" | "attack";
+  /** `control`: as many requests at once as the attack had, all for the cheapest answer that there is. */
+  readonly kind: "prepare" | "attack" | "control";
   readonly attack: string;
   readonly origins: readonly string[];
   readonly name: string;
@@ -16,6 +17,8 @@ export interface AbuserJob {
 export type AbuserOutcome = Tally | { readonly fault: string };
 
 let prepared: ((abuser: Abuser) => Promise<Tally>) | undefined;
+/** Attempts that the attack has in progress. */
+let mostAtOnce = 1;
 
 process.on("message", async ({ kind, attack: attackName, ...job }: AbuserJob) => {
   const { prepare, run } = ATTACKS[attackName] as Attack;
@@ -24,13 +27,19 @@ process.on("message", async ({ kind, attack: attackName, ...job }: AbuserJob) =>
     if (kind === "prepare") {
       prepared = prepare ? await prepare(abuser) : run;
       process.send?.({ attempts: 0, through: 0 });
-    } else {
+    } else if (kind === "attack") {
       process.send?.(await prepared?.(abuser));
+    } else {
+      process.send?.(await abuser.flood(mostAtOnce, isAlive));
     }
   } catch (error) {
     process.send?.({ fault: (error as Error).message });
   }
 });
+
+async function isAlive(_: number, client: Client): Promise<boolean> {
+  return (await client.ask("/healthz")).status === 200;
+}
 
 /** How much longer than the time an attack may take to make its attempts. */
 const PATIENCE = 10;
@@ -52,6 +61,7 @@ function abuserOf({
     clients: clients as unknown as Abuser["clients"],
     ...{ address, seconds, name },
     async flood(atOnce, attempt) {
+      mostAtOnce = Math.max(mostAtOnce, atOnce);
       let attempts = 0;
       let through = 0;
       let fault: Error | undefined;

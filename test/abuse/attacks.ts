@@ -36,12 +36,8 @@ export interface Attack {
 }
 
 const SOCKETS_PER_ADDRESS = Math.ceil(Math.floor(OPEN_FILES * 0.8) * 0.25);
-/**
- * Messages of a visitor's with 4,000 characters, as many as at once and then by the minute. Until servers hear of
- * each other, each allows twenty a second, and those are made up for.
- */
-const longMessages = (servers: number, seconds: number) =>
-  (100_000 + (10_000 * seconds) / 60) / 4_050 + 20 * (servers - 1);
+/** Messages of a visitor's with 4,000 characters, as many as at once and then by the minute, on all servers together. */
+const longMessages = (_: number, seconds: number) => (100_000 + (10_000 * seconds) / 60) / 4_050;
 /** The same of all visitors at an address, on each server. */
 const tenVisitors = (servers: number, seconds: number) =>
   ((100_000 + (100_000 * seconds) / 60) / 4_050) * servers;

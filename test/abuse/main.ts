@@ -1,7 +1,8 @@
 /**
  * `bun run abuse`: an honest crowd beside one abuser at a time, for each way of abuse that was ever proven, on each
  * backend. Prints how long the crowd waits with and without the abuser, how many of its sockets ended, and what the
- * abuser left behind. Names of backends and attacks as arguments: only those. With `--short`: smaller and shorter,
+ * abuser left behind. Abuser, crowd and server share one machine: what that alone does is shown by a control, in which
+ * the abuser has as many requests in progress, all for the cheapest answer that there is. Names of backends and attacks as arguments: only those. With `--short`: smaller and shorter,
  * without a word on times. Ends with 1 when more got through than may, or when the crowd lost a socket or a request.
  */
 import { ATTACKS, type Tally } from "./attacks.ts";
@@ -38,6 +39,14 @@ interface Row {
   /** Not in the short form. */
   readonly before: CrowdOutcome | undefined;
   readonly during: CrowdOutcome;
+  /** Neither in the short form, nor for what isn't a flood. */
+  readonly control: Control | undefined;
+}
+
+interface Control {
+  readonly attempts: number;
+  readonly during: CrowdOutcome;
+  readonly cpuMs: number;
 }
 
 const rows: Row[] = [];
@@ -84,6 +93,16 @@ async function measure(backend: Backend): Promise<void> {
         : await Promise.all([abuser.run({ ...job, kind: "attack" }), live()]);
     const seconds = (performance.now() - startMs) / 1000;
     const later = await servers.traces(name);
+    const control = async (): Promise<Control | undefined> => {
+      if (isShort || attack === "idle") return undefined;
+      const [flooded, crowded] = await Promise.all([
+        abuser.run({ ...job, kind: "control" }),
+        live(),
+      ]);
+      const { cpuMs } = await servers.traces(name);
+      const attempts = "fault" in flooded ? 0 : flooded.attempts;
+      return { attempts, during: crowded, cpuMs: cpuMs - later.cpuMs };
+    };
     const { most, traces = () => 0 } = ATTACKS[attack] as (typeof ATTACKS)[string];
     const left = {
       rows: later.rows - earlier.rows,
@@ -94,7 +113,8 @@ async function measure(backend: Backend): Promise<void> {
     const usualCpuMs = earlier.cpuMs - start.cpuMs;
     const limitOf = (limit: typeof most) => limit(origins.length, seconds);
     const limits = { most: limitOf(most), mostLeft: limitOf(traces) };
-    rows.push({ backend, attack, tally, ...limits, left, usualCpuMs, before, during });
+    const measured = { backend, attack, tally, left, usualCpuMs, before, during };
+    rows.push({ ...measured, ...limits, control: await control() });
     console.log(new Date().toISOString(), backend, attack, JSON.stringify({ ...tally, ...left }));
   }
 }
@@ -133,7 +153,8 @@ function startProcess<Job, Outcome>(
   };
 }
 
-function faultsOf({ backend, attack, tally, most, left, mostLeft, before, during }: Row): string[] {
+function faultsOf(row: Row): string[] {
+  const { backend, attack, tally, most, left, mostLeft, before, during, control } = row;
   const where = `${backend}, ${attack}:`;
   const faults: string[] = [];
   if ("fault" in tally) faults.push(`${where} ${tally.fault}`);
@@ -145,7 +166,9 @@ function faultsOf({ backend, attack, tally, most, left, mostLeft, before, during
     if (left[what] <= mostLeft * TOLERANCE) continue;
     faults.push(`${where} ${left[what]} ${what} were left behind, ${Math.ceil(mostLeft)} may be`);
   }
-  for (const { ended, failures, count } of before ? [before, during] : [during]) {
+  for (const outcome of [before, during, control?.during]) {
+    if (!outcome) continue;
+    const { ended, failures, count } = outcome;
     if (ended > 0) faults.push(`${where} ${ended} sockets of the crowd ended`);
     if (attack === "idle") continue;
     for (const [failure, times] of Object.entries(failures)) {
@@ -176,20 +199,35 @@ function printTimes(): void {
     const own = rows.filter((row) => row.backend === backend);
     if (own.length === 0) continue;
     console.log(
-      `${backend}: p99 of the crowd in milliseconds, and the servers' CPU, without and with one abuser`,
+      `${backend}: p99 of the crowd in milliseconds, and the servers' CPU, without and with one abuser / with the control`,
     );
     console.table(
       own.map((row) => {
-        const { attack, left, usualCpuMs, before, during } = row;
+        const { attack, tally, left, usualCpuMs, before, during, control } = row;
         const times = DEEDS.map((deed): [string, string] => {
           const [without, with_] = [before?.p99Ms[deed] ?? 0, during.p99Ms[deed]];
-          return [deed, `${without.toFixed(0)} → ${with_.toFixed(0)}`];
+          return [
+            deed,
+            `${without.toFixed(0)} → ${with_.toFixed(0)}${beside(control?.during.p99Ms[deed].toFixed(0))}`,
+          ];
         });
         const percent = (cpuMs: number) => (cpuMs / SECONDS / 10).toFixed(0);
-        const cpu = `${percent(usualCpuMs)} → ${percent(left.cpuMs)} %`;
-        const logKb = Math.round(left.logBytes / 1024);
-        return { attack, ...Object.fromEntries(times), cpu, ...countsOf(row), "log KB": logKb };
+        const microseconds = (cpuMs: number, attempts: number) =>
+          ((1000 * (cpuMs - usualCpuMs)) / Math.max(1, attempts)).toFixed(0);
+        const attempts = "fault" in tally ? 0 : tally.attempts;
+        return {
+          attack,
+          ...Object.fromEntries(times),
+          cpu: `${percent(usualCpuMs)} → ${percent(left.cpuMs)}${beside(control && percent(control.cpuMs))} %`,
+          "µs each": `${microseconds(left.cpuMs, attempts)}${beside(control && microseconds(control.cpuMs, control.attempts))}`,
+          ...countsOf(row),
+          "log KB": Math.round(left.logBytes / 1024),
+        };
       }),
     );
   }
+}
+
+function beside(figure: string | undefined): string {
+  return figure === undefined ? "" : ` / ${figure}`;
 }

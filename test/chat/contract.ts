@@ -104,13 +104,8 @@ export function contract(start: () => Promise<Subject>): void {
     } as never);
     await chat.delivered.has(where, 1);
     const [event, ...others] = chat.delivered.events.filter(({ chat }) => chat.user === where.user);
-    const {
-      frame = JSON.stringify(message),
-      isForeign = false,
-      ...rest
-    } = event as ChatEvent & { kind: "message" };
+    const { frame = JSON.stringify(message), ...rest } = event as ChatEvent & { kind: "message" };
     expect(rest as unknown).toEqual({ kind: "message", chat: where, message });
-    expect(isForeign).toBe(false);
     expect(JSON.parse(frame)).toEqual(message);
     expect(others).toEqual([]);
   });
@@ -421,6 +416,26 @@ export function contract(start: () => Promise<Subject>): void {
       expect(chat.delivered.of(where)).toEqual([
         ...["before", "blocked", "from the user", "not blocked", "after"],
       ]);
+    });
+
+    test("a chat is open from the visitor's first message on, until a block or its deletion", async () => {
+      await using chat = await subject.open();
+      const where = newChat();
+      const isOpen = () => chat.history.isOpen(where);
+      expect(await isOpen()).toBe(false);
+      await write(chat.history, { ...where, user: newChat().user }, "to somebody else");
+      await write(chat.history, { ...where, visitor: newVisitorId() }, "by somebody else");
+      expect(await isOpen()).toBe(false);
+      await write(chat.history, where, "x");
+      expect(await isOpen()).toBe(true);
+      await chat.history.setBlocked(where, true);
+      expect(await isOpen()).toBe(false);
+      await chat.history.setBlocked(where, false);
+      expect(await isOpen()).toBe(true);
+      await chat.history.remove(where);
+      expect(await isOpen()).toBe(false);
+      await write(chat.history, where, "y");
+      expect(await isOpen()).toBe(true);
     });
 
     test("a deletion is delivered once, with the last message's id, between what was and what follows", async () => {

@@ -112,6 +112,29 @@ for (const name of WIRE_NAMES) {
       await Promise.all(sockets.flat().map((socket) => socket[Symbol.asyncDispose]()));
     }, 30_000);
 
+    test("may write as much as on one at the same moment, before either hears of the other", async () => {
+      const { servers, clock } = pair;
+      const cookie = await servers[0].visitorCookie();
+      const history = redisChatHistory({
+        ...{ transport: wire.transport(), clock, feed: { wake() {} } as never },
+      });
+      await begin(history, { user: USER, visitor: visitorIdOf(cookie) }, { atMs: clock.nowMs() });
+      await history.close();
+      const sockets = await Promise.all(
+        servers.flatMap((server) => Array.from({ length: 10 }, () => server.openVisitor(cookie))),
+      );
+      // A visitor's 100,000 at once.
+      const frame = { type: "ANON_TO_USER", to: USER, content: "x".repeat(3_950) };
+      const outcomes = await Promise.all(
+        sockets.flatMap((socket) => [isStored(socket, frame), isStored(socket, frame)]),
+      );
+      expect(outcomes.filter(Boolean)).toHaveLength(25);
+      clock.advance(24_000);
+      const later = await Promise.all(sockets.map((socket) => isStored(socket, frame)));
+      expect(later.filter(Boolean)).toHaveLength(1);
+      await Promise.all(sockets.map((socket) => socket[Symbol.asyncDispose]()));
+    });
+
     test("may send a user who never answered as many messages as on one", async () => {
       const { servers } = pair;
       const cookie = await servers[0].visitorCookie();

@@ -355,6 +355,24 @@ describe("read marks by frames", () => {
   });
 });
 
+test("read marks of somebody without any chat are limited, too", async () => {
+  await using scene = await setScene();
+  const { server } = scene;
+  const cookie = await server.visitorCookie();
+  const chatId = visitorIdOf(cookie);
+  await using socket = await server.openVisitor(cookie);
+  const codes: unknown[] = [];
+  for (let n = 0; n < 602; n++) {
+    socket.send({ type: "MARK_AS_READ", chatId, ref: `${n}` });
+    codes.push((await socket.next(({ ref }) => ref === `${n}`)).code);
+  }
+  const expected = [
+    ...Array<string>(600).fill("not_found"),
+    ...Array<string>(2).fill("too_many_messages"),
+  ];
+  expect(codes).toEqual(expected);
+});
+
 /** What the longest page costs, in requests. */
 const MOST = 9;
 

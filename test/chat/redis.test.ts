@@ -1,5 +1,11 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "bun:test";
-import { type Chat, FAILING_MS, MAX_BLOCKS, MAX_UNANSWERED } from "../../src/chat/history.ts";
+import {
+  type Chat,
+  FAILING_MS,
+  MAX_BLOCKS,
+  MAX_UNANSWERED,
+  WRITING_WINDOW_MS,
+} from "../../src/chat/history.ts";
 import { redisChatHistory } from "../../src/chat/redis.ts";
 import { createFeed, FEED_LENGTH } from "../../src/redis/feed.ts";
 import { feedKeys } from "../../src/redis/keys.ts";
@@ -70,6 +76,34 @@ for (const name of WIRE_NAMES) {
       expect(await touched()).toBe(String(atMs));
       await write(chat.history, where, "y", { atMs: atMs + HOUR_MS + 1 });
       expect(await touched()).toBe(String(atMs + HOUR_MS + 1));
+    });
+
+    test("a message takes of what its sender may write, over all chats; one that is sent again or refused takes nothing", async () => {
+      await using chat = await openRedisHistory(wire, name);
+      const where = newChat();
+      const elsewhere = { ...newChat(), visitor: where.visitor };
+      await begin(chat.history, where);
+      await begin(chat.history, elsewhere);
+      const atMs = Date.now();
+      const kept = async (to: Chat, ref: string, costMs: number, later = 0) => {
+        const draft = { chat: to, from: "visitor", content: "x", ref, costMs } as const;
+        const appended = await chat.history.append({ ...draft, atMs: atMs + later });
+        return appended.ok || appended.error;
+      };
+      const half = WRITING_WINDOW_MS / 2;
+      expect(await kept(where, "one", half)).toBe(true);
+      for (let time = 0; time < 3; time++) expect(await kept(where, "one", half)).toBe(true);
+      expect(await kept(where, "two", half + 1)).toBe("too_many_messages");
+      expect(await kept(elsewhere, "two", half)).toBe(true);
+      expect(await kept(where, "three", 1)).toBe("too_many_messages");
+      expect(await kept(where, "one", half)).toBe(true);
+      expect(await kept(where, "none", 0)).toBe(true);
+      expect(await kept(where, "three", 1_000, 999)).toBe("too_many_messages");
+      expect(await kept(where, "three", 1_000, 1_000)).toBe(true);
+      const key = `ws-ticket:chat:writing:visitor:${where.visitor}`;
+      const leftMs = Number(await wire.redis.command("PTTL", key));
+      expect(leftMs).toBeGreaterThan(0);
+      expect(leftMs).toBeLessThanOrEqual(WRITING_WINDOW_MS);
     });
 
     test("a list of chats reads none of their messages, nor needs anything that an earlier version didn't write", async () => {

@@ -315,7 +315,7 @@ describe("what a conversation shows", () => {
     const { client, conversation } = await startUser();
     expect(Object.keys(conversation).sort()).toEqual([
       ...["close", "discard", "hasOlder", "isDeleted", "isLoaded", "loadOlder", "markRead"],
-      ...["messages", "peer", "retry", "send", "unread"],
+      ...["messages", "peer", "retry", "send", "typing", "unread"],
     ]);
     expect(Object.keys(client).sort()).toEqual([
       ...["chats", "conversation", "dispose", "on", "remove", "retry", "setBlocked", "side"],
@@ -612,6 +612,21 @@ test("a client that was disposed of stays so, whatever is called", async () => {
   await world.pass(120_000);
   expect([world.sockets.length, world.requests.length, socket.sent]).toEqual([1, requests, []]);
   expect([client.state.status, world.leftovers]).toEqual(["closed", 0]);
+});
+
+test("that one writes is said every three seconds at most, for each chat, and while there is a socket", async () => {
+  const { world, client, conversation, socket } = await startVisitor();
+  for (let n = 0; n < 7; n++) {
+    conversation.typing();
+    await world.pass(1_000);
+  }
+  expect(socket.sent).toEqual(Array(3).fill({ type: "TYPING", to: "alice" }));
+  client.conversation("bob").typing();
+  expect(socket.sent.at(-1)).toEqual({ type: "TYPING", to: "bob" });
+  await socket.close(1006);
+  client.conversation("bob").typing();
+  await world.pass(125);
+  expect((await world.open(2)).sent).toEqual([]);
 });
 
 describe("reading", () => {

@@ -569,8 +569,8 @@ describe("a chat whose server speaks something else", () => {
     const types: string[] = [];
     chat.on("frame", ({ type }) => types.push(type));
     const socket = await world.open(1);
-    await socket.say({ type: "TYPING", from: "alice" });
-    expect(types).toEqual(["TYPING"]);
+    await socket.say({ type: "REACTION", from: "alice" });
+    expect(types).toEqual(["REACTION"]);
   });
 
   test("shows its refusals as they come, without a problem's code", async () => {

@@ -209,6 +209,103 @@ describe("a list of chats", () => {
     expect(list.chats).toHaveLength(1);
   });
 
+  test("isn't overwritten by a response that a later loading has overtaken, and doesn't fail with it", async () => {
+    const { world, list, server } = startList([listed(1, 1)]);
+    let socket = await world.open(1);
+    const answer = world.answer;
+    for (const [at, stale] of [
+      Response.json({ chats: [listed(9, 9)], more: false }),
+      problem(503, "store_unavailable"),
+    ].entries()) {
+      const slow = Promise.withResolvers<Response>();
+      world.answer = (request) =>
+        request.path.startsWith("/api/chats?") ? slow.promise : answer(request);
+      for (const sockets of [2, 3]) {
+        await socket.close(1006);
+        await world.pass(1_000);
+        socket = await world.open(2 * at + sockets);
+        world.answer = answer;
+        server.chats = [listed(2, 2 + at), listed(1, 1)];
+      }
+      slow.resolve(stale);
+      await world.settle();
+      expect(numbersOf(list)).toEqual([2, 1]);
+      expect(list.failure).toBeUndefined();
+    }
+  });
+
+  test("doesn't bring back a further page that was asked for before it was loaded anew", async () => {
+    const { world, list, server } = startList(many(60));
+    const socket = await world.open(1);
+    const answer = world.answer;
+    const slow = Promise.withResolvers<Response>();
+    world.answer = (request) => (request.path.includes("before=") ? slow.promise : answer(request));
+    const loading = list.loadMore();
+    server.chats = many(50);
+    await socket.close(1006);
+    await world.pass(125);
+    await world.open(2);
+    slow.resolve(Response.json({ chats: many(60).slice(50), more: false }));
+    await loading;
+    expect(numbersOf(list)).toEqual([...many(50).keys()]);
+  });
+
+  test("is loaded while there is a socket: neither tried again nor taken over without one", async () => {
+    const { world, list, server, queries } = startList([listed(1, 1)]);
+    const answer = world.answer;
+    const slow = Promise.withResolvers<Response>();
+    world.answer = (request) =>
+      request.path.startsWith("/api/chats?") ? slow.promise : answer(request);
+    const socket = await world.open(1);
+    await socket.close(1006);
+    slow.resolve(Response.json({ chats: [listed(1, 1)], more: false }));
+    await world.settle();
+    expect(list.isLoaded).toBe(false);
+    world.answer = answer;
+    server.fails = true;
+    await world.pass(125);
+    const next = await world.open(2);
+    const asked = queries().length;
+    await next.close(1006);
+    await world.pass(60_000);
+    expect(queries()).toHaveLength(asked);
+  });
+
+  test("that is loaded anew over a new socket isn't tried again as well", async () => {
+    const { world, list, server, queries } = startList([listed(1, 1)]);
+    server.fails = true;
+    await world.open(1);
+    server.fails = false;
+    // The one that is open goes on until there is another.
+    await world.hint("online");
+    await world.open(2);
+    expect([list.isLoaded, queries().length]).toEqual([true, 2]);
+    await world.pass(60_000);
+    expect(queries()).toHaveLength(2);
+  });
+
+  test("that is disposed of while it fails isn't tried again", async () => {
+    for (const isWaiting of [true, false]) {
+      const { world, client, list, server, queries } = startList([listed(1, 1)]);
+      const answer = world.answer;
+      const slow = Promise.withResolvers<void>();
+      world.answer = isWaiting
+        ? answer
+        : (request) =>
+            request.path.startsWith("/api/chats?")
+              ? slow.promise.then(() => problem(503, "store_unavailable"))
+              : answer(request);
+      server.fails = true;
+      await world.open(1);
+      list.dispose();
+      slow.resolve();
+      await world.settle();
+      await world.pass(60_000);
+      expect(queries()).toHaveLength(1);
+      client.dispose();
+    }
+  });
+
   test("leaves nothing behind when it is disposed of, and the client as it was", async () => {
     const { world, client, list, changes } = startList(many(60));
     const socket = await world.open(1);

@@ -3,6 +3,7 @@ import { createLog } from "../../src/lib/log.ts";
 import { createTokenVerifier } from "../../src/gate/token.ts";
 import { DEPENDENCY_DEADLINE_MS } from "../../src/lib/deadline.ts";
 import { type FakeClock, fakeClock, settle } from "../support/clock.ts";
+import { BARE_ORIGIN, bareGate } from "../support/gate.ts";
 import { type IssuerKey, issuerKey, type KeyServer, startKeyServer } from "../support/keys.ts";
 import { freePort } from "../support/redis.ts";
 import { startServer } from "../support/server.ts";
@@ -107,6 +108,19 @@ describe("requests to the key server", () => {
 });
 
 describe("rotation", () => {
+  test("unknown key ids count as failed attempts of their address", async () => {
+    const server = bareGate({ users: { jwksUrl: keyServer.url }, clock });
+    const headers = { Authorization: `Bearer ${await tokenOf(second)}` };
+    const statuses: number[] = [];
+    for (let n = 0; n < 140; n++) {
+      const request = new Request(`${BARE_ORIGIN}/api/auth/ws-ticket`, { method: "POST", headers });
+      statuses.push((await server.gate.fetch(request, { socketAddress: "192.0.2.1" })).status);
+    }
+    // The keys were read for the first of them, which says that theirs is none.
+    const looked = [401, ...Array<number>(129).fill(503)];
+    expect(statuses).toEqual([...looked, ...Array<number>(10).fill(429)]);
+  });
+
   test("a new key is picked up once the cooldown is over, beside the old one", async () => {
     const verify = verifier();
     await verify(await tokenOf(first));

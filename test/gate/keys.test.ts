@@ -1,7 +1,7 @@
-import { describe, expect, test } from "bun:test";
+import { describe, expect, spyOn, test } from "bun:test";
 import { createGate } from "../../src/gate/gate.ts";
 import type { UserOptions } from "../../src/gate/gate-options.ts";
-import { bareGate } from "../support/gate.ts";
+import { BARE_ORIGIN, bareGate } from "../support/gate.ts";
 import { forge, issuerKey } from "../support/keys.ts";
 import { TOKEN_SECRET } from "../support/people.ts";
 
@@ -69,6 +69,51 @@ describe("public keys of one's own", () => {
       }
       expect(await statusOf({ publicKeys }, (claims) => stranger.sign(claims, header))).toBe(401);
     }
+  });
+
+  test("look at a good token's signature once, at another one's every time", async () => {
+    const key = await issuerKey("ES256", "one");
+    const { send, clock } = bareGate({ users: { publicKeys: { keys: [key.jwk] as never[] } } });
+    const good = await key.sign({ sub: "alice", exp: clock.nowMs() / 1000 + 3_600 });
+    const bad = `${good.slice(0, good.lastIndexOf("."))}.${"A".repeat(86)}`;
+    using looks = spyOn(crypto.subtle, "verify");
+    for (const [token, status, most] of [
+      [good, 200, 1],
+      [bad, 401, 6],
+      [good, 200, 6],
+    ] as const) {
+      for (let time = 0; time < 5; time++) {
+        const headers = { Authorization: `Bearer ${token}` };
+        const answer = await send("/api/auth/ws-ticket", { method: "POST", headers });
+        expect(answer.status).toBe(status);
+      }
+      expect(looks).toHaveBeenCalledTimes(most);
+    }
+  });
+
+  test("are used ten times a second for an address that keeps failing, and always for what was good before", async () => {
+    const key = await issuerKey("ES256", "one");
+    const { gate, clock } = bareGate({ users: { publicKeys: { keys: [key.jwk] as never[] } } });
+    const sign = (user: string) => key.sign({ sub: user, exp: clock.nowMs() / 1000 + 3_600 });
+    const mint = async (token: string, socketAddress = "192.0.2.1") => {
+      const headers = { Authorization: `Bearer ${token}` };
+      const request = new Request(`${BARE_ORIGIN}/api/auth/ws-ticket`, { method: "POST", headers });
+      return (await gate.fetch(request, { socketAddress })).status;
+    };
+    const [known, fresh, other] = await Promise.all(["alice", "bob", "carol"].map(sign));
+    const bad = `${known?.slice(0, known.lastIndexOf("."))}.${"A".repeat(86)}`;
+    expect(await mint(known as string)).toBe(200);
+    for (let n = 0; n < 130; n++) expect([n, await mint(bad)]).toEqual([n, 401]);
+    using looks = spyOn(crypto.subtle, "verify");
+    for (let n = 0; n < 50; n++) {
+      expect(await mint(bad)).toBe(429);
+      expect(await mint(known as string)).toBe(200);
+    }
+    expect(await mint(fresh as string)).toBe(429);
+    expect(looks).not.toHaveBeenCalled();
+    expect(await mint(other as string, "192.0.2.2")).toBe(200);
+    clock.advance(100);
+    expect(await mint(fresh as string)).toBe(200);
   });
 
   test("are no secret: HS256 with one of them as the key is refused", async () => {

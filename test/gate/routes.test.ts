@@ -202,6 +202,38 @@ describe("bodies", () => {
     expect((await fetch(`${server.origin}/healthz`)).status).toBe(200);
   });
 
+  test("in more pieces than anybody sends are too large, however small they are", async () => {
+    const { send, bearer } = bareGate();
+    const headers = await bearer();
+    const inPieces = (count: number) =>
+      new ReadableStream({
+        start(controller) {
+          for (let n = 0; n < count; n++) controller.enqueue(new Uint8Array(1));
+          controller.close();
+        },
+      });
+    for (const [count, status] of [
+      [64, 200],
+      [65, 413],
+    ] as const) {
+      const init = { method: "POST", headers, body: inPieces(count), duplex: "half" } as const;
+      expect((await send(TICKETS, init)).status).toBe(status);
+    }
+  });
+
+  test("of JSON that takes long to parse are malformed", async () => {
+    const { send, bearer } = bareGate();
+    const nested = "[".repeat(5_000) + "]".repeat(5_000);
+    for (const [extra, status] of [
+      ['""', 204],
+      [nested, 400],
+    ]) {
+      const init = { method: "POST", headers: await bearer("alice", { iat: 1 }), body: "" };
+      const response = await send(SIGN_OUT, { ...init, body: `{"extra":${extra}}` });
+      expect(response.status).toBe(status as number);
+    }
+  });
+
   test("on every route of the gate, signed in or not", async () => {
     const { send, bearer } = bareGate();
     for (const path of [TICKETS, SESSIONS, SIGN_OUT]) {

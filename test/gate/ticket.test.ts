@@ -1,10 +1,11 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
+import { createSigner } from "../../src/gate/hmac.ts";
 import { memoryTicketStore } from "../../src/gate/memory.ts";
 import type { TicketRecord, TicketStore } from "../../src/gate/store.ts";
-import { createTickets, isTicket } from "../../src/gate/ticket.ts";
+import { createTickets, isTicket, MARK_PURPOSE } from "../../src/gate/ticket.ts";
 import { DEPENDENCY_DEADLINE_MS } from "../../src/lib/deadline.ts";
-import { sha256Hex, toBase64url } from "../../src/lib/encoding.ts";
+import { sha256Hex, toBase64url, utf8 } from "../../src/lib/encoding.ts";
 import { createRateLimit } from "../../src/lib/limit.ts";
 import { createLog } from "../../src/lib/log.ts";
 import { fakeClock, settle } from "../support/clock.ts";
@@ -17,6 +18,7 @@ function world(
     store?: TicketStore;
     ttlMs?: number;
     perMinute?: number;
+    secret?: string;
     randomBytes?: (length: number) => Uint8Array;
   } = {},
 ) {
@@ -27,11 +29,12 @@ function world(
     perMinute = 0,
     randomBytes = (length) => crypto.getRandomValues(new Uint8Array(length)),
   } = options;
-  const { issue, redeem, wasIssuedHere } = createTickets({
+  const { issue, redeem, isOwn } = createTickets({
     store,
     ttlMs: options.ttlMs ?? 30_000,
     limit: createRateLimit({ allowed: perMinute, windowMs: 60_000, clock }),
     clock,
+    signer: createSigner({ secret: utf8(options.secret ?? "x".repeat(32)) }, MARK_PURPOSE),
     log: createLog({ level: "debug", clock, write: (line) => void logLines.push(line) }),
     randomBytes,
   });
@@ -40,7 +43,7 @@ function world(
     store,
     logLines,
     redeem,
-    wasIssuedHere,
+    isOwn,
     issue({ lifeMs = 3_600_000, id = "alice" } = {}) {
       const issuedAtMs = clock.nowMs();
       const expiresAtMs = issuedAtMs + lifeMs;
@@ -168,15 +171,17 @@ describe("issuing a ticket", () => {
     expect(new Set(at.store.puts.map(({ hash }) => hash)).size).toBe(10_000);
   });
 
-  test("takes 32 bytes from the given source of randomness", async () => {
+  test("takes 24 bytes from the given source of randomness, and marks them", async () => {
     const lengths: number[] = [];
     const randomBytes = (length: number) => {
       lengths.push(length);
       return new Uint8Array(length).fill(7);
     };
     const issued = await world({ randomBytes }).issue();
-    expect(issued).toMatchObject({ ticket: toBase64url(new Uint8Array(32).fill(7)) });
-    expect(lengths).toEqual([32]);
+    const ticket = issued.ok ? issued.ticket : "";
+    expect(ticket).toStartWith(toBase64url(new Uint8Array(24).fill(7)));
+    expect(isTicket(ticket)).toBe(true);
+    expect(lengths).toEqual([24]);
   });
 
   test("is store_unavailable where the store fails", async () => {
@@ -192,7 +197,7 @@ describe("issuing a ticket", () => {
   test("fails at the deadline of a store that doesn't respond", async () => {
     const at = world({ store: { ...lastingStore(), put: () => new Promise(() => {}) } });
     const issuing = at.issue();
-    await settle();
+    while (at.store.puts.length === 0) await settle();
     at.clock.advance(DEPENDENCY_DEADLINE_MS - 1);
     expect(await isPending(issuing)).toBe(true);
     at.clock.advance(1);
@@ -462,53 +467,44 @@ describe("a ticket over the wire", () => {
   }, 30_000);
 });
 
-describe("wasIssuedHere", () => {
-  test("says so once, of a ticket for as long as it lives, and of no other", async () => {
+describe("isOwn", () => {
+  test("says so of a ticket in its first five minutes, the first time that it is presented, and of no other", async () => {
     const at = world();
-    const first = await fresh(at);
-    at.clock.advance(29_999);
-    const second = await fresh(at);
-    expect(await at.wasIssuedHere(first)).toBe(true);
-    expect(await at.wasIssuedHere(first)).toBe(false);
-    for (let n = 0; n < 2; n++) {
-      at.clock.advance(29_999);
-      // With the next ticket a generation ends.
-      const next = await fresh(at);
-      expect(await at.wasIssuedHere(n === 0 ? second : next)).toBe(true);
-    }
-    expect(await at.wasIssuedHere("A".repeat(43))).toBe(false);
+    const [first, second, third] = [await fresh(at), await fresh(at), await fresh(at)];
+    expect(await at.isOwn(first)).toBe(true);
+    expect(await at.isOwn(first)).toBe(false);
+    at.clock.advance(300_000);
+    expect(await at.isOwn(second)).toBe(true);
+    at.clock.advance(300_000);
+    expect(await at.isOwn(third)).toBe(false);
+    expect(await at.isOwn("A".repeat(43))).toBe(false);
   });
 
-  test("forgets tickets long after their end, and remembers 20,000 at the least and 40,000 at the most", async () => {
+  test("says so of a sibling's with the same secret, and of none with another", async () => {
+    const [at, sibling] = [world(), world()];
+    const stranger = world({ secret: "another secret of 32 bytes or more" });
+    expect(await at.isOwn(await fresh(sibling))).toBe(true);
+    expect(await at.isOwn(await fresh(stranger))).toBe(false);
+  });
+
+  test("covers every character of the ticket", async () => {
     const at = world();
-    const old = await fresh(at);
-    at.clock.advance(30_000);
-    await fresh(at);
-    at.clock.advance(30_000);
-    await fresh(at);
-    expect(await at.wasIssuedHere(old)).toBe(false);
+    const ticket = await fresh(at);
+    for (let n = 0; n < ticket.length; n++) {
+      const other = ticket[n] === "A" ? "E" : "A";
+      expect(await at.isOwn(ticket.slice(0, n) + other + ticket.slice(n + 1))).toBe(false);
+    }
+    expect(await at.isOwn(ticket)).toBe(true);
+  });
+
+  test("remembers the last 20,000 that were presented, and 40,000 at the most", async () => {
+    const at = world();
     const tickets: string[] = [];
     for (let n = 0; n < 60_000; n++) tickets.push(await fresh(at, { id: `${n}` }));
-    const known = await Promise.all(tickets.map(at.wasIssuedHere));
-    expect(known.slice(-20_000).every(Boolean)).toBe(true);
-    expect(known.filter(Boolean).length).toBeLessThanOrEqual(40_000);
-  });
-
-  test("knows nothing of a ticket that couldn't be stored", async () => {
-    const store = memoryTicketStore({ clock: fakeClock() });
-    let stored = "";
-    const at = world({
-      store: {
-        ...store,
-        put: () => Promise.reject(new Error("Out of reach")),
-      },
-      randomBytes(length) {
-        const bytes = crypto.getRandomValues(new Uint8Array(length));
-        stored = toBase64url(bytes);
-        return bytes;
-      },
-    });
-    expect(await at.issue()).toMatchObject({ ok: false });
-    expect(await at.wasIssuedHere(stored)).toBe(false);
+    expect((await Promise.all(tickets.map(at.isOwn))).every(Boolean)).toBe(true);
+    // The newest first: each that is forgotten is remembered anew.
+    const again = await Promise.all(tickets.toReversed().map(at.isOwn));
+    expect(again.slice(0, 20_000).some(Boolean)).toBe(false);
+    expect(again.filter(Boolean).length).toBeGreaterThanOrEqual(20_000);
   });
 });

@@ -1,38 +1,22 @@
-import { afterAll, afterEach, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, afterEach, expect, test } from "bun:test";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { type Crowd, gatherCrowd, type Person } from "../support/browser.ts";
-import { describeWith } from "../support/require.ts";
-import type { TestServer } from "../support/server.ts";
+import type { Person } from "../support/browser.ts";
+import { describeInChromium } from "../support/chromium.ts";
 import { connected, newName, pick, say, shows, signIn, startSite, visit } from "../support/site.ts";
 import { getAnswer } from "../support/writing.ts";
 
 /** What browsers themselves write about a server that isn't there. */
 const OUTAGE = /net::ERR_|WebSocket connection to/;
 
-/** Browsers are slow where others use the processor, too. */
-setDefaultTimeout(60_000);
-
-describeWith("chromium")("in Chromium", () => {
-  let crowd: Crowd;
+describeInChromium("in Chromium", (crowd, site) => {
   let people: Person[] = [];
-  /** In the demo mode, and without. */
-  let site: TestServer;
-  let plainSite: TestServer;
-
-  beforeAll(async () => {
-    crowd = await gatherCrowd();
-    site = startSite();
-    plainSite = startSite({ demo: false });
-  });
-  afterAll(async () => {
-    await crowd[Symbol.asyncDispose]();
-    await Promise.all([site, plainSite].map((one) => one[Symbol.asyncDispose]()));
-  });
-  afterEach(async () => {
+  /** Without the demo mode. */
+  const plainSite = startSite({ demo: false });
+  afterAll(() => plainSite[Symbol.asyncDispose]());
+  afterEach(() => {
     people = [];
-    await crowd.leave();
   });
 
   async function newcomer(): Promise<Person> {

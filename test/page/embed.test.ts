@@ -226,6 +226,13 @@ describeWith("chromium", "openssl")("the chat on somebody's own site", () => {
         width: 390,
         height: 800,
       });
+      expect(await launcher(page).isVisible()).toBe(false);
+      const frame = page.frameLocator("iframe");
+      await frame.getByRole("textbox", { name: "Message" }).fill("From a phone");
+      await frame.getByRole("button", { name: "Send" }).click();
+      await frame.locator('[data-status="sent"]').waitFor();
+      await frame.getByRole("button", { name: "Close" }).click();
+      await launcher(page).waitFor();
     });
 
     test("the page around can neither read it nor act as the visitor", async () => {

@@ -1,27 +1,10 @@
-import { afterAll, afterEach, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
-import { type Crowd, gatherCrowd, type Page } from "../support/browser.ts";
-import { describeWith } from "../support/require.ts";
-import type { TestServer } from "../support/server.ts";
+import { expect, test } from "bun:test";
+import type { Page } from "../support/browser.ts";
+import { describeInChromium } from "../support/chromium.ts";
 import { connected, newName, pick, say, shows, signIn, startSite } from "../support/site.ts";
 import type { TestSocket } from "../support/socket.ts";
 
-/** Browsers are slow where others use the processor, too. */
-setDefaultTimeout(60_000);
-
-describeWith("chromium")("the inbox in Chromium", () => {
-  let crowd: Crowd;
-  let site: TestServer;
-
-  beforeAll(async () => {
-    crowd = await gatherCrowd();
-    site = startSite();
-  });
-  afterAll(async () => {
-    await crowd[Symbol.asyncDispose]();
-    await site[Symbol.asyncDispose]();
-  });
-  afterEach(() => crowd.leave());
-
+describeInChromium("the inbox in Chromium", (crowd, site) => {
   /** Visitors of these names, each of whom has written once, the last of them last. */
   async function writers(user: string, names: readonly string[]): Promise<TestSocket[]> {
     const sockets: TestSocket[] = [];

@@ -1,26 +1,8 @@
-import { afterAll, afterEach, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
-import { type Crowd, gatherCrowd } from "../support/browser.ts";
-import { describeWith } from "../support/require.ts";
-import type { TestServer } from "../support/server.ts";
-import { connected, newName, pick, say, shows, signIn, startSite, visit } from "../support/site.ts";
+import { expect, test } from "bun:test";
+import { describeInChromium } from "../support/chromium.ts";
+import { connected, newName, pick, say, shows, signIn, visit } from "../support/site.ts";
 
-/** Browsers are slow where others use the processor, too. */
-setDefaultTimeout(60_000);
-
-describeWith("chromium")("what was written in Chromium", () => {
-  let crowd: Crowd;
-  let site: TestServer;
-
-  beforeAll(async () => {
-    crowd = await gatherCrowd();
-    site = startSite();
-  });
-  afterAll(async () => {
-    await crowd[Symbol.asyncDispose]();
-    await site[Symbol.asyncDispose]();
-  });
-  afterEach(() => crowd.leave());
-
+describeInChromium("what was written in Chromium", (crowd, site) => {
   test("outlives another chat, a reload and an expired session while it is half-written", async () => {
     const alice = newName();
     for (const text of ["one", "two"]) {
@@ -86,14 +68,17 @@ describeWith("chromium")("what was written in Chromium", () => {
   test("a chat that the user deletes is gone on the visitor's page at once, and a block is in the other tab", async () => {
     const alice = newName();
     const visitor = await visit(await crowd.newcomer(), site.origin, alice);
+    await say(visitor, "One");
+    await visitor.getByRole("textbox", { name: /call you/ }).fill("Mira");
+    await visitor.getByRole("button", { name: "Save" }).click();
     await say(visitor, "Hello");
     const person = await crowd.newcomer();
     const first = await signIn(person, site.origin, { name: alice });
     await first.getByRole("button", { name: /Hello/ }).click();
-    await shows(first, "Hello");
+    await shows(first, "One", "Hello");
     const second = await person.open();
     await second.goto(first.url());
-    await shows(second, "Hello");
+    await shows(second, "One", "Hello");
     await pick(first, "Block");
     for (const page of [first, second]) {
       await page.getByText("Nothing they write reaches you").waitFor();
@@ -106,5 +91,12 @@ describeWith("chromium")("what was written in Chromium", () => {
     await shows(visitor);
     await second.getByText("This chat has been deleted.").waitFor();
     await connected(second);
+    // The next message is the visitor's: until then there is nothing to write to.
+    const field = second.getByRole("textbox", { name: "Message" });
+    expect(await field.isVisible()).toBe(false);
+    expect(await second.getByRole("heading", { level: 2 }).textContent()).toBe("Mira");
+    await say(visitor, "Hello again");
+    await shows(second, "Hello again");
+    expect(await field.isVisible()).toBe(true);
   });
 });

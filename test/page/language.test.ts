@@ -1,20 +1,6 @@
-import {
-  afterAll,
-  afterEach,
-  beforeAll,
-  describe,
-  expect,
-  setDefaultTimeout,
-  test,
-} from "bun:test";
-import { type Crowd, gatherCrowd } from "../support/browser.ts";
-import { describeWith } from "../support/require.ts";
-import type { TestServer } from "../support/server.ts";
-import { startSite } from "../support/site.ts";
+import { describe, expect, test } from "bun:test";
+import { describeInChromium } from "../support/chromium.ts";
 import { DE, EN } from "../../src/page/browser/words.ts";
-
-/** Browsers are slow where others use the processor, too. */
-setDefaultTimeout(60_000);
 
 describe("every text of the pages", () => {
   const placeholders = (text: string) => [...text.matchAll(/\{\w+\}/g)].map(String).sort();
@@ -33,20 +19,7 @@ describe("every text of the pages", () => {
   });
 });
 
-describeWith("chromium")("the pages' language in Chromium", () => {
-  let crowd: Crowd;
-  let site: TestServer;
-
-  beforeAll(async () => {
-    crowd = await gatherCrowd();
-    site = startSite();
-  });
-  afterAll(async () => {
-    await crowd[Symbol.asyncDispose]();
-    await site[Symbol.asyncDispose]();
-  });
-  afterEach(() => crowd.leave());
-
+describeInChromium("the pages' language in Chromium", (crowd, site) => {
   test("is the first that the reader prefers and that there is, and English where there is none", async () => {
     for (const [languages, lang, message, signIn] of [
       [["fr-FR", "de-AT", "en"], "de", "Nachricht", "Anmelden"],

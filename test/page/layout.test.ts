@@ -1,30 +1,13 @@
-import { afterAll, afterEach, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
-import { type Crowd, gatherCrowd, type Page } from "../support/browser.ts";
-import { describeWith } from "../support/require.ts";
-import type { TestServer } from "../support/server.ts";
-import { newName, say, shows, signIn, startSite, visit } from "../support/site.ts";
-
-/** Browsers are slow where others use the processor, too. */
-setDefaultTimeout(60_000);
+import { expect, test } from "bun:test";
+import type { Page } from "../support/browser.ts";
+import { describeInChromium } from "../support/chromium.ts";
+import { newName, say, shows, signIn, visit } from "../support/site.ts";
 
 /** A phone, and a window at 400 % zoom. */
 const PHONE = { width: 320, height: 600 };
 const ZOOMED = { width: 320, height: 256 };
 
-describeWith("chromium")("the layout in Chromium", () => {
-  let crowd: Crowd;
-  let site: TestServer;
-
-  beforeAll(async () => {
-    crowd = await gatherCrowd();
-    site = startSite();
-  });
-  afterAll(async () => {
-    await crowd[Symbol.asyncDispose]();
-    await site[Symbol.asyncDispose]();
-  });
-  afterEach(() => crowd.leave());
-
+describeInChromium("the layout in Chromium", (crowd, site) => {
   /** A chat between two people, as each of them has it open in a window of this size. */
   async function openChat(size: { width: number; height: number }): Promise<[Page, Page]> {
     const alice = newName();
@@ -76,6 +59,25 @@ describeWith("chromium")("the layout in Chromium", () => {
       const jump = page.getByRole("button", { name: "Newest messages" });
       const [jumpBox, fieldBox] = [await jump.boundingBox(), await field.boundingBox()];
       expect((jumpBox?.y ?? 0) + (jumpBox?.height ?? 0)).toBeLessThan(fieldBox?.y ?? 0);
+    }
+  });
+
+  test("whoever reads the newest message goes on reading it when the window gets narrower or lower", async () => {
+    for (const page of await openChat({ width: 1_000, height: 600 })) {
+      for (const size of [PHONE, { width: 1_000, height: 400 }, ZOOMED]) {
+        await page.setViewportSize(size);
+        await page.waitForFunction(() => {
+          const { scrollHeight, scrollTop, clientHeight } = document.querySelector(
+            '[role="log"]',
+          ) as HTMLElement;
+          return scrollHeight - scrollTop - clientHeight < 2;
+        });
+        // Where two frames of the browser's have passed, nothing moves any more.
+        await page.evaluate(
+          () => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))),
+        );
+        expect(await page.getByRole("button", { name: "Newest messages" }).isVisible()).toBe(false);
+      }
     }
   });
 

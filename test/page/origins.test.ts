@@ -1,23 +1,15 @@
-import { afterAll, afterEach, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
-import { type Crowd, gatherCrowd, type Page, type Person } from "../support/browser.ts";
-import { describeWith } from "../support/require.ts";
-import type { TestServer } from "../support/server.ts";
-import { newName, startSite } from "../support/site.ts";
-
-/** Browsers are slow where others use the processor, too. */
-setDefaultTimeout(60_000);
+import { afterAll, beforeAll, expect, test } from "bun:test";
+import type { Page, Person } from "../support/browser.ts";
+import { describeInChromium } from "../support/chromium.ts";
+import { newName } from "../support/site.ts";
 
 /** Hosts of a foreign page: same site as the server's, and not. */
 const HOSTS = ["127.0.0.1", "localhost"];
 
-describeWith("chromium")("a foreign page", () => {
-  let crowd: Crowd;
-  let site: TestServer;
+describeInChromium("a foreign page", (crowd, site) => {
   let strangers: Bun.Server<undefined>;
 
-  beforeAll(async () => {
-    crowd = await gatherCrowd();
-    site = startSite();
+  beforeAll(() => {
     strangers = Bun.serve({
       port: 0,
       fetch: () =>
@@ -26,12 +18,7 @@ describeWith("chromium")("a foreign page", () => {
         }),
     });
   });
-  afterAll(async () => {
-    await crowd[Symbol.asyncDispose]();
-    await site[Symbol.asyncDispose]();
-    await strangers.stop(true);
-  });
-  afterEach(() => crowd.leave());
+  afterAll(() => strangers.stop(true));
 
   async function foreignPage(person: Person, host: string): Promise<Page> {
     const page = await person.open();

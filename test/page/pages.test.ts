@@ -1,8 +1,9 @@
-import { describe, expect, test } from "bun:test";
+import { describe, expect, spyOn, test } from "bun:test";
 import { mkdtemp, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { brotliDecompressSync, gunzipSync } from "node:zlib";
+import * as viewsOf from "../../src/page/views.tsx";
 import * as close from "../../src/wire/close.ts";
 import * as frames from "../../src/wire/frames.ts";
 import * as paths from "../../src/wire/paths.ts";
@@ -62,6 +63,21 @@ describe("every page", () => {
     const { text } = await site.ask(`/chat/${encodeURIComponent(`"><script>alert(1)</script>`)}`);
     expect(text).not.toContain("<script>alert");
     expect(text).toContain("&lt;script&gt;alert(1)&lt;/script&gt;");
+  });
+
+  test("is put together once, however many load it", async () => {
+    using views = new DisposableStack();
+    const made = (["home", "chat", "inbox", "notFound"] as const).map((name) =>
+      views.use(spyOn(viewsOf, name)),
+    );
+    await using site = startSite();
+    const headers = { Accept: "text/html" };
+    for (let time = 0; time < 5; time++) {
+      for (const path of ["/", "/chat/alice", "/chat/bob", "/inbox", "/nowhere"]) {
+        expect((await site.ask(path, { headers })).text).toContain("</html>");
+      }
+    }
+    expect(made.map((view) => view.mock.calls.length)).toEqual([1, 2, 1, 1]);
   });
 
   for (const name of ["%00", "a%0Ab", "x".repeat(256)]) {

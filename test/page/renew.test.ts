@@ -1,5 +1,5 @@
-import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
-import { type Crowd, gatherCrowd } from "../support/browser.ts";
+import { afterAll, expect, setDefaultTimeout, test } from "bun:test";
+import { gatherCrowd } from "../support/browser.ts";
 import { settle } from "../support/clock.ts";
 import { describeWith } from "../support/require.ts";
 import { startSite } from "../support/site.ts";
@@ -24,10 +24,7 @@ interface Watched {
 }
 
 describeWith("chromium")("in Chromium", () => {
-  let crowd: Crowd;
-  beforeAll(async () => {
-    crowd = await gatherCrowd();
-  });
+  const crowd = gatherCrowd();
   afterAll(() => crowd[Symbol.asyncDispose]());
 
   test("tokens of 20 s keep a page connected for a minute of the clock, without a missed or doubled message", async () => {

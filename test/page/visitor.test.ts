@@ -1,26 +1,9 @@
-import { afterAll, afterEach, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
-import { type Crowd, gatherCrowd, launchWithoutCookies, type Page } from "../support/browser.ts";
-import { describeWith } from "../support/require.ts";
-import type { TestServer } from "../support/server.ts";
-import { connected, newName, pick, say, shows, signIn, startSite, visit } from "../support/site.ts";
+import { expect, test } from "bun:test";
+import { launchWithoutCookies, type Page } from "../support/browser.ts";
+import { describeInChromium } from "../support/chromium.ts";
+import { connected, newName, pick, say, shows, signIn, visit } from "../support/site.ts";
 
-/** Browsers are slow where others use the processor, too. */
-setDefaultTimeout(60_000);
-
-describeWith("chromium")("a visitor in Chromium", () => {
-  let crowd: Crowd;
-  let site: TestServer;
-
-  beforeAll(async () => {
-    crowd = await gatherCrowd();
-    site = startSite();
-  });
-  afterAll(async () => {
-    await crowd[Symbol.asyncDispose]();
-    await site[Symbol.asyncDispose]();
-  });
-  afterEach(() => crowd.leave());
-
+describeInChromium("a visitor in Chromium", (crowd, site) => {
   test("gets a cookie, and a socket, when they write and not when they open the page", async () => {
     const { context, open } = await crowd.stranger();
     const page = await open();
@@ -48,6 +31,33 @@ describeWith("chromium")("a visitor in Chromium", () => {
     await page.getByRole("alert").getByText("Your browser blocks cookies").waitFor();
     expect(await page.getByRole("textbox", { name: "Message" }).inputValue()).toBe("Hello?");
     expect(await page.getByText("Reconnecting").isVisible()).toBe(false);
+  });
+
+  test("is one visitor in two tabs that send the first message in the same moment", async () => {
+    const alice = newName();
+    const person = await crowd.stranger();
+    const tabs = [
+      await visit(person, site.origin, alice),
+      await visit(person, site.origin, alice),
+    ] as const;
+    // The first request for a cookie is held back until the other tab wants one, too.
+    const both = Promise.withResolvers<void>();
+    await person.context.route("**/api/auth/anonymous-session", async (route) => {
+      if (route.request().method() === "POST") await both.promise;
+      await route.continue();
+    });
+    await say(tabs[0], "from the first tab");
+    await say(tabs[1], "from the second tab");
+    await tabs[0].waitForFunction(async () => (await navigator.locks.query()).pending?.length);
+    both.resolve();
+    for (const page of tabs) {
+      await page.getByText("from the first tab").first().waitFor();
+      await page.getByText("from the second tab").first().waitFor();
+    }
+    const { body } = await site.ask("/api/chats", { user: alice });
+    expect(body.chats).toHaveLength(1);
+    await tabs[1].reload();
+    await tabs[1].locator(".content", { hasText: "from the first tab" }).waitFor();
   });
 
   test("deletes their own chat, and may begin another one", async () => {
@@ -90,6 +100,44 @@ describeWith("chromium")("a visitor in Chromium", () => {
         0, 1, 1, 1,
       ]);
     }
+  });
+
+  test("sees that the other one is typing, until a message comes or for six seconds, and hears it once", async () => {
+    const alice = newName();
+    const [guest, host] = [await crowd.stranger(), await crowd.stranger()];
+    for (const { context } of [guest, host]) await context.clock.install();
+    const visitor = await visit(guest, site.origin, alice);
+    await say(visitor, "One");
+    const user = await signIn(host, site.origin, { name: alice });
+    await user.getByRole("button", { name: /One/ }).click();
+    await shows(user, "One");
+    await listen(visitor);
+    const line = visitor.locator(".typing");
+    const field = user.getByRole("textbox", { name: "Message" });
+
+    await field.pressSequentially("Tw");
+    await line.getByText(`${alice} is typing…`).waitFor();
+    await visitor.clock.runFor(2_000);
+    expect(await line.isVisible()).toBe(true);
+    await visitor.clock.runFor(4_000);
+    await line.waitFor({ state: "hidden" });
+
+    await user.clock.runFor(3_000);
+    await field.pressSequentially("o");
+    await line.waitFor();
+    await field.press("Enter");
+    await shows(visitor, "One", "Two");
+    expect(await line.isVisible()).toBe(false);
+    const heard = await visitor.evaluate(
+      () => (globalThis as unknown as { heard: string[] }).heard,
+    );
+    expect(heard.filter((text) => text.includes("typing"))).toEqual([`${alice} is typing…`]);
+
+    await visitor.getByRole("textbox", { name: "Message" }).pressSequentially("Th");
+    await user.locator(".typing").getByText("is typing…").waitFor();
+    await say(visitor, "Three");
+    await shows(user, "One", "Two", "Three");
+    expect(await user.locator(".typing").isVisible()).toBe(false);
   });
 });
 

@@ -1,27 +1,10 @@
-import { afterAll, afterEach, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
-import { type Crowd, gatherCrowd, type Page } from "../support/browser.ts";
-import { describeWith } from "../support/require.ts";
-import type { TestServer } from "../support/server.ts";
-import { connected, newName, pick, say, shows, signIn, startSite, visit } from "../support/site.ts";
+import { expect, test } from "bun:test";
+import type { Page } from "../support/browser.ts";
+import { describeInChromium } from "../support/chromium.ts";
+import { connected, newName, pick, say, shows, signIn, visit } from "../support/site.ts";
 import { getAnswer } from "../support/writing.ts";
 
-/** Browsers are slow where others use the processor, too. */
-setDefaultTimeout(60_000);
-
-describeWith("chromium")("writing a message in Chromium", () => {
-  let crowd: Crowd;
-  let site: TestServer;
-
-  beforeAll(async () => {
-    crowd = await gatherCrowd();
-    site = startSite();
-  });
-  afterAll(async () => {
-    await crowd[Symbol.asyncDispose]();
-    await site[Symbol.asyncDispose]();
-  });
-  afterEach(() => crowd.leave());
-
+describeInChromium("writing a message in Chromium", (crowd, site) => {
   const field = (page: Page) => page.getByRole("textbox", { name: "Message" });
   const open = async () => visit(await crowd.newcomer(), site.origin, newName());
 
@@ -213,5 +196,21 @@ describeWith("chromium")("writing a message in Chromium", () => {
     await jump.click();
     await page.getByText("message 130").waitFor();
     expect(await jump.isVisible()).toBe(false);
+
+    await page.mouse.wheel(0, -2_000);
+    await jump.waitFor();
+    socket.send({ type: "ANON_TO_USER", to: alice, content: "from another tab", ref: "other" });
+    await socket.next(({ type, ref }) => type === "ACK" && ref === "other");
+    await say(page, "from here");
+    await log.getByText("from here").waitFor();
+    await jump.waitFor({ state: "hidden" });
+
+    await page.mouse.wheel(0, -2_000);
+    await jump.waitFor();
+    const { from } = await socket.next(({ content }) => content === "from here");
+    await using answering = await site.openUser(alice);
+    answering.send({ type: "USER_TO_ANON", to: from, content: "an answer" });
+    await page.getByRole("button", { name: "New messages" }).click();
+    await log.getByText("an answer").waitFor();
   });
 });

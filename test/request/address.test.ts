@@ -29,16 +29,32 @@ describe("clientAddress", () => {
     ["longer than any address", "1".repeat(46), 1, "10.0.0.1"],
   ];
   test.each(cases)("%s", (_, header, trustProxy, address) => {
-    expect(clientAddress(forwarded(header), "10.0.0.1", trustProxy)).toBe(address);
+    expect(clientAddress(forwarded(header), { socketAddress: "10.0.0.1" }, trustProxy)).toBe(
+      address,
+    );
   });
 
   test("a connection's IPv4 address is written as one, an IPv6 address in full", () => {
-    expect(clientAddress(forwarded(undefined), "::ffff:192.0.2.1", 0)).toBe("192.0.2.1");
-    expect(clientAddress(forwarded(undefined), "2001:db8::1:2", 0)).toBe("2001:db8::1:2");
+    expect(clientAddress(forwarded(undefined), { socketAddress: "::ffff:192.0.2.1" }, 0)).toBe(
+      "192.0.2.1",
+    );
+    expect(clientAddress(forwarded(undefined), { socketAddress: "2001:db8::1:2" }, 0)).toBe(
+      "2001:db8::1:2",
+    );
+  });
+
+  test("the connection is read only where it counts", () => {
+    const connection = {
+      get socketAddress(): string {
+        throw new Error("Was read");
+      },
+    };
+    expect(clientAddress(forwarded("192.0.2.1"), connection, 1)).toBe("192.0.2.1");
+    expect(() => clientAddress(forwarded(""), connection, 1)).toThrow("Was read");
   });
 
   test("no connection, no header: unknown", () => {
-    expect(clientAddress(forwarded(undefined), undefined, 1)).toBeUndefined();
+    expect(clientAddress(forwarded(undefined), {}, 1)).toBeUndefined();
   });
 
   test("nothing that a client writes before the proxies' entries counts", () => {
@@ -48,7 +64,9 @@ describe("clientAddress", () => {
         fc.array(fc.ipV4(), { minLength: 1, maxLength: 4 }),
         (forged, seen) => {
           const request = forwarded([...forged, ...seen].join(", "));
-          expect(clientAddress(request, "10.0.0.1", seen.length)).toBe(seen[0] as string);
+          expect(clientAddress(request, { socketAddress: "10.0.0.1" }, seen.length)).toBe(
+            seen[0] as string,
+          );
         },
       ),
     );

@@ -29,12 +29,15 @@ export async function startEmbedding(
     policy?: (chat: string) => string;
     /** Whether the pages may also call the server as themselves. */
     areAllowed?: boolean;
+    /** Before all paths of the server's, without a slash at its end. */
+    path?: string;
   } = {},
 ): Promise<Embedding> {
-  const { user = "alice", attributes = "", policy, areAllowed = false } = options;
+  const { user = "alice", attributes = "", policy, areAllowed = false, path = "" } = options;
   const tls = await certificateFor(...[CHAT, ...Object.values(HOSTS)].map((name) => `DNS:${name}`));
   const front = await startTlsFront(tls);
-  const chat = `https://${CHAT}:${front.port}`;
+  const chatOrigin = `https://${CHAT}:${front.port}`;
+  const chat = chatOrigin + path;
   const page = `<!doctype html><html lang="en"><meta charset="utf-8"><title>A shop</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <h1>A shop</h1><a href="#">A link</a>
@@ -56,8 +59,8 @@ export async function startEmbedding(
   const server = startServer({
     embedded: true,
     publicUrl: chat,
-    ...(areAllowed && { origins: [chat, ...embedOrigins] }),
-    pages: createPages({ demo: false, embedOrigins }),
+    ...(areAllowed && { origins: [chatOrigin, ...embedOrigins] }),
+    pages: createPages({ demo: false, embedOrigins, publicUrl: new URL(chat) }),
   });
   front.target = server.port;
   return {

@@ -100,15 +100,23 @@ export function startWatched({
   });
 }
 
-/** A ticket that another process on the same store has issued. */
-export async function ticketFromElsewhere(
+/** A ticket that another process on the same store has issued, one with the same secret unless it says otherwise. */
+export async function ticketFromSibling(
   { clock, store }: Pick<WatchedServer, "clock" | "store">,
-  user = "alice",
+  { user = "alice", secret = TOKEN_SECRET }: { user?: string; secret?: Uint8Array } = {},
 ): Promise<string> {
-  const { gate } = bareGate({ clock, store });
+  const { gate } = bareGate({ clock, store, users: { secret } });
   const issued = await gate.issue({ user, expiresAtMs: clock.nowMs() + 3_600_000 });
   if (!issued.ok) throw new Error(`Ticket was refused: ${issued.code}`);
   return issued.ticket;
+}
+
+/** The same of a process that shares no secret. */
+export async function ticketFromElsewhere(
+  server: Pick<WatchedServer, "clock" | "store">,
+  user?: string,
+): Promise<string> {
+  return ticketFromSibling(server, { ...(user && { user }), secret: SESSION_SECRET });
 }
 
 /** Sockets that were ever opened. */

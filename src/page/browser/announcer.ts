@@ -13,13 +13,23 @@ const REMEMBERED = 50;
 export interface Announcer {
   readonly root: HTMLElement;
   update(messages: readonly ConversationMessage[], otherName: string): void;
+  /** Reads out something else. */
+  say(news: string): void;
 }
 
 export function createAnnouncer(): Announcer {
   const root = element("div", { class: "unseen", "aria-live": "polite" });
   let known: ReadonlySet<string> | undefined;
+
+  function say(news: string): void {
+    const line = element("p", {}, news);
+    root.append(line);
+    setTimeout(() => line.remove(), READ_OUT_MS);
+  }
+
   return {
     root,
+    say,
     update(messages, otherName) {
       const latest = messages.slice(-REMEMBERED);
       const before = known;
@@ -30,9 +40,7 @@ export function createAnnouncer(): Announcer {
       const start = latest.findIndex(({ key }) => before.has(key));
       const arrived = latest.slice(Math.max(start, 0)).filter(({ key }) => !before.has(key));
       for (const { isMine, content } of arrived.slice(-MAX_READ_OUT)) {
-        const news = element("p", {}, `${isMine ? text("you") : otherName}: ${content}`);
-        root.append(news);
-        setTimeout(() => news.remove(), READ_OUT_MS);
+        say(`${isMine ? text("you") : otherName}: ${content}`);
       }
     },
   };

@@ -6,6 +6,7 @@ import { text, textAround, translatePage } from "./language.ts";
 import { createMenu } from "./menu.ts";
 import { showState } from "./state.ts";
 import { createThread } from "./thread.ts";
+import { fetchAsVisitor } from "./visitor.ts";
 
 /** Interval between attempts to find out whether the server knows this browser, in milliseconds. */
 const KNOWN_RETRY_MS = 3_000;
@@ -80,7 +81,7 @@ export function startChat(
   }
 
   function join(first?: string): void {
-    const client = createChatClient({ url, outbox });
+    const client = createChatClient({ url, outbox, runtime: { fetch: fetchAsVisitor } });
     const conversation = client.conversation(user);
     const thread = createThread({
       client,
@@ -106,7 +107,7 @@ export function startChat(
       },
     ]);
     show(thread.root);
-    byId("bar").append(menu.root);
+    byId("title").after(menu.root);
     const stopState = showState(client);
     client.on("change", ({ unread, messages }) => {
       setTitle(text("chatWith", { name }), unread);

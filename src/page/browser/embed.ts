@@ -27,10 +27,13 @@ button:focus-visible { outline: 3px solid var(--accent); outline-offset: 3px }
   background: #fff; color: #1b1d26; box-shadow: 0 2px 12px #0004; outline: 1px solid transparent }
 .greeting button:first-child { text-align: start; overflow-wrap: anywhere }
 .panel { width: 380px; height: min(620px, calc(100dvh - 104px)); overflow: hidden; border-radius: 12px;
-  background: #fff; color: #1b1d26; box-shadow: 0 4px 24px #0006 }
+  background: #fff; color: #1b1d26; box-shadow: 0 4px 24px #0006; outline: 1px solid transparent }
 iframe { display: block; width: 100%; height: 100%; border: 0 }
 .panel p { padding: 16px; margin: 0 }
-@media (max-width: 480px) { .panel { position: fixed; inset: 0; width: 100%; height: 100dvh; border-radius: 0 } }
+@media (max-width: 480px) {
+  .panel { position: fixed; inset: 0; width: 100%; height: 100dvh; border-radius: 0 }
+  .ready > .panel:not([hidden]) ~ .launcher { display: none }
+}
 `;
 const BUBBLE = "M4 5h16v11H9l-5 4z";
 /** Without a sign of life for so long, the frame isn't allowed here or the server is out of reach. */
@@ -153,6 +156,8 @@ function start(): void {
     if (from !== origin || !frame || source !== frame.contentWindow) return;
     if (data.type === "ws-ticket:ready") {
       isReady = true;
+      // It has a button to close it: where it fills the screen, the launcher would only cover it.
+      corner.classList.add("ready");
       sendTheme();
       if (!panel.hidden) open();
     }

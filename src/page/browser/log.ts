@@ -39,6 +39,8 @@ export function createLog(options: {
   let last: string | undefined;
   let newest: string | undefined;
   let readsEnd = true;
+  /** Of the log, as it was when it was last scrolled to where it belongs. */
+  let size = "";
   let isLoadingOlder = false;
   let hasFailed = false;
 
@@ -180,8 +182,11 @@ export function createLog(options: {
     onView();
   }
 
+  const sizeOf = () => `${log.clientWidth} ${log.clientHeight}`;
+
   log.onscroll = () => {
-    readsEnd = isNearEnd();
+    // Another size moves the messages, too: that isn't the reader's doing.
+    if (sizeOf() === size) readsEnd = isNearEnd();
     showJump();
     if (log.scrollTop < LOAD_WITHIN_PX && !hasFailed) void showOlder();
     if (log.scrollHeight - log.scrollTop - log.clientHeight < LOAD_WITHIN_PX) showNewer();
@@ -191,6 +196,7 @@ export function createLog(options: {
   jump.onclick = jumpToEnd;
   // The window, or a keyboard on the screen, takes room away: who read the end goes on reading it.
   const resizes = new ResizeObserver(() => {
+    size = sizeOf();
     if (readsEnd) log.scrollTop = log.scrollHeight;
     fillScreen();
   });

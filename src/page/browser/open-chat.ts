@@ -28,7 +28,9 @@ export function openChat(
 ): OpenChat {
   const { drafts, summary, onClose } = options;
   const conversation = client.conversation(peer);
-  const name = () => visitorName(peer, summary()?.nickname);
+  let nickname: string | undefined;
+  /** The latest one that is known, also when the chat is gone from the list. */
+  const name = () => visitorName(peer, (nickname = summary()?.nickname ?? nickname));
   const isBlocked = () => summary()?.blocked ?? false;
   const thread = createThread({
     client,

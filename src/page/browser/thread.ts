@@ -4,6 +4,7 @@ import { createComposer } from "./composer.ts";
 import { element, setText } from "./dom.ts";
 import { createLog } from "./log.ts";
 import { createNickname } from "./nickname.ts";
+import { createTyping } from "./typing.ts";
 
 export interface Thread {
   readonly root: HTMLElement;
@@ -41,9 +42,14 @@ export function createThread(options: {
   const log = createLog({ conversation, otherName, invitation, end, onView: markRead });
   const composer = createComposer({
     draft: drafts.get(peer),
-    onInput: (draft) => drafts.set(peer, draft),
+    onInput(draft) {
+      drafts.set(peer, draft);
+      if (draft !== "") conversation.typing();
+    },
     onSend: (content) => conversation.send(content, { nickname: nickname?.value() }),
   });
+  const typing = createTyping(client, { peer, otherName, announce: announcer.say });
+  log.root.append(typing.root);
   const note = element("p", { class: "note", role: "status" });
   if (options.isNew) announcer.update([], otherName());
   const root = element(
@@ -55,6 +61,8 @@ export function createThread(options: {
   function update(): void {
     nickname?.update();
     log.update();
+    // Only visitors begin a chat.
+    composer.root.hidden = client.side === "user" && conversation.isDeleted;
     if (conversation.isLoaded || options.isNew)
       announcer.update(conversation.messages, otherName());
     markRead();
@@ -81,6 +89,7 @@ export function createThread(options: {
     dispose() {
       stop.abort();
       log.dispose();
+      typing.dispose();
       stopState();
       stopChanges();
       conversation.close();
