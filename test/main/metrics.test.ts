@@ -222,6 +222,25 @@ describe("a server's metrics", () => {
     expect(ageSeconds).toBeLessThan(30);
   });
 
+  test("count sockets by kind, and the processor's time in seconds", async () => {
+    const metrics = createMetrics(fakeClock());
+    const log = metrics.observe(() => {});
+    for (const who of [{ user: "a" }, { user: "b" }, { visitor: "c" }]) {
+      log("info", "socket_opened", who);
+    }
+    const seconds = () => {
+      const { user, system } = process.cpuUsage();
+      return (user + system) / 1_000_000;
+    };
+    const before = seconds();
+    const series = read(await metrics.read());
+    expect(series).toMatchObject({
+      'ws_ticket_sockets{kind="user"}': 2,
+      'ws_ticket_sockets{kind="visitor"}': 1,
+    });
+    expect(series.process_cpu_seconds_total).toBeWithin(before, seconds() + 0.001);
+  });
+
   test("stay a bounded number of series, whatever peers say", async () => {
     const metrics = createMetrics(fakeClock());
     const log = metrics.observe(() => {});
