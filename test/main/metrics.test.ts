@@ -1,3 +1,4 @@
+import { expectHeaders } from "../support/gate.ts";
 import { describe, expect, test } from "bun:test";
 import { createMetrics } from "../../src/metrics.ts";
 import { memoryTicketStore } from "../../src/gate/memory.ts";
@@ -75,6 +76,7 @@ describe("a server's metrics", () => {
     const { answer, text } = await server.scrape();
     expect(answer.status).toBe(200);
     expect(answer.headers.get("content-type")).toBe("text/plain; version=0.0.4");
+    expectHeaders(answer.headers);
     expect(text).toContain("# TYPE ws_ticket_issued_total counter");
     expect((await server.ask("/metrics")).status).toBe(404);
     for (const path of [
