@@ -67,6 +67,20 @@ function start(
 }
 
 describe("what arrives in one turn of the event loop", () => {
+  test("has its deadline also after everything before it was done", async () => {
+    const { add, batches, clock, outcomes } = start();
+    add("1");
+    await settle();
+    batches[0]?.end();
+    await settle();
+    expect(clock.delays).toBe(0);
+    add("2");
+    await settle();
+    clock.advance(DEADLINE_MS);
+    await settle();
+    expect(outcomes[2]).toStartWith("DeadlineError");
+  });
+
   test("is one thing to do, however many items there are", async () => {
     const { add, batches } = start();
     using scheduled = spyOn(globalThis, "setImmediate");

@@ -72,6 +72,15 @@ describe("the page in a frame", () => {
 
   test("is nowhere unless it was configured", async () => {
     await using server = startServer({ pages: createPages({ demo: false }) });
+    const headers = { Accept: "text/html" };
+    // To a browser what isn't there is a page, too, and nothing else is.
+    for (const [path, status] of [
+      ["/nowhere", 404],
+      ["/", 200],
+      ["/healthz", 200],
+    ] as const) {
+      expect([path, (await server.ask(path, { headers })).status]).toEqual([path, status]);
+    }
     for (const path of [frame(SHOP), "/embed.js", SESSION, CHATS]) {
       expect([path, (await server.ask(path)).status]).toEqual([path, 404]);
     }

@@ -1,3 +1,4 @@
+import { expectHeaders } from "../support/gate.ts";
 import { describe, expect, test } from "bun:test";
 import { createMetrics } from "../../src/metrics.ts";
 import { memoryTicketStore } from "../../src/gate/memory.ts";
@@ -75,6 +76,7 @@ describe("a server's metrics", () => {
     const { answer, text } = await server.scrape();
     expect(answer.status).toBe(200);
     expect(answer.headers.get("content-type")).toBe("text/plain; version=0.0.4");
+    expectHeaders(answer.headers);
     expect(text).toContain("# TYPE ws_ticket_issued_total counter");
     expect((await server.ask("/metrics")).status).toBe(404);
     for (const path of [
@@ -222,17 +224,37 @@ describe("a server's metrics", () => {
     expect(ageSeconds).toBeLessThan(30);
   });
 
+  test("count sockets by kind, and the processor's time in seconds", async () => {
+    const metrics = createMetrics(fakeClock());
+    const log = metrics.observe(() => {});
+    for (const who of [{ user: "a" }, { user: "b" }, { visitor: "c" }]) {
+      log("info", "socket_opened", who);
+    }
+    const seconds = () => {
+      const { user, system } = process.cpuUsage();
+      return (user + system) / 1_000_000;
+    };
+    const before = seconds();
+    const series = read(await metrics.read());
+    expect(series).toMatchObject({
+      'ws_ticket_sockets{kind="user"}': 2,
+      'ws_ticket_sockets{kind="visitor"}': 1,
+    });
+    expect(series.process_cpu_seconds_total).toBeWithin(before, seconds() + 0.001);
+  });
+
   test("stay a bounded number of series, whatever peers say", async () => {
     const metrics = createMetrics(fakeClock());
     const log = metrics.observe(() => {});
-    for (let code = 3_000; code < 5_000; code++) log("info", "socket_closed", { user: "a", code });
+    for (let code = 0; code < 5_000; code++) log("info", "socket_closed", { user: "a", code });
     const closes = Object.keys(read(await metrics.read())).filter((name) =>
       name.includes("closes"),
     );
     expect(closes.toSorted()).toEqual(
-      ["4001", "4002", "4003", "4500", "4501", "4502", "other"].map(
-        (code) => `ws_ticket_closes_total{code="${code}"}`,
-      ),
+      [
+        ...["1000", "1001", "1002", "1003", "1005", "1006", "1007", "1009", "1011", "1012"],
+        ...["4001", "4002", "4003", "4500", "4501", "4502", "other"],
+      ].map((code) => `ws_ticket_closes_total{code="${code}"}`),
     );
   });
 

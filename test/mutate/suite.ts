@@ -150,7 +150,8 @@ export function roomOf(file: string): string {
 
 /**
  * Test files that may notice a mutant, the likeliest and quickest first: those that run its line. Code that runs in
- * processes of its own leaves no trace, so there it's all of the room, and those that start processes.
+ * processes of its own leaves no trace, so those of the room that start processes may run it, too; and where none
+ * seems to, all of the room may, and all that start processes.
  */
 export function testsFor(
   mutant: Mutant,
@@ -172,11 +173,12 @@ export function testsFor(
     if (!test.startsWith(room)) return 2;
     return basename(test).startsWith(name) ? 0 : 1;
   };
-  const running = profiles.filter((one) => one.passes && runs(one, mutant, texts));
+  const good = profiles.filter(({ passes }) => passes);
+  const running = good.filter((one) => {
+    return runs(one, mutant, texts) || (rank(one) < 2 && startsProcess(one.test));
+  });
   const chosen =
-    running.length > 0
-      ? running
-      : profiles.filter((one) => one.passes && (rank(one) < 2 || startsProcess(one.test)));
+    running.length > 0 ? running : good.filter((one) => rank(one) < 2 || startsProcess(one.test));
   let leftMs = budgetMs;
   return chosen
     .toSorted((a, b) => rank(a) - rank(b) || a.durationMs - b.durationMs)

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { ResponseError } from "../../src/lib/fetch.ts";
 import { createFeed } from "../../src/redis/feed.ts";
-import type { RedisTransport } from "../../src/redis/transport.ts";
+import type { RedisReply, RedisTransport } from "../../src/redis/transport.ts";
 import { fakeClock, settle } from "../support/clock.ts";
 
 type Entry = readonly [id: string, fields: readonly string[]];
@@ -113,6 +113,31 @@ describe("a reader of the feed", () => {
     },
   );
 
+  test("that is closed during a read says nothing of its end", async () => {
+    const reads: PromiseWithResolvers<RedisReply>[] = [];
+    const lines: string[] = [];
+    const feed = createFeed({
+      transport: {
+        isOrdered: false,
+        async command([name]) {
+          if (name === "XREVRANGE") return [["1-0", []]];
+          const read = Promise.withResolvers<RedisReply>();
+          reads.push(read);
+          return read.promise;
+        },
+        async close() {},
+      },
+      clock: fakeClock(),
+      log: (_, event) => void lines.push(event),
+    });
+    feed.start({ isNeeded: () => true, onGap: () => {} });
+    await feed.ready();
+    await feed.close();
+    reads[0]?.reject(new Error("Connection closed"));
+    await settle();
+    expect([reads.length, lines]).toEqual([1, []]);
+  });
+
   test("that is closed between two polls leaves no timer", async () => {
     const { clock, feed } = startStream();
     await feed.ready();
@@ -187,6 +212,10 @@ describe("a reader of the feed", () => {
     const { clock, feed, state } = startStream();
     await feed.ready();
     await settle();
+    clock.advance(800);
+    expect(feed.lagMs).toBe(800);
+    await settle();
+    expect(feed.lagMs).toBe(0);
     state.isAway = true;
     clock.advance(800);
     await settle();

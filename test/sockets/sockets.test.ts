@@ -574,11 +574,19 @@ describe("handlers", () => {
     quick.write(frame(OPCODE.text, "1"));
     await quick.flushed();
     expect(events).toEqual(["alice begins 1", "bob begins 1", "bob ends 1"]);
-    // The last ones are free long before their turn.
-    for (const text of ["3", "2", "1"]) gates.get(text)?.resolve();
+    // One that comes while another is in progress waits, whatever was done before.
+    gates.get("1")?.resolve();
+    await slow.flushed();
+    gates.get("2")?.resolve();
+    await slow.flushed();
+    gates.set("4", Promise.withResolvers());
+    slow.write(frame(OPCODE.text, "4"));
+    await slow.flushed();
+    // The last one is free before its turn.
+    for (const text of ["4", "3"]) gates.get(text)?.resolve();
     await slow.flushed();
     expect(events.filter((event) => event.startsWith("alice"))).toEqual(
-      ["1", "2", "3"].flatMap((text) => [`alice begins ${text}`, `alice ends ${text}`]),
+      ["1", "2", "3", "4"].flatMap((text) => [`alice begins ${text}`, `alice ends ${text}`]),
     );
   });
 

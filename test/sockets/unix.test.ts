@@ -3,7 +3,7 @@ import { existsSync, renameSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { removeAbandoned } from "../../src/sockets/unix.ts";
+import { listenPrivately, removeAbandoned } from "../../src/sockets/unix.ts";
 
 test("only a unix socket on which nobody listens is removed, and no other file", async () => {
   const folder = await mkdtemp(join(tmpdir(), "ws-ticket-unix-"));
@@ -20,4 +20,16 @@ test("only a unix socket on which nobody listens is removed, and no other file",
   for (const path of paths) await removeAbandoned(path);
   expect(paths.map((path) => existsSync(path))).toEqual([false, true, true, false]);
   await rm(folder, { recursive: true, force: true });
+});
+
+test("files that are made after a unix socket get their usual rights again, also where it failed", () => {
+  const usual = process.umask();
+  expect(listenPrivately(() => process.umask())).toBe(0o117);
+  expect(process.umask()).toBe(usual);
+  expect(() =>
+    listenPrivately(() => {
+      throw new Error("taken");
+    }),
+  ).toThrow("taken");
+  expect(process.umask()).toBe(usual);
 });
