@@ -4,8 +4,9 @@ import { signToken } from "../../src/gate/token.ts";
 import { openRedis } from "../../src/open.ts";
 import { startRedis } from "../support/redis.ts";
 import { type Figure, inTurn, quantile } from "./figures.ts";
-import { fill, folder, visitorId } from "./history.ts";
+import { fill, visitorId } from "./history.ts";
 import { BENCH_SECRET, type Server, startMain } from "./process.ts";
+import { temporaryFolder } from "../support/folder.ts";
 
 const MANY = 100_000;
 const FEW = 100;
@@ -15,7 +16,7 @@ const ROUNDS = 5;
 
 /** Reading, for a user with many chats against one with few. */
 export async function chats(): Promise<Figure[]> {
-  await using directory = await folder();
+  await using directory = await temporaryFolder();
   const path = join(directory.path, "chat.sqlite");
   const history = sqliteChatHistory({ path });
   await fillChats(history);

@@ -1,7 +1,4 @@
 /** Histories in this process, to be filled and looked at. */
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { type Appended, type ChatHistory, type Draft, FAILING_MS } from "../../src/chat/history.ts";
 
 /** How often one message is tried. */
@@ -10,12 +7,6 @@ const MAX_ATTEMPTS = 10;
 /** A visitor's id. */
 export function visitorId(number: number): string {
   return String(number).padStart(21, "0") + "A";
-}
-
-/** A folder that goes with the block that uses it. */
-export async function folder(): Promise<{ path: string } & AsyncDisposable> {
-  const path = await mkdtemp(join(tmpdir(), "ws-ticket-bench-"));
-  return { path, [Symbol.asyncDispose]: () => rm(path, { recursive: true }) };
 }
 
 /** Stores many messages, several at once. */

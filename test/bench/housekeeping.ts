@@ -5,7 +5,8 @@ import { type Clock, systemClock } from "../../src/lib/clock.ts";
 import { openRedis } from "../../src/open.ts";
 import { startRedis, type TestRedis } from "../support/redis.ts";
 import type { Figure } from "./figures.ts";
-import { fill, folder, longestStallMs, visitorId } from "./history.ts";
+import { fill, longestStallMs, visitorId } from "./history.ts";
+import { temporaryFolder } from "../support/folder.ts";
 
 const MESSAGES = 1_000_000;
 /** Chats that they are in, for what concerns all chats. */
@@ -19,7 +20,7 @@ const LATER_MS = 100 * 86_400_000;
 
 /** What the event loop waits for while SQLite deletes: what is too old, and one long chat. */
 export async function housekeeping(): Promise<Figure[]> {
-  await using directory = await folder();
+  await using directory = await temporaryFolder();
   const sweep = Promise.withResolvers<() => void>();
   let aheadMs = 0;
   const clock: Clock = {

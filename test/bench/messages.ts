@@ -3,8 +3,8 @@ import { join } from "node:path";
 import { startRedis } from "../support/redis.ts";
 import type { ChatJob, ChatOutcome } from "./chat-load.ts";
 import { type Figure, inTurn, quantile } from "./figures.ts";
-import { folder } from "./history.ts";
 import { type Load, type Server, startChatLoad, startControl, startMain } from "./process.ts";
+import { temporaryFolder } from "../support/folder.ts";
 
 /** What a quarter of a second's writes of SQLite take, about: blocks of 4 KB in one write. */
 const FSYNC_BLOCKS = 4;
@@ -26,7 +26,7 @@ function write(
 
 /** Messages that are stored and delivered, against a relay that stores nothing. */
 export async function messages(): Promise<Figure[]> {
-  await using directory = await folder();
+  await using directory = await temporaryFolder();
   await using redis = await startRedis();
   await using relay = await startControl("relay");
   await using sqlite = await startMain({ CHAT_DATABASE: join(directory.path, "chat.sqlite") });
@@ -54,7 +54,7 @@ export async function messages(): Promise<Figure[]> {
 
 /** From sender to receiver, at a quarter of each one's rate. */
 export async function latency(): Promise<Figure[]> {
-  await using directory = await folder();
+  await using directory = await temporaryFolder();
   await using redis = await startRedis();
   await using relay = await startControl("relay");
   await using sqlite = await startMain({ CHAT_DATABASE: join(directory.path, "chat.sqlite") });
@@ -118,7 +118,7 @@ function fsyncs(directory: string): number[] {
 
 /** A million messages: what the process holds after the first hundred thousand, and at the end. */
 export async function growth(): Promise<Figure[]> {
-  await using directory = await folder();
+  await using directory = await temporaryFolder();
   await using server = await startMain({ CHAT_DATABASE: join(directory.path, "chat.sqlite") });
   using load = startChatLoad();
   const resident = async () => (await server.residentBytes()) / 1024 / 1024;

@@ -1,7 +1,7 @@
 import { join } from "node:path";
 import { type Figure, inTurn } from "./figures.ts";
-import { folder } from "./history.ts";
 import { type Server, startControl, startLoad, startMain } from "./process.ts";
+import { temporaryFolder } from "../support/folder.ts";
 
 /** Idle sockets whose memory is compared. */
 const HELD_SOCKETS = 10_000;
@@ -34,7 +34,7 @@ async function bytesPerSocket(server: Server): Promise<number> {
 
 /** How long it takes until the first request is answered. */
 export async function start(): Promise<Figure[]> {
-  await using directory = await folder();
+  await using directory = await temporaryFolder();
   const CHAT_DATABASE = join(directory.path, "chat.sqlite");
   const rounds = await inTurn(25, {
     main: () => startMs(() => startMain({ CHAT_DATABASE })),

@@ -7,7 +7,7 @@ import { systemClock } from "../../src/lib/clock.ts";
 import { createFeed } from "../../src/redis/feed.ts";
 import { feedKeys } from "../../src/redis/keys.ts";
 import { begin, newVisitorId, write } from "../support/chat.ts";
-import { type FakeClock, fakeClock, settle } from "../support/clock.ts";
+import { type FakeClock, fakeClock } from "../support/clock.ts";
 import { visitorIdOf } from "../support/people.ts";
 import { describeWith } from "../support/require.ts";
 import { startServer, type TestServer } from "../support/server.ts";
@@ -103,8 +103,6 @@ for (const name of WIRE_NAMES) {
           ]),
         );
         stored += outcomes.filter(Boolean).length;
-        // Time of the machine's, in which the others may hear of it.
-        await (outcomes.some(Boolean) ? Bun.sleep(name === "native" ? 5 : 60) : settle(1));
         clock.advance(stepMs);
       }
       expect(stored).toBeLessThanOrEqual(most * TOLERANCE);

@@ -6,7 +6,8 @@ import { startInstance } from "../support/process.ts";
 import { describeWith } from "../support/require.ts";
 import type { Frame } from "../support/socket.ts";
 import { getAnswer, keptIn, writeOn } from "../support/writing.ts";
-import { runLines, temporaryFolder } from "./folder.ts";
+import { runLines } from "./folder.ts";
+import { temporaryFolder } from "../support/folder.ts";
 import { blockWith, fitted, section } from "./readme.ts";
 
 /** Whether tests may have a disk of their own. */

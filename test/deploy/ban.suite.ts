@@ -2,7 +2,7 @@ import { expect, test } from "bun:test";
 import { join } from "node:path";
 import { HANDSHAKE } from "../support/raw.ts";
 import { describeWith } from "../support/require.ts";
-import { temporaryFolder } from "./folder.ts";
+import { temporaryFolder } from "../support/folder.ts";
 import { blockWith } from "./readme.ts";
 import { deploy, sendFrom } from "./scene.ts";
 

@@ -4,7 +4,8 @@ import manifest from "../../package.json" with { type: "json" };
 import { peopleOf } from "../support/people.ts";
 import { SETTINGS, startInstance } from "../support/process.ts";
 import { getAnswer } from "../support/writing.ts";
-import { ROOT, runLines, temporaryFolder } from "./folder.ts";
+import { ROOT, runLines } from "./folder.ts";
+import { temporaryFolder } from "../support/folder.ts";
 import { fitted, section } from "./readme.ts";
 
 test("the compiled binary serves chats from a file and pages from itself, and runs every command", async () => {

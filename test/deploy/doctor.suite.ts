@@ -3,7 +3,8 @@ import { join } from "node:path";
 import { FRONTS, OWN_ADDRESS } from "./front.ts";
 import { startRedis } from "../support/redis.ts";
 import { describeWith } from "../support/require.ts";
-import { ROOT, temporaryFolder } from "./folder.ts";
+import { ROOT } from "./folder.ts";
+import { temporaryFolder } from "../support/folder.ts";
 import { deploy, type Deployment } from "./scene.ts";
 
 /** Limits per address leave loopback out, so that what is judged has another one, where there is any. */

@@ -1,14 +1,7 @@
-import { cp, mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { cp } from "node:fs/promises";
 import { join } from "node:path";
 
 export const ROOT = join(import.meta.dir, "../..");
-
-/** A folder that goes away with the test. */
-export async function temporaryFolder(): Promise<{ readonly path: string } & AsyncDisposable> {
-  const path = await mkdtemp(join(tmpdir(), "ws-ticket-deploy-"));
-  return { path, [Symbol.asyncDispose]: () => rm(path, { recursive: true, force: true }) };
-}
 
 /** Copies files and folders of this repository, by name. */
 export async function copyTo(folder: string, names: readonly string[]): Promise<void> {

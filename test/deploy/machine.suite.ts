@@ -5,7 +5,8 @@ import { peopleOf, TOKEN_SECRET } from "../support/people.ts";
 import { startProcess } from "../support/process.ts";
 import { describeWith } from "../support/require.ts";
 import { keptIn } from "../support/writing.ts";
-import { copyTo, runLines, temporaryFolder } from "./folder.ts";
+import { copyTo, runLines } from "./folder.ts";
+import { temporaryFolder } from "../support/folder.ts";
 import { blockWith, fitted } from "./readme.ts";
 
 const unit = blockWith("/etc/systemd/system/ws-ticket.service");

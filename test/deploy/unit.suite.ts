@@ -2,7 +2,8 @@ import { afterAll, describe, expect, test } from "bun:test";
 import { chmod, mkdir, symlink } from "node:fs/promises";
 import { join } from "node:path";
 import { peopleOf, SESSION_SECRET, TOKEN_SECRET } from "../support/people.ts";
-import { copyTo, runLines, temporaryFolder } from "./folder.ts";
+import { copyTo, runLines } from "./folder.ts";
+import { temporaryFolder } from "../support/folder.ts";
 import { blockWith } from "./readme.ts";
 import { bootMachine } from "./systemd.ts";
 

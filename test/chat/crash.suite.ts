@@ -4,12 +4,11 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { startInstance, type TestInstance } from "../support/process.ts";
 import { startRedis } from "../support/redis.ts";
-import { repeats } from "../support/repeat.ts";
 import { describeWith } from "../support/require.ts";
 import type { Frame, TestSocket } from "../support/socket.ts";
 import { frameTo, idOf, type Who } from "../support/tab.ts";
 
-const ROUNDS = repeats(2, 12);
+const ROUNDS = 12;
 /** Messages of each side in progress at once. */
 const WINDOW = 20;
 /** Acknowledgements in a round, at the least and at the most, after which the server is killed. */
