@@ -109,10 +109,18 @@ export async function startSentinel(): Promise<{ url: string } & AsyncDisposable
   };
 }
 
+/** Ports that systems don't give to connections: one that is free for a moment may be listened on again. */
+const PORTS = { first: 10_000, count: 20_000 };
+
 /** A free port. */
 export function freePort(): number {
-  const listener = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });
-  const { port } = listener;
-  listener.stop(true);
-  return port;
+  for (;;) {
+    const port = PORTS.first + Math.floor(Math.random() * PORTS.count);
+    try {
+      Bun.listen({ hostname: "127.0.0.1", port, socket: { data() {} } }).stop(true);
+      return port;
+    } catch {
+      // Taken.
+    }
+  }
 }
