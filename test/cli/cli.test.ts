@@ -63,6 +63,7 @@ describe("ws-ticket", () => {
 describe("bun start", () => {
   test.each([
     [["--help"], 0, "stdout"],
+    [["-h"], 0, "stdout"],
     [["--port", "3000"], 2, "stderr"],
   ] as const)("with %p starts nothing, and exits with %i", async (args, code, stream) => {
     const child = Bun.spawn([process.execPath, join(ROOT, "src/main.ts"), ...args], {

@@ -77,6 +77,8 @@ describe("refusals", () => {
     });
     refuse("192.0.2.1");
     expect(lines).toHaveLength(PER_ADDRESS + 2);
+    refuse("192.0.2.2");
+    expect(lines.at(-1)).toMatchObject({ peer: "192.0.2.2", skipped: 1 });
   });
 
   test("of many addresses don't either, and what isn't a refusal is never left out", () => {

@@ -274,6 +274,7 @@ describe("a server's metrics", () => {
     const series = read(await metrics.read());
     expect(series).toMatchObject({
       'ws_ticket_store_seconds_sum{operation="take",outcome="failed"}': 1.5,
+      'ws_ticket_store_seconds_bucket{le="0.0005",operation="take",outcome="failed"}': 0,
       'ws_ticket_store_seconds_bucket{le="1",operation="take",outcome="failed"}': 0,
       'ws_ticket_store_seconds_bucket{le="2",operation="take",outcome="failed"}': 1,
     });

@@ -925,6 +925,36 @@ test("upgrade of createSockets returns the refusal, and nothing once the socket 
   expect(returned).toEqual([401, undefined]);
 });
 
+test("a handshake that fails in the runtime is answered with 500 and logged, without its message", async () => {
+  const logLines: string[] = [];
+  const log = createLog({
+    ...{ level: "info", clock: fakeClock() },
+    write: (line) => void logLines.push(line),
+  });
+  await using gate = createGate({ users: { secret: TOKEN_SECRET }, log });
+  await using sockets = createSockets(gate, echo());
+  await using server = Bun.serve<SocketData>({
+    ...{ hostname: "127.0.0.1", port: 0, websocket: sockets.websocket },
+    fetch: (request, self) =>
+      sockets.upgrade(request, {
+        requestIP: () => self.requestIP(request),
+        upgrade() {
+          throw new RangeError("canary");
+        },
+      } as never),
+  });
+  const issued = await gate.issue({ user: "alice", expiresAtMs: Date.now() + 60_000 });
+  const target = `/?ticket=${issued.ok && issued.ticket}`;
+  const request = handshake(target, {}, { host: server.url.host });
+  const answer = await sendRaw(Number(server.port), request);
+  expect([answer.status, codeOf(answer)]).toEqual([500, "internal_error"]);
+  const failed = logLines.filter((line) => line.includes('"request_failed"'));
+  expect(failed.map((line) => JSON.parse(line))).toMatchObject([
+    { level: "error", code: "RangeError" },
+  ]);
+  expect(logLines.join()).not.toContain("canary");
+});
+
 test("a stop of createSockets rejects after 10 s by default where its handlers don't stop", async () => {
   const clock = fakeClock();
   await using gate = createGate({ users: { secret: TOKEN_SECRET }, clock });
