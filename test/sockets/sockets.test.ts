@@ -590,6 +590,26 @@ describe("handlers", () => {
     );
   });
 
+  test("get any number of messages of a socket that take a while, where few wait at once", async () => {
+    let handled = 0;
+    await using server = startServer({
+      handlers: {
+        async message() {
+          await Promise.resolve();
+          handled++;
+        },
+      },
+      limits: { messagesPerSecond: 0 },
+    });
+    using socket = await openRawUser(server, "alice");
+    for (let sent = 0; sent < 1_200; sent += 100) {
+      socket.write(Buffer.concat(Array.from({ length: 100 }, () => frame(OPCODE.text, "x"))));
+      await socket.flushed();
+    }
+    expect(handled).toBe(1_200);
+    expect(server.server.socketCount).toBe(1);
+  });
+
   test("may return anything where nothing is expected", async () => {
     const handlers = {
       open: (socket: Socket) => socket.send(JSON.stringify({ hello: true })),
