@@ -48,7 +48,9 @@ describeInChromium("a visitor in Chromium", (crowd, site) => {
     });
     await say(tabs[0], "from the first tab");
     await say(tabs[1], "from the second tab");
-    await tabs[0].waitForFunction(async () => (await navigator.locks.query()).pending?.length);
+    const waiting = () =>
+      tabs[0].evaluate(async () => (await navigator.locks.query()).pending?.length);
+    while (!(await waiting())) await Bun.sleep(5);
     both.resolve();
     for (const page of tabs) {
       await page.getByText("from the first tab").first().waitFor();
