@@ -120,6 +120,10 @@ describe("a list of chats", () => {
     await world.pass(1_000);
     expect(list.chats.slice(0, 2).map(({ unread }) => unread)).toEqual([1, 8]);
     expect(queries()).toHaveLength(2);
+    // Of a chat that is known, a message says all there is.
+    await socket.say(messageOf(101, 1_004));
+    await world.pass(1_000);
+    expect(queries()).toHaveLength(2);
   });
 
   test("follows reading, wherever it happened, and not the other side's", async () => {
