@@ -629,6 +629,16 @@ test("that one writes is said every three seconds at most, for each chat, and wh
   expect((await world.open(2)).sent).toEqual([]);
 });
 
+test("a message that waits to be sent isn't taken for the same words from another tab", async () => {
+  const { conversation, socket } = await startVisitor();
+  for (let n = 0; n < 10; n++) conversation.send(`${n}`);
+  conversation.send("Hello");
+  expect(socket.sent).toHaveLength(10);
+  await socket.say(message(1, "Hello", "visitor"));
+  const shown = conversation.messages.filter(({ content }) => content === "Hello");
+  expect(shown.map(({ status }) => status)).toEqual(["sent", "pending"]);
+});
+
 describe("reading", () => {
   test("of a visitor in another tab is known here, in that chat alone", async () => {
     const { client, conversation, socket } = await startVisitor();
