@@ -76,14 +76,20 @@ for (const name of WIRE_NAMES) {
     });
     afterAll(() => wire[Symbol.asyncDispose]());
 
-    test("may write as much as on one, with ten sockets on each at once", async () => {
-      const { servers, clock } = pair;
+    /** The cookie of a visitor whom the user has answered. */
+    async function answeredCookie({ servers, clock }: Pair): Promise<string> {
       const cookie = await servers[0].visitorCookie();
       const history = redisChatHistory({
         ...{ transport: wire.transport(), clock, feed: { wake() {} } as never },
       });
       await begin(history, { user: USER, visitor: visitorIdOf(cookie) }, { atMs: clock.nowMs() });
       await history.close();
+      return cookie;
+    }
+
+    test("may write as much as on one, with ten sockets on each at once", async () => {
+      const { servers, clock } = pair;
+      const cookie = await answeredCookie(pair);
       const sockets = await Promise.all(
         servers.map((server) =>
           Promise.all(Array.from({ length: 10 }, () => server.openVisitor(cookie))),
@@ -112,12 +118,7 @@ for (const name of WIRE_NAMES) {
 
     test("may write as much as on one at the same moment, before either hears of the other", async () => {
       const { servers, clock } = pair;
-      const cookie = await servers[0].visitorCookie();
-      const history = redisChatHistory({
-        ...{ transport: wire.transport(), clock, feed: { wake() {} } as never },
-      });
-      await begin(history, { user: USER, visitor: visitorIdOf(cookie) }, { atMs: clock.nowMs() });
-      await history.close();
+      const cookie = await answeredCookie(pair);
       const sockets = await Promise.all(
         servers.flatMap((server) => Array.from({ length: 10 }, () => server.openVisitor(cookie))),
       );
