@@ -52,9 +52,8 @@ export type ChatEvent =
   | {
       readonly kind: "message";
       readonly chat: Chat;
-      readonly message: Message;
-      /** The message as its frame, where that was written already. */
-      readonly frame?: string;
+      /** The message as text. */
+      readonly frame: string;
     }
   | {
       readonly kind: "read";

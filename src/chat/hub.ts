@@ -208,7 +208,7 @@ function errorFrame({ error, ref }: FrameError): string {
 }
 
 function frameOf(event: ChatEvent): string {
-  if (event.kind === "message") return event.frame ?? toText(event.message);
+  if (event.kind === "message") return event.frame;
   const { kind, chat } = event;
   const of = { chatId: chat.visitor, user: chat.user };
   if (kind === "read") return toText({ type: "READ", ...of, by: chat[event.by], upTo: event.upTo });

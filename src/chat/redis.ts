@@ -110,13 +110,7 @@ export function redisChatHistory(options: {
         // Neither a user's id nor JSON has a tab or a line feed.
         for (const line of frames.split("\n")) {
           const [name = "", frame = ""] = line.split("\t");
-          deliver({
-            ...{ kind: "message", chat: chatOf(name), frame },
-            // Only read where somebody needs it: what was stored is passed on as it is.
-            get message(): Message {
-              return JSON.parse(frame);
-            },
-          });
+          deliver({ kind: "message", chat: chatOf(name), frame });
         }
       });
       feed.on("read", ({ user = "", visitor = "", by, upTo = "", origin: from }) => {

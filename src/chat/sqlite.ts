@@ -264,7 +264,7 @@ export function sqliteChatHistory(options: {
     }
     changed.add(row);
     const message = toMessage(chat, { id: String(id), from, content, nickname, atMs });
-    events.push({ kind: "message", chat, message });
+    events.push({ kind: "message", chat, frame: JSON.stringify(message) });
     return { ok: true, id: String(id), atMs, isUnanswered };
   }
 

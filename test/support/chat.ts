@@ -36,7 +36,7 @@ export function deliveriesOf(history: ChatHistory): Delivered {
     events,
     of: (chat) =>
       within(chat).map((event) => {
-        if (event.kind === "message") return event.message.content;
+        if (event.kind === "message") return JSON.parse(event.frame).content;
         if (event.kind === "read") return `${event.by} read ${event.upTo}`;
         if (event.kind === "deleted") return `deleted to ${event.upTo}`;
         return event.blocked ? "blocked" : "not blocked";
