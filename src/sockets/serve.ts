@@ -1,7 +1,10 @@
 /// <reference lib="esnext.disposable" preserve="true" />
 import { type Gate, partsOf } from "../gate/gate.ts";
+import { pause } from "../lib/clock.ts";
 import { withinDeadline } from "../lib/deadline.ts";
+import { createRateLimit } from "../lib/limit.ts";
 import { faultCode } from "../lib/log.ts";
+import { clientAddress, limitKey } from "../request/address.ts";
 import { type ConnectionInfo, headersFor, readRequest } from "../request/incoming.ts";
 import { refusalResponse, refuse } from "../request/refusal.ts";
 import { SOCKET_PATH } from "../wire/paths.ts";
@@ -16,6 +19,10 @@ const MAX_BODY_BYTES = 1024 * 1024;
 const FLUSH_TURNS = 1_000;
 /** Least time for the handlers to stop, in milliseconds. */
 const MIN_STOP_MS = 1_000;
+/** Refusals per address that are sent at once, or spread over that time in milliseconds; further ones wait their turn. */
+const PROMPT_REFUSALS = { allowed: 1_000, windowMs: 5_000 };
+/** Longest time that a refusal waits, in milliseconds. */
+const MAX_REFUSAL_WAIT_MS = 1_000;
 
 /** Where to listen, and for what. */
 export interface ServeOptions {
@@ -81,16 +88,16 @@ export function serve<Claims = unknown>(
   const { clock, log, policy } = parts;
   const sockets = openSocketRoom(parts, handlers as SocketHandlers, limits);
   const routePrefix = `${gate.basePath}/`;
+  const refusals = createRateLimit<string>({ ...PROMPT_REFUSALS, clock, keepsDebts: true });
+  const draining = new AbortController();
   let requests = 0;
   let whenIdle: (() => void) | undefined;
   let stopping: Promise<void> | undefined;
 
-  async function answer(request: Request): Promise<Response | undefined> {
-    const connection = {
-      get socketAddress() {
-        return server.requestIP(request)?.address;
-      },
-    };
+  async function answer(
+    request: Request,
+    connection: ConnectionInfo,
+  ): Promise<Response | undefined> {
     const read = readRequest(request, policy, connection);
     // What has no usable URL is neither for the gate nor for a socket.
     if (!read.ok) return fetch ? fetch(request, connection) : refusalResponse(read);
@@ -100,6 +107,15 @@ export function serve<Claims = unknown>(
     if (pathname.startsWith(routePrefix)) return parts.handle(incoming);
     if (fetch) return fetch(request, connection);
     return refusalResponse(refuse("not_found"), headersFor(incoming));
+  }
+
+  /** Somebody who repeats what is refused, as fast as the answers come, would take the processor from everybody else. */
+  async function slowDown(request: Request, connection: ConnectionInfo): Promise<void> {
+    const key = limitKey(clientAddress(request, connection, policy.trustProxy));
+    if (key === undefined) return;
+    const waitMs = Math.min(refusals.waitMs(key), MAX_REFUSAL_WAIT_MS);
+    refusals.count(key);
+    if (waitMs > 0) await pause(waitMs, clock, draining.signal);
   }
 
   // By default Bun would share a port that is already taken.
@@ -112,8 +128,15 @@ export function serve<Claims = unknown>(
       websocket: sockets.websocket,
       async fetch(request) {
         requests++;
+        const connection = {
+          get socketAddress() {
+            return server.requestIP(request)?.address;
+          },
+        };
         try {
-          return await answer(request);
+          const response = await answer(request, connection);
+          if (response && isRefusal(response)) await slowDown(request, connection);
+          return response;
         } finally {
           if (--requests === 0) whenIdle?.();
         }
@@ -136,6 +159,7 @@ export function serve<Claims = unknown>(
   async function stopAll({ withinMs = 10_000, spreadMs = 0 }: StopOptions = {}): Promise<void> {
     const endMs = clock.monotonicMs() + withinMs;
     const leftMs = () => Math.max(1, endMs - clock.monotonicMs());
+    draining.abort();
     await sockets.drain({ withinMs, spreadMs });
     // Accepts nothing more. Its promise also waits for connections without a request; we don't.
     void server.stop();
@@ -169,4 +193,9 @@ export function serve<Claims = unknown>(
   };
   rooms.set(self, sockets);
   return self;
+}
+
+/** Whether the client was refused, by a fault of its own. */
+function isRefusal({ status }: Response): boolean {
+  return status >= 400 && status < 500;
 }

@@ -88,7 +88,7 @@ export async function makeCopy(root: string): Promise<Copy> {
     await reading;
     clearTimeout(timer);
     await rm(temporary, { recursive: true, force: true });
-    await mkdir(temporary);
+    await mkdir(temporary, { recursive: true });
     return outcome;
   }
 

@@ -306,3 +306,56 @@ describe("a stop", () => {
     await rm(directory, { recursive: true, force: true });
   }, 20_000);
 });
+
+describe("an address that repeats what is refused", () => {
+  const from = (address: string) => ({ headers: { "X-Forwarded-For": address } });
+
+  /** Requests of one address that are refused, with how many responses there are so far. */
+  function repeat(origin: string, times: number) {
+    const state = { count: 0, all: Promise.resolve<unknown>(undefined) };
+    const send = async () => {
+      const { status } = await fetch(`${origin}/nowhere`, from("203.0.113.7"));
+      expect(status).toBe(404);
+      state.count++;
+    };
+    state.all = Promise.all(Array.from({ length: times }, send));
+    return state;
+  }
+
+  test("gets 1,000 refusals at once and then 200 a second, and nobody else waits", async () => {
+    await using server = startServer({ trustProxy: 1 });
+    await repeat(server.origin, 1_000).all;
+    const more = repeat(server.origin, 3);
+    // As long as others take for the same, and the same address for what isn't refused.
+    for (let n = 0; n < 5; n++) {
+      expect((await fetch(`${server.origin}/nowhere`, from("203.0.113.8"))).status).toBe(404);
+      expect((await fetch(`${server.origin}/healthz`, from("203.0.113.7"))).status).toBe(200);
+    }
+    expect(more.count).toBe(0);
+    while (server.clock.delays < 3) await settle(1);
+    server.clock.advance(5);
+    while (more.count < 1) await settle(1);
+    await settle();
+    expect(more.count).toBe(1);
+    await underClock(server.clock, more.all, { limitMs: 10, stepMs: 5 });
+  });
+
+  test("waits no longer than a second for one", async () => {
+    await using server = startServer({ trustProxy: 1 });
+    await repeat(server.origin, 1_000).all;
+    const { all } = repeat(server.origin, 250);
+    while (server.clock.delays < 250) await settle(1);
+    server.clock.advance(1_000);
+    await all;
+  });
+
+  test("doesn't keep a server from stopping", async () => {
+    const server = startServer({ trustProxy: 1 });
+    await repeat(server.origin, 1_000).all;
+    const { all } = repeat(server.origin, 1);
+    while (server.clock.delays === 0) await settle(1);
+    await server.server.stop();
+    await all;
+    await server[Symbol.asyncDispose]();
+  });
+});
