@@ -149,6 +149,9 @@ describeInChromium("in Chromium", (crowd, site) => {
     await person.context.unroute("**/api/auth/**");
     await page.getByRole("button", { name: "Try now" }).click();
     await connected(page);
+    // It is read out that it works again, and nothing takes room any more.
+    expect(await page.getByRole("status").first().textContent()).toBe("Connected");
+    expect(await page.locator("#state").getAttribute("class")).toContain("unseen");
   });
 
   test("two tabs of each side show the same", async () => {
@@ -188,6 +191,8 @@ describeInChromium("in Chromium", (crowd, site) => {
     await user.getByText("Nothing they write reaches you").waitFor({ state: "hidden" });
     await visitor.getByRole("button", { name: "Try again" }).click();
     await shows(user, "one", "two");
+    await visitor.getByText("Read", { exact: true }).waitFor();
+    expect(await visitor.getByRole("button", { name: "Try again" }).count()).toBe(0);
     expectQuiet();
   });
 
@@ -349,6 +354,8 @@ describeInChromium("in Chromium", (crowd, site) => {
     }
     await page.reload();
     await page.getByText("message 60").waitFor();
+    const readOut = page.locator('.thread > [aria-live="polite"]');
+    expect(await readOut.textContent()).toBe("");
     await page.getByRole("log").evaluate((log) => log.scrollTo(0, 0));
     await shows(page, ...texts);
     const long = "x".repeat(4_000);
@@ -359,6 +366,14 @@ describeInChromium("in Chromium", (crowd, site) => {
       () => document.documentElement.scrollWidth - document.documentElement.clientWidth,
     );
     expect(overflow).toBe(0);
+
+    const { body } = await site.ask("/api/chats", { user: alice });
+    await site.ask(`/api/chats/${body.chats[0].peer}/block`, { method: "PUT", user: alice });
+    await say(page, "refused");
+    await page.getByRole("button", { name: "Discard" }).click();
+    await shows(page, ...texts, long);
+    // One message less at the end is no reason to read one out that has long been there.
+    expect(await readOut.textContent()).not.toContain("message");
     expectQuiet();
   });
 });
