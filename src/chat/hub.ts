@@ -107,27 +107,20 @@ export function createHub(
     for (const socket of socketsOf(to)) send(socket, text);
   }
 
-  /** What somebody marked as read through another process counts here, too. */
-  function countForeign(event: ChatEvent): void {
-    if (event.kind !== "read" || !event.isForeign) return;
-    const { by, chat } = event;
-    limits.marks.count(identityKey({ kind: by, id: chat[by] }));
-  }
-
   async function markRead(socket: Socket, { kind, id }: Identity, mark: Mark): Promise<void> {
     const { user, visitor } = mark.chat;
     const of = { side: kind, id };
     const key = identityKey({ kind, id });
     const refuse = () =>
       void socket.send(errorFrame({ error: "too_many_messages", ...refOf(mark) }));
-    // Before the chats are listed, which takes longer.
-    if (limits.marks.waitMs(key) > 0) return refuse();
+    // Also where there turn out to be none, and before they are listed, which takes longer.
+    if ((await history.spendRequests(key, 1)) > 0) return refuse();
     const users =
       user === undefined
         ? (await history.chats(of, { limit: MAX_PAGE })).map(({ peer }) => peer)
         : [user];
-    // Finding out that there are none takes as long.
-    if (limits.marks.take(key, Math.max(1, users.length)) > 0) return refuse();
+    const others = users.length - 1;
+    if (others > 0 && (await history.spendRequests(key, others)) > 0) return refuse();
     const marked = await Promise.all(
       users.map((one) => history.markRead({ user: one, visitor }, kind)),
     );
@@ -147,7 +140,6 @@ export function createHub(
     start(_, findSockets) {
       socketsOf = findSockets;
       history.start((event) => {
-        countForeign(event);
         const text = frameOf(event);
         deliver({ kind: "user", id: event.chat.user }, text);
         // Whom a user has blocked is the user's own business.
