@@ -1,15 +1,6 @@
-import {
-  afterAll,
-  afterEach,
-  beforeAll,
-  describe,
-  expect,
-  setDefaultTimeout,
-  test,
-} from "bun:test";
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import type { Frame, Page } from "playwright-core";
-import type { BrowserContext } from "../support/browser.ts";
-import { type Embedding, openBrowser, startEmbedding } from "../support/embedding.ts";
+import { type Embedding, openBrowser, shareBrowser, startEmbedding } from "../support/embedding.ts";
 import { describeWith } from "../support/require.ts";
 
 /** Browsers are slow where others use the processor, too. */
@@ -59,23 +50,12 @@ describeWith("chromium", "openssl")("the chat on somebody's own site", () => {
   }
 
   describe.each(["all", "partitioned"] as const)("where third-party cookies: %s", (cookies) => {
-    let context: BrowserContext;
-    let close: () => Promise<void>;
-    beforeAll(async () => {
-      const browser = await openBrowser(cookies);
-      context = browser.context;
-      close = async () => browser[Symbol.asyncDispose]();
-    });
-    afterAll(() => close());
-    afterEach(async () => {
-      await context.clearCookies();
-      for (const page of context.pages().slice(1)) await page.close();
-    });
+    const browser = shareBrowser(cookies);
 
     test.each(SITES)(
       "%s: writes, is answered, and finds the chat again after a reload",
       async (site) => {
-        const page = await context.newPage();
+        const page = await browser.context.newPage();
         const complaints: string[] = [];
         page.on("console", (line) => line.type() === "error" && complaints.push(line.text()));
         const requests: string[] = [];
@@ -85,16 +65,16 @@ describeWith("chromium", "openssl")("the chat on somebody's own site", () => {
         // Before the first click there is nothing but the script.
         const { chat } = embedding;
         expect(requests.filter((url) => url.startsWith(chat))).toEqual([`${chat}/embed.js`]);
-        expect(await context.cookies()).toEqual([]);
+        expect(await browser.context.cookies()).toEqual([]);
 
         const frame = await openChat(page);
         // Whoever only looks at it isn't remembered, either.
-        expect(await context.cookies()).toEqual([]);
+        expect(await browser.context.cookies()).toEqual([]);
         const text = `Hello from ${site}, ${cookies}`;
         await say(frame, text);
         await frame.locator('[role="log"]').getByText(text).waitFor();
         await frame.locator('[data-status="sent"]').waitFor();
-        const [cookie, ...others] = await context.cookies();
+        const [cookie, ...others] = await browser.context.cookies();
         expect(others).toEqual([]);
         expect(cookie).toMatchObject({
           name: "__Host-embedSessionId",
@@ -118,21 +98,10 @@ describeWith("chromium", "openssl")("the chat on somebody's own site", () => {
   });
 
   describe("in a browser", () => {
-    let context: BrowserContext;
-    let close: () => Promise<void>;
-    beforeAll(async () => {
-      const browser = await openBrowser("partitioned");
-      context = browser.context;
-      close = async () => browser[Symbol.asyncDispose]();
-    });
-    afterAll(() => close());
-    afterEach(async () => {
-      await context.clearCookies();
-      for (const page of context.pages().slice(1)) await page.close();
-    });
+    const browser = shareBrowser("partitioned");
 
     async function openPage(site: "sameSite" | "crossSite" | "foreign", path = "/") {
-      const page = await context.newPage();
+      const page = await browser.context.newPage();
       await page.goto(embedding[site] + path);
       return page;
     }
@@ -192,7 +161,8 @@ describeWith("chromium", "openssl")("the chat on somebody's own site", () => {
       await page.getByRole("button", { name: "Any questions?" }).waitFor();
       const color = () =>
         launcher(page).evaluate((element) => getComputedStyle(element).backgroundColor);
-      expect(await color()).toBe("rgb(10, 125, 51)");
+      const onColor = () => launcher(page).evaluate((element) => getComputedStyle(element).color);
+      expect([await color(), await onColor()]).toEqual(["rgb(10, 125, 51)", "rgb(255, 255, 255)"]);
       const frame = await openChat(page);
       expect(await page.getByRole("button", { name: "Any questions?" }).isVisible()).toBe(false);
       const accent = () =>
@@ -208,8 +178,7 @@ describeWith("chromium", "openssl")("the chat on somebody's own site", () => {
       });
       await frame.waitForFunction(() => document.documentElement.style.colorScheme === "dark");
       expect([await accent(), await color()]).toEqual(["gold", "rgb(255, 215, 0)"]);
-      const onGold = await launcher(page).evaluate((element) => getComputedStyle(element).color);
-      expect(onGold).toBe("rgb(0, 0, 0)");
+      expect(await onColor()).toBe("rgb(0, 0, 0)");
       await page.evaluate(() => {
         (document.querySelector("script") as HTMLScriptElement).dataset.locale = "de";
       });
@@ -314,7 +283,7 @@ describeWith("chromium", "openssl")("the chat on somebody's own site", () => {
     });
 
     test("on a page that isn't allowed there is a link in its place", async () => {
-      const page = await context.newPage();
+      const page = await browser.context.newPage();
       await page.clock.install();
       await page.goto(embedding.foreign);
       await launcher(page).click();

@@ -1,6 +1,6 @@
-import { afterAll, afterEach, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import type { Page } from "playwright-core";
-import { type Embedding, openBrowser, startEmbedding } from "../support/embedding.ts";
+import { type Embedding, shareBrowser, startEmbedding } from "../support/embedding.ts";
 import { describeWith } from "../support/require.ts";
 
 /** Browsers are slow where others use the processor, too. */
@@ -8,19 +8,11 @@ setDefaultTimeout(60_000);
 
 describeWith("chromium", "openssl")("the host's app hands a JWT over", () => {
   let embedding: Embedding;
-  let browser: Awaited<ReturnType<typeof openBrowser>>;
+  const browser = shareBrowser("partitioned");
   beforeAll(async () => {
     embedding = await startEmbedding({ areAllowed: true });
-    browser = await openBrowser("partitioned");
   });
-  afterAll(async () => {
-    await browser[Symbol.asyncDispose]();
-    await embedding[Symbol.asyncDispose]();
-  });
-  afterEach(async () => {
-    await browser.context.clearCookies();
-    for (const page of browser.context.pages().slice(1)) await page.close();
-  });
+  afterAll(() => embedding[Symbol.asyncDispose]());
 
   /** Sends the browser to the inbox with a form, as a page on another site has to. */
   async function submit(page: Page, token: string): Promise<void> {

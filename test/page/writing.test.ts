@@ -82,6 +82,7 @@ describeInChromium("writing a message in Chromium", (crowd, site) => {
       all.map((link) => ({
         href: link.getAttribute("href"),
         rel: link.getAttribute("rel"),
+        target: link.getAttribute("target"),
         text: link.textContent,
       })),
     );
@@ -92,7 +93,9 @@ describeInChromium("writing a message in Chromium", (crowd, site) => {
       "https://example.com/",
     ]);
     expect(links[2]?.text).toBe("HTTPS://EXAMPLE.NET");
-    expect(new Set(links.map(({ rel }) => rel))).toEqual(new Set(["noopener nofollow ugc"]));
+    for (const link of links) {
+      expect(link).toMatchObject({ rel: "noopener nofollow ugc", target: "_blank" });
+    }
   });
 
   test("messages that follow each other are one group, whose last one has the time and the status", async () => {
@@ -136,12 +139,27 @@ describeInChromium("writing a message in Chromium", (crowd, site) => {
     await say(page, "Hello");
     await name.fill("Mira");
     await name.press("Enter");
+    expect(await name.isVisible()).toBe(false);
     await say(page, "It's me");
     await page.reload();
     await shows(page, "Hello", "It's me");
     expect(await name.isVisible()).toBe(false);
     const user = await signIn(await crowd.newcomer(), site.origin, { name: alice });
     await user.getByRole("button", { name: /Mira/ }).waitFor();
+  });
+
+  test("a visitor who skips the question stays without a name, whatever stands in its field", async () => {
+    const alice = newName();
+    const page = await visit(await crowd.stranger(), site.origin, alice);
+    await say(page, "Hello");
+    await page.getByRole("textbox", { name: /call you/ }).fill("Mira");
+    await page.getByRole("button", { name: "Skip" }).click();
+    await page.keyboard.type("Anyway");
+    await page.keyboard.press("Enter");
+    await shows(page, "Hello", "Anyway");
+    const { body } = await site.ask("/api/chats", { user: alice });
+    expect(body.chats).toMatchObject([{ lastMessage: { content: "Anyway" } }]);
+    expect(body.chats[0].nickname).toBeUndefined();
   });
 
   test("a message that was refused can be tried again or discarded", async () => {

@@ -1,3 +1,4 @@
+import { afterAll, afterEach, beforeAll } from "bun:test";
 import { mkdir, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -100,6 +101,26 @@ export async function openBrowser(
     async [Symbol.asyncDispose]() {
       await context.close();
       await rm(folder, { recursive: true, force: true });
+    },
+  };
+}
+
+/** One for all tests of a `describe`: each of them leaves neither a cookie nor a page in it. */
+export function shareBrowser(cookies: keyof typeof COOKIE_SETTINGS): {
+  readonly context: BrowserContext;
+} {
+  let browser: Awaited<ReturnType<typeof openBrowser>>;
+  beforeAll(async () => {
+    browser = await openBrowser(cookies);
+  });
+  afterEach(async () => {
+    await browser.context.clearCookies();
+    for (const page of browser.context.pages().slice(1)) await page.close();
+  });
+  afterAll(() => browser[Symbol.asyncDispose]());
+  return {
+    get context() {
+      return browser.context;
     },
   };
 }

@@ -31,7 +31,7 @@ export function linked(content: string): (Node | string)[] {
 function trimmed(candidate: string): string {
   let open = candidate.split("(").length - candidate.split(")").length;
   let end = candidate.length;
-  for (; end > 0; end--) {
+  for (; ; end--) {
     const last = candidate[end - 1] as string;
     if (last === ")" && open < 0) open++;
     else if (!TRAILING.has(last)) break;
