@@ -60,8 +60,6 @@ export type ChatEvent =
       readonly chat: Chat;
       readonly by: Side;
       readonly upTo: string;
-      /** Another process has stored it. */
-      readonly isForeign?: boolean;
     }
   /** The chat is gone, with its messages up to this id. */
   | { readonly kind: "deleted"; readonly chat: Chat; readonly upTo: string }
@@ -140,8 +138,8 @@ export interface ChatHistory {
   /** What a user shows to visitors; empty for a user who has never signed in. */
   profile(user: string): Promise<Profile>;
   /**
-   * Spends so many of the requests that somebody may make per minute, over all processes; returns the milliseconds
-   * to wait when there aren't as many left. Less than 0 gives back what was spent.
+   * Spends so many of the requests and read marks that somebody may make per minute, over all processes; returns the
+   * milliseconds to wait when there aren't as many left. Less than 0 gives back what was spent.
    */
   spendRequests(identityKey: string, count: number): Promise<number>;
   /** Rejects while nothing can be stored. Left out: that can't be said. */

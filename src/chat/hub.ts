@@ -31,9 +31,9 @@ export function createHub(
   const badFrames = new WeakMap<Socket, number>();
   /** Messages of visitors that are on their way into the history, by address: whether they are answered isn't clear yet. */
   const pending = new Map<string, number>();
-  let publish: (topic: string, text: string) => void = () => {};
-  /** Responses that wait for the end of this turn. */
-  const responses = new Map<Socket, string[]>();
+  let socketsOf: (identity: Pick<Identity, "kind" | "id">) => readonly Socket[] = () => [];
+  /** What waits for the end of this turn, by socket. */
+  const outgoing = new Map<Socket, string[]>();
 
   async function append(
     socket: Socket,
@@ -49,7 +49,7 @@ export function createHub(
       (isVisitor && limits.visitors.waitMs(limitKey, cost) > 0) ||
       limits.writing[from].take(key, cost) > 0;
     if (isTooMuch) {
-      return respond(socket, errorFrame({ error: "too_many_messages", ...refOf(frame) }));
+      return send(socket, errorFrame({ error: "too_many_messages", ...refOf(frame) }));
     }
     if (isVisitor) limits.visitors.count(limitKey, cost);
     const waiting = isVisitor ? (pending.get(limitKey) ?? 0) : 0;
@@ -70,11 +70,11 @@ export function createHub(
     }
     health.stored();
     if (!appended.ok) {
-      return respond(socket, errorFrame({ error: appended.error, ...refOf(frame) }));
+      return send(socket, errorFrame({ error: appended.error, ...refOf(frame) }));
     }
     if (appended.isUnanswered && isVisitor) limits.unanswered.count(limitKey);
     log("debug", "message_kept", identityFields(identity));
-    respond(socket, ackFrame(appended, ref));
+    send(socket, ackFrame(appended, ref));
   }
 
   function settle(limitKey: string): void {
@@ -83,31 +83,28 @@ export function createHub(
     else pending.delete(limitKey);
   }
 
-  /** Responses to what was stored together leave together: one write for each socket, not one for each response. */
-  function respond(socket: Socket, text: string): void {
-    const waiting = responses.get(socket);
+  /** What was stored together leaves together: one write for each socket, not one for each frame. */
+  function send(socket: Socket, text: string): void {
+    const waiting = outgoing.get(socket);
     if (waiting) {
       waiting.push(text);
       return;
     }
-    if (responses.size === 0) queueMicrotask(sendResponses);
-    responses.set(socket, [text]);
+    if (outgoing.size === 0) queueMicrotask(sendAll);
+    outgoing.set(socket, [text]);
   }
 
-  function sendResponses(): void {
-    for (const [socket, texts] of responses) {
+  function sendAll(): void {
+    for (const [socket, texts] of outgoing) {
       socket.cork(() => {
         for (const text of texts) socket.send(text);
       });
     }
-    responses.clear();
+    outgoing.clear();
   }
 
-  /** What somebody marked as read through another process counts here, too. */
-  function countForeign(event: ChatEvent): void {
-    if (event.kind !== "read" || !event.isForeign) return;
-    const { by, chat } = event;
-    limits.marks.count(identityKey({ kind: by, id: chat[by] }));
+  function deliver(to: Pick<Identity, "kind" | "id">, text: string): void {
+    for (const socket of socketsOf(to)) send(socket, text);
   }
 
   async function markRead(socket: Socket, { kind, id }: Identity, mark: Mark): Promise<void> {
@@ -116,14 +113,14 @@ export function createHub(
     const key = identityKey({ kind, id });
     const refuse = () =>
       void socket.send(errorFrame({ error: "too_many_messages", ...refOf(mark) }));
-    // Before the chats are listed, which takes longer.
-    if (limits.marks.waitMs(key) > 0) return refuse();
+    // Also where there turn out to be none, and before they are listed, which takes longer.
+    if ((await history.spendRequests(key, 1)) > 0) return refuse();
     const users =
       user === undefined
         ? (await history.chats(of, { limit: MAX_PAGE })).map(({ peer }) => peer)
         : [user];
-    // Finding out that there are none takes as long.
-    if (limits.marks.take(key, Math.max(1, users.length)) > 0) return refuse();
+    const others = users.length - 1;
+    if (others > 0 && (await history.spendRequests(key, others)) > 0) return refuse();
     const marked = await Promise.all(
       users.map((one) => history.markRead({ user: one, visitor }, kind)),
     );
@@ -136,28 +133,19 @@ export function createHub(
     if (limits.typing.take(identityKey({ kind, id })) > 0) return;
     if (!(await history.isOpen(chat).catch(() => false))) return;
     const partner = otherSide(kind);
-    publish(
-      identityKey({ kind: partner, id: chat[partner] }),
-      toText({ type: "TYPING", from: id }),
-    );
+    deliver({ kind: partner, id: chat[partner] }, toText({ type: "TYPING", from: id }));
   }
 
   return {
-    start(publishTo) {
-      publish = publishTo;
+    start(_, findSockets) {
+      socketsOf = findSockets;
       history.start((event) => {
-        countForeign(event);
-        // The sender gets its ACK before anybody gets the message.
-        sendResponses();
         const text = frameOf(event);
-        publish(identityKey({ kind: "user", id: event.chat.user }), text);
+        deliver({ kind: "user", id: event.chat.user }, text);
         // Whom a user has blocked is the user's own business.
         if (event.kind === "blocked") return;
-        publish(identityKey({ kind: "visitor", id: event.chat.visitor }), text);
+        deliver({ kind: "visitor", id: event.chat.visitor }, text);
       });
-    },
-    open(socket) {
-      socket.subscribe(stateOf(socket).key);
     },
     message(socket, identity, text) {
       const frame = readFrame(text, identity);

@@ -3,7 +3,7 @@ import { createRateLimit, type RateLimit } from "../lib/limit.ts";
 import type { Side } from "../wire/frames.ts";
 import { WRITING_WINDOW_MS } from "./history.ts";
 
-/** Requests for chats per person and minute: reading, marking as read, deleting, blocking. */
+/** Requests for chats per person and minute: reading, deleting, blocking, and each chat that is marked as read. */
 export const REQUESTS_PER_MINUTE = 600;
 /** The same per address, loopback excepted. */
 const REQUESTS_PER_ADDRESS = 3_000;
@@ -16,8 +16,6 @@ const VISITOR_SHARE = 0.25;
 const VISITORS_PER_ADDRESS = 10;
 /** Messages of visitors without an answer per address and ten minutes, loopback excepted. */
 const UNANSWERED_PER_ADDRESS = 300;
-/** Chats marked as read by frames, per person and minute. */
-const MARKS_PER_MINUTE = 600;
 /** Times that somebody writes, as shown to the partner, per person and minute: three chats at once. */
 const TYPING_PER_MINUTE = 60;
 
@@ -34,8 +32,6 @@ export interface ChatLimits {
   costMs(side: Side, cost: number): number;
   /** What visitors' messages cost, by address: a new cookie is a new visitor. */
   readonly visitors: RateLimit<string>;
-  /** Chats marked as read over sockets, by identity. */
-  readonly marks: RateLimit<string>;
   /** `TYPING` frames, by identity. */
   readonly typing: RateLimit<string>;
   /** Requests over HTTP, by address. */
@@ -66,12 +62,6 @@ export function createChatLimits(options: {
       allowed: charactersPerMinute * VISITOR_SHARE * VISITORS_PER_ADDRESS,
       windowMs: 60_000,
       clock,
-    }),
-    marks: createRateLimit<string>({
-      allowed: MARKS_PER_MINUTE,
-      windowMs: 60_000,
-      clock,
-      keepsDebts: true,
     }),
     typing: createRateLimit<string>({ allowed: TYPING_PER_MINUTE, windowMs: 60_000, clock }),
     requests: createRateLimit<string>({

@@ -5,6 +5,7 @@ import type { Feed } from "../redis/feed.ts";
 import { feedKeys, requirePrefix } from "../redis/keys.ts";
 import { createMemoryGuard } from "../redis/memory.ts";
 import { createScriptRunner } from "../redis/script.ts";
+import { SPEND } from "../redis/spend.ts";
 import type { RedisTransport } from "../redis/transport.ts";
 import type { ChatSummary, Message, Side } from "../wire/frames.ts";
 import {
@@ -21,7 +22,7 @@ import {
   toMessage,
 } from "./history.ts";
 import { REQUESTS_PER_MINUTE } from "./limits.ts";
-import { APPEND, LIST, MARK_READ, PAGE, PROBE, REMOVE, SET_BLOCKED, SPEND } from "./scripts.ts";
+import { APPEND, LIST, MARK_READ, PAGE, PROBE, REMOVE, SET_BLOCKED } from "./scripts.ts";
 
 /** Written to find out whether anything can be. */
 const PROBES = ["value", "stream", "hash", "set"];
@@ -49,8 +50,6 @@ export function redisChatHistory(options: {
   const { maxMessages, maxAgeMs } = { ...DEFAULT_RETENTION, ...options.retention };
   const run = createScriptRunner(transport);
   const memory = createMemoryGuard({ transport, clock });
-  /** Names this process in the feed. */
-  const origin = crypto.randomUUID();
 
   /** A chat's part of a key: the visitor first, whose id has a fixed length, so that no two chats share one. */
   function nameOf({ user, visitor }: Chat): string {
@@ -113,9 +112,8 @@ export function redisChatHistory(options: {
           deliver({ kind: "message", chat: chatOf(name), frame });
         }
       });
-      feed.on("read", ({ user = "", visitor = "", by, upTo = "", origin: from }) => {
-        const isForeign = from !== origin;
-        deliver({ kind: "read", chat: { user, visitor }, by: by as Side, upTo, isForeign });
+      feed.on("read", ({ user = "", visitor = "", by, upTo = "" }) => {
+        deliver({ kind: "read", chat: { user, visitor }, by: by as Side, upTo });
       });
       feed.on("deleted", ({ user = "", visitor = "", upTo = "" }) => {
         deliver({ kind: "deleted", chat: { user, visitor }, upTo });
@@ -133,7 +131,7 @@ export function redisChatHistory(options: {
       const upTo = await run(
         MARK_READ,
         [messagesKey(chat), chatKey(chat), ...feedOf],
-        [by, user, visitor, origin],
+        [by, user, visitor],
       );
       feed.wake();
       return typeof upTo === "string" ? upTo : undefined;

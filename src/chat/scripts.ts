@@ -230,14 +230,13 @@ export const SET_BLOCKED = `
 export const MARK_READ = `
   ${ADD_TO_FEED}
   local messages, chat, feed, feedState = unpack(KEYS)
-  local by, user, visitor, origin = unpack(ARGV)
+  local by, user, visitor = unpack(ARGV)
   local newest = redis.call('XREVRANGE', messages, '+', '-', 'COUNT', 1)[1]
   if not newest then return false end
   local last = newest[1]:match('^%d+')
   if redis.call('HGET', chat, 'read:' .. by) ~= last then
     redis.call('HSET', chat, 'read:' .. by, last, 'unread:' .. by, 0)
-    addToFeed(feed, feedState, 'kind', 'read', 'origin', origin,
-      'user', user, 'visitor', visitor, 'by', by, 'upTo', last)
+    addToFeed(feed, feedState, 'kind', 'read', 'user', user, 'visitor', visitor, 'by', by, 'upTo', last)
   end
   return last
 `;
@@ -315,21 +314,6 @@ export const PAGE = `
   end
   local read = redis.call('HMGET', chat, 'read:user', 'read:visitor')
   return {page, read[1] or '0', read[2] or '0', isCut}
-`;
-
-/**
- * Spends some of the requests that somebody may make in a window (the generic cell rate algorithm). `cost`: what
- * they take of the window; less than 0 gives back.
- */
-export const SPEND = `
-  local cost, window = unpack(ARGV)
-  local time = redis.call('TIME')
-  local now = time[1] * 1000 + math.floor(time[2] / 1000)
-  local whole = math.max(tonumber(redis.call('GET', KEYS[1]) or 0), now) + cost
-  local wait = math.ceil(whole - now - window)
-  if wait > 0 then return wait end
-  redis.call('SET', KEYS[1], string.format('%.0f', whole), 'PX', window)
-  return 0
 `;
 
 export const REMOVE = `

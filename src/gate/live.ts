@@ -23,6 +23,8 @@ export interface Live {
   /** From now on; ends it at once if its credential was revoked a moment ago. */
   add(connection: Connection): void;
   remove(connection: Connection): void;
+  /** Calls `run` with each of them. */
+  forEach(run: (connection: Connection) => void): void;
   /** All connections of one identity. */
   of(identity: Pick<Identity, "kind" | "id">): readonly Connection[];
   revoke(revocation: Revocation): void;
@@ -89,6 +91,7 @@ export function createLive({ clock }: { clock: Clock }): Live {
       size--;
       if (!(own instanceof Set) || own.size === 0) byIdentity.delete(key);
     },
+    forEach,
     of: (identity) => listOf(byIdentity.get(identityKey(identity))),
     revoke(revocation) {
       const key = identityKey(revocation);

@@ -2,6 +2,7 @@ import { sha256Hex } from "../lib/encoding.ts";
 import { ADD_TO_FEED, type Feed } from "../redis/feed.ts";
 import { feedKeys, requirePrefix } from "../redis/keys.ts";
 import { createScriptRunner } from "../redis/script.ts";
+import { SPEND } from "../redis/spend.ts";
 import type { RedisTransport } from "../redis/transport.ts";
 import { earliestIssueMs, type Identity, identityKey } from "./identity.ts";
 import {
@@ -39,7 +40,7 @@ const PUT = `
 const REVOKE = `
   ${ADD_TO_FEED}
   local unused, revoked, feed, feedState = unpack(KEYS)
-  local kind, id, session, hash, at, untilAt, ttl, origin = unpack(ARGV)
+  local kind, id, session, hash, at, untilAt, ttl = unpack(ARGV)
   local before = redis.call('GET', revoked)
   local longest = math.max(tonumber(ttl), redis.call('PTTL', revoked))
   if before then at = math.max(tonumber(before), tonumber(at)) end
@@ -52,7 +53,7 @@ const REVOKE = `
     end
   end
   if before and session ~= '' then return 1 end
-  addToFeed(feed, feedState, 'kind', 'revoked', 'origin', origin, 'of', kind, 'id', id,
+  addToFeed(feed, feedState, 'kind', 'revoked', 'of', kind, 'id', id,
     'session', session, 'at', string.format('%.0f', at), 'until', untilAt)
   return 1
 `;
@@ -83,8 +84,6 @@ export function sharedTicketStore(options: {
   const { transport, feed } = options;
   const prefix = requirePrefix(options.prefix);
   const run = createScriptRunner(transport);
-  /** Names this process in the feed. */
-  const origin = crypto.randomUUID();
 
   const sessionKey = (hash: string) => `${prefix}revoked:session:${hash}`;
   const everythingKey = (identity: Pick<Revocation, "kind" | "id">) =>
@@ -92,7 +91,7 @@ export function sharedTicketStore(options: {
   const unusedKey = (user: string) => `${prefix}unused:${user}`;
 
   return {
-    revocations: feed ? revocationsOf(feed, origin) : "unavailable",
+    revocations: feed ? revocationsOf(feed) : "unavailable",
     async put(hash, record, ttlMs) {
       const { identity } = record;
       const session = await sessionHash(identity);
@@ -119,7 +118,7 @@ export function sharedTicketStore(options: {
       const done = await run(
         REVOKE,
         [unusedKey(kind === "user" ? id : ""), revoked, ...feedKeys(prefix)],
-        [kind, id, session ?? "", hash, atMs, untilMs, ttlMs, origin],
+        [kind, id, session ?? "", hash, atMs, untilMs, ttlMs],
       );
       if (done !== 1) throw new Error("Redis broke off: no outcome of a revocation");
       feed?.wake();
@@ -131,6 +130,11 @@ export function sharedTicketStore(options: {
       const [ofSession, cutoff] = reply as (string | null)[];
       return ofSession != null || (cutoff != null && earliestIssueMs(identity) <= Number(cutoff));
     },
+    async spend(key, limits) {
+      const keys = limits.map(({ windowMs }) => `${prefix}spent:${windowMs}:${key}`);
+      const args = limits.flatMap(({ allowed, windowMs }) => [windowMs / allowed, windowMs]);
+      return Number(await run(SPEND, keys, args));
+    },
     async close() {
       await feed?.close();
       await transport.close();
@@ -138,13 +142,13 @@ export function sharedTicketStore(options: {
   };
 }
 
-function revocationsOf(feed: Feed, origin: string): RevocationFeed {
+function revocationsOf(feed: Feed): RevocationFeed {
   return {
     subscribe({ onRevoked, onGap, isNeeded }) {
-      feed.on("revoked", ({ of, id = "", session, at, until, origin: from }) => {
+      feed.on("revoked", ({ of, id = "", session, at, until }) => {
         const kind = of === "user" ? "user" : "visitor";
         const revocation = { kind, id, atMs: Number(at), untilMs: Number(until) } as const;
-        onRevoked(session ? { ...revocation, session } : revocation, from !== origin);
+        onRevoked(session ? { ...revocation, session } : revocation);
       });
       feed.start({ isNeeded, onGap });
     },

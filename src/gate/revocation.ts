@@ -6,22 +6,28 @@ import { type Refusal, refuse } from "../request/refusal.ts";
 import { CLOSE } from "../wire/close.ts";
 import { type Identity, identityFields } from "./identity.ts";
 import type { Live } from "./live.ts";
-import type { Revocation, TicketStore } from "./store.ts";
+import type { Revocation, SharedLimit, TicketStore } from "./store.ts";
 import { MAX_TOKEN_LIFETIME_MS } from "./claims.ts";
 
 /** Later tokens of a session outlive the one that it was ended with; they are refused this long, in milliseconds. */
 const SESSION_MEMORY_MS = 30 * 86_400_000;
 
-/** Sign-outs per user and minute, those by other processes included. */
+/** Sign-outs per user and minute. */
 export const SIGN_OUTS_PER_MINUTE = 10;
 
-/** The same per day: each is remembered for so long that they add up. */
-const SIGN_OUTS_PER_DAY = 200;
+/** The same per day, too: each is remembered for so long that they add up. */
+const SIGN_OUTS: readonly SharedLimit[] = [
+  { allowed: SIGN_OUTS_PER_MINUTE, windowMs: 60_000 },
+  { allowed: 200, windowMs: 86_400_000 },
+];
 
 /** Ends credentials before their time, here and on every instance that shares the store. */
 export interface Revocations {
-  /** Spends one of the sign-outs that a user may make; returns the milliseconds to wait when there is none left. */
-  spendSignOut(user: string): number;
+  /**
+   * Spends one of the sign-outs that a user may make, over all processes that share the store; resolves to the milliseconds
+   * to wait when there is none left.
+   */
+  spendSignOut(user: string): Promise<number>;
   /** Ends one session of a user. */
   endSession(credential: {
     id: string;
@@ -49,20 +55,22 @@ export function createRevocations(options: {
 }): Revocations {
   const { store, live, clock, log } = options;
   const feed = store.revocations === "unavailable" ? undefined : store.revocations;
-  const signOuts = [
-    { allowed: SIGN_OUTS_PER_MINUTE, windowMs: 60_000 },
-    { allowed: SIGN_OUTS_PER_DAY, windowMs: 86_400_000 },
-  ].map((limit) => createRateLimit<string>({ ...limit, clock, keepsDebts: true }));
+  const signOuts = SIGN_OUTS.map((limit) => createRateLimit<string>({ ...limit, clock }));
 
-  function countSignOut(user: string): void {
-    for (const limit of signOuts) limit.count(user);
+  /** What all processes have seen together; 0 where that can't be said, since the revocation itself will fail then. */
+  async function spendShared(user: string): Promise<number> {
+    if (!store.spend) return 0;
+    try {
+      const spending = store.spend(`sign-out:${user}`, SIGN_OUTS);
+      return await withinDeadline(spending, DEPENDENCY_DEADLINE_MS, clock);
+    } catch (error) {
+      log("error", "store_failed", { code: faultCode(error) });
+      return 0;
+    }
   }
 
   feed?.subscribe({
-    onRevoked(revocation, isForeign) {
-      if (isForeign && revocation.kind === "user") countSignOut(revocation.id);
-      live.revoke(revocation);
-    },
+    onRevoked: live.revoke,
     onGap: () => live.endAll(CLOSE.missedEvents),
     isNeeded: () => live.size > 0,
   });
@@ -80,10 +88,12 @@ export function createRevocations(options: {
   }
 
   return {
-    spendSignOut(user) {
+    async spendSignOut(user) {
       const waitMs = Math.max(...signOuts.map((limit) => limit.waitMs(user)));
-      if (waitMs === 0) countSignOut(user);
-      return waitMs;
+      if (waitMs > 0) return waitMs;
+      // At once: further ones may come before the store answers.
+      for (const limit of signOuts) limit.count(user);
+      return spendShared(user);
     },
     endSession({ id, session, expiresAtMs = 0 }) {
       const atMs = clock.nowMs();

@@ -123,7 +123,7 @@ export function createGateRoutes(options: {
     if (own === undefined && revoked === "unknown") return refuse("store_unavailable");
     // Nor may it end the other sessions.
     if (revoked === true) return own === undefined ? refuseToken("revoked") : { ok: true };
-    const waitMs = revocations.spendSignOut(id);
+    const waitMs = await revocations.spendSignOut(id);
     if (waitMs > 0) return refuseFor(waitMs);
     return own === undefined
       ? revocations.endAll(identity)

@@ -38,11 +38,11 @@ export interface TicketRecord {
 /** How revocations by other processes on the same store arrive. */
 export interface RevocationFeed {
   /**
-   * Once. `isForeign`: another process did it; one's own may arrive, too. `onGap`: some may have been missed.
+   * Once. One's own revocations may arrive, too. `onGap`: some may have been missed.
    * Nothing needs to be read while `isNeeded` returns `false`.
    */
   subscribe(listener: {
-    onRevoked(revocation: Revocation, isForeign?: boolean): void;
+    onRevoked(revocation: Revocation): void;
     onGap(): void;
     isNeeded(): boolean;
   }): void;
@@ -52,6 +52,12 @@ export interface RevocationFeed {
   readonly isFailing: boolean;
   /** For metrics: how long ago everything had been read, in milliseconds. */
   readonly lagMs?: number | undefined;
+}
+
+/** So many acts in a window of time, in milliseconds: all at once or spread out. */
+export interface SharedLimit {
+  readonly allowed: number;
+  readonly windowMs: number;
 }
 
 /**
@@ -73,6 +79,11 @@ export interface TicketStore {
   revoke(revocation: Revocation): Promise<void>;
   /** Whether a credential was revoked. */
   isRevoked(identity: Identity): Promise<boolean>;
+  /**
+   * Counts one act of `key` over all processes that share the store, unless one of the limits is reached: returns the
+   * milliseconds to wait, 0 when it was counted. Left out: each process counts for itself.
+   */
+  spend?(key: string, limits: readonly SharedLimit[]): Promise<number>;
   /**
    * Revocations by other processes. Left out by a store of this process alone; `"unavailable"` for a shared
    * store without them, which can issue and redeem, but not keep the promise that sign-out ends sockets.

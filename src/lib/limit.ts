@@ -25,7 +25,7 @@ export function createRateLimit<Key>(options: {
   windowMs: number;
   clock: Clock;
   /**
-   * Acts that were counted although nothing was left (by another process) are made up for, up to a whole share.
+   * Acts that were counted although nothing was left are made up for, up to a whole share.
    * Otherwise they count no more than what was left.
    */
   keepsDebts?: boolean;

@@ -25,8 +25,14 @@ export type Socket<Claims = unknown> = Bun.ServerWebSocket<SocketData<Claims>>;
  * the socket with 1011.
  */
 export interface SocketHandlers<Claims = unknown> {
-  /** Once, before the first socket. `publish` sends to every socket that has subscribed to a topic. */
-  start?(publish: (topic: string, text: string) => void): void;
+  /**
+   * Once, before the first socket. `publish` sends to every socket that has subscribed to a topic; `socketsOf` returns
+   * the open sockets of an identity.
+   */
+  start?(
+    publish: (topic: string, text: string) => void,
+    socketsOf: (identity: Pick<Identity, "kind" | "id">) => readonly Socket<Claims>[],
+  ): void;
   /** The socket is open. */
   open?(socket: Socket<Claims>, identity: Identity<Claims>): void | Promise<void>;
   /** One text message. The socket's next one waits until a returned promise is settled. */
@@ -50,6 +56,8 @@ export class SocketState implements SocketData, Connection {
   readonly key: string;
   readonly #search: string;
   readonly #log: Log;
+  /** Tells the sockets of one server from those of another with the same gate. */
+  readonly room: object;
   /** The key for limits per address. */
   readonly limitKey: string | undefined;
   /** Set as soon as it is open. */
@@ -70,6 +78,7 @@ export class SocketState implements SocketData, Connection {
   constructor(options: {
     identity: Identity;
     search: string;
+    room: object;
     limitKey: string | undefined;
     clock: Clock;
     log: Log;
@@ -79,6 +88,7 @@ export class SocketState implements SocketData, Connection {
     this.key = identityKey(identity);
     this.#search = options.search;
     this.#log = options.log;
+    this.room = options.room;
     this.limitKey = options.limitKey;
     const lifeMs = identity.expiresAtMs - clock.nowMs();
     this.noticeAtMs = identity.expiresAtMs - Math.min(EXPIRY_NOTICE_MS, lifeMs / 2);

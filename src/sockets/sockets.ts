@@ -1,6 +1,7 @@
 /// <reference lib="esnext.disposable" preserve="true" />
 import { type Gate, type GateParts, partsOf, requireFeed } from "../gate/gate.ts";
-import { identityFields } from "../gate/identity.ts";
+import { type Identity, identityFields } from "../gate/identity.ts";
+import type { Connection } from "../gate/live.ts";
 import { pause } from "../lib/clock.ts";
 import { withinDeadline } from "../lib/deadline.ts";
 import { createRateLimit } from "../lib/limit.ts";
@@ -126,7 +127,7 @@ export function openSocketRoom(
   }
   const { clock, log, live } = parts;
   const limits = readLimits(limitOptions);
-  const open = new Set<SocketState>();
+  let size = 0;
   /** Sockets and handshakes in progress. */
   const perAddress = new Map<string, number>();
   const messages = createRateLimit<string>({
@@ -148,6 +149,24 @@ export function openSocketRoom(
     if (own.length <= maxPerIdentity) return false;
     const counted = own.filter((one) => one instanceof SocketState && !one.hadNotice);
     return counted.length > maxPerIdentity;
+  }
+
+  function isOwn(connection: Connection): connection is SocketState {
+    return connection instanceof SocketState && connection.room === room;
+  }
+
+  function forEach(run: (state: SocketState) => void): void {
+    live.forEach((connection) => {
+      if (isOwn(connection)) run(connection);
+    });
+  }
+
+  function socketsOf(identity: Pick<Identity, "kind" | "id">): readonly Socket[] {
+    const sockets: Socket[] = [];
+    for (const one of live.of(identity)) {
+      if (isOwn(one) && one.socket && !one.isEnded) sockets.push(one.socket);
+    }
+    return sockets;
   }
 
   function fail({ data }: Socket, error: unknown): void {
@@ -194,10 +213,10 @@ export function openSocketRoom(
   function checkAll(): void {
     const nowMs = clock.monotonicMs();
     const wallMs = clock.nowMs();
-    for (const state of open) {
+    forEach((state) => {
       const { socket } = state;
       if (socket) guard(socket, () => check(socket, state, nowMs, wallMs));
-    }
+    });
   }
 
   function check(socket: Socket, state: SocketState, nowMs: number, wallMs: number): void {
@@ -228,7 +247,7 @@ export function openSocketRoom(
     open(socket) {
       const state = stateOf(socket);
       state.socket = socket;
-      open.add(state);
+      size++;
       countAddress(state.limitKey, 1);
       live.add(state);
       if (state.isEnded) return;
@@ -257,7 +276,7 @@ export function openSocketRoom(
     },
     close(socket, code) {
       const state = stateOf(socket);
-      open.delete(state);
+      size--;
       live.remove(state);
       countAddress(state.limitKey, -1);
       log("info", "socket_closed", { ...identityFields(state.identity), code });
@@ -271,7 +290,7 @@ export function openSocketRoom(
   ): Promise<Response | undefined> {
     server = on;
     if (isStopping) return refusalResponse(refuse("shutting_down"));
-    if (handshakes >= MAX_HANDSHAKES || open.size + handshakes >= limits.maxSockets) {
+    if (handshakes >= MAX_HANDSHAKES || size + handshakes >= limits.maxSockets) {
       log("warn", "socket_refused", { code: "too_many_requests", note: "The server is full" });
       return refusalResponse(refuseFor(1_000));
     }
@@ -308,7 +327,7 @@ export function openSocketRoom(
     }
     const { identity, ticketTag } = admission;
     const search = TICKET_ALONE.test(url.search) ? "" : url.search;
-    const data = new SocketState({ identity, search, limitKey, clock, log });
+    const data = new SocketState({ identity, search, room, limitKey, clock, log });
     // False where the client has gone meanwhile.
     const isUpgraded = request.headers.has("sec-websocket-protocol")
       ? // Bun would echo the first subprotocol offered, whatever it is.
@@ -336,7 +355,8 @@ export function openSocketRoom(
 
   /** Closes all of them, evenly spread over `spreadMs`. */
   async function closeAll(close: Close, spreadMs: number): Promise<void> {
-    const all = [...open];
+    const all: SocketState[] = [];
+    forEach((state) => void all.push(state));
     const startedAtMs = clock.monotonicMs();
     for (const [at, state] of all.entries()) {
       const waitMs = startedAtMs + (spreadMs * at) / all.length - clock.monotonicMs();
@@ -355,16 +375,20 @@ export function openSocketRoom(
     websocket,
     maxSockets: limits.maxSockets,
     get size() {
-      return open.size;
+      return size;
     },
     get isStopping() {
       return isStopping;
     },
     get awaitsPongs() {
-      return [...open].some(({ missedBeats }) => missedBeats > 0);
+      let isAny = false;
+      forEach(({ missedBeats }) => {
+        isAny ||= missedBeats > 0;
+      });
+      return isAny;
     },
     begin() {
-      handlers.start?.((topic, text) => void server?.publish(topic, text));
+      handlers.start?.((topic, text) => void server?.publish(topic, text), socketsOf);
       stopChecks = clock.every(CHECK_INTERVAL_MS, checkAll);
     },
     upgrade,

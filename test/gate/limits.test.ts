@@ -2,6 +2,7 @@ import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { partsOf } from "../../src/gate/gate.ts";
 import { memoryTicketStore } from "../../src/gate/memory.ts";
+import type { TicketStore } from "../../src/gate/store.ts";
 import type { Incoming } from "../../src/request/incoming.ts";
 import { BARE_ORIGIN, type BareGate, bareGate } from "../support/gate.ts";
 import { freePort } from "../support/redis.ts";
@@ -131,7 +132,7 @@ describe("sign-outs", () => {
   test("end the connections here, and are no success, while the store can't say whether they were made", async () => {
     const store = memoryTicketStore();
     const fails = () => Promise.reject(new Error("Out of reach"));
-    const world = bareGate({ store: { ...store, isRevoked: fails, revoke: fails } });
+    const world = bareGate({ store: { ...store, isRevoked: fails, revoke: fails, spend: fails } });
     const { gate, send, clock } = world;
     const ends: number[] = [];
     const expiresAtMs = clock.nowMs() + 3_600_000;
@@ -142,5 +143,25 @@ describe("sign-outs", () => {
     const headers = await headersOf(world, "one");
     expect((await send(SIGN_OUT, { method: "POST", headers })).status).toBe(503);
     expect(ends).toEqual([4500]);
+  });
+
+  test("are counted by a store that can, for all who share it", async () => {
+    const acts: unknown[] = [];
+    const store: TicketStore = {
+      ...memoryTicketStore(),
+      async spend(key, limits) {
+        acts.push([key, limits.map(({ allowed }) => allowed)]);
+        return acts.length > 1 ? 1_500 : 0;
+      },
+    };
+    const world = bareGate({ store });
+    const signOut = async (session: string) => {
+      const headers = await headersOf(world, session);
+      const { status, headers: answered } = await world.send(SIGN_OUT, { method: "POST", headers });
+      return [status, answered.get("retry-after")];
+    };
+    expect(await signOut("one")).toEqual([204, null]);
+    expect(await signOut("two")).toEqual([429, "2"]);
+    expect(acts).toEqual(Array(2).fill(["sign-out:alice", [10, 200]]));
   });
 });

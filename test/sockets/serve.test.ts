@@ -359,3 +359,30 @@ describe("an address that repeats what is refused", () => {
     await server[Symbol.asyncDispose]();
   });
 });
+
+describe("two servers with one gate", () => {
+  const closed = ({ socket }: { socket: WebSocket }) => socket.readyState === WebSocket.CLOSED;
+
+  test("each find their own sockets of an identity, and end no others", async () => {
+    const finders: ((identity: { kind: "user"; id: string }) => readonly unknown[])[] = [];
+    const handlers = {
+      start: (_: unknown, socketsOf: (typeof finders)[number]) => void finders.push(socketsOf),
+      message() {},
+    };
+    await using server = startServer({ handlers });
+    const second = serve(server.gate, handlers, {});
+    await using mine = await server.openUser("alice");
+    await using also = await server.openUser("alice");
+    const ticket = await server.ticket("alice");
+    await using theirs = openSocket(
+      `${second.url.href}ws/chat?ticket=${ticket}`.replace("http", "ws"),
+    );
+    await theirs.opened;
+    const counts = () => finders.map((find) => find({ kind: "user", id: "alice" }).length);
+    expect(counts()).toEqual([2, 1]);
+    await underClock(server.clock, second.stop());
+    await theirs.closed;
+    expect([counts(), second.socketCount, server.server.socketCount]).toEqual([[2, 0], 0, 2]);
+    expect([mine, also].map(closed)).toEqual([false, false]);
+  });
+});

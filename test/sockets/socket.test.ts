@@ -11,6 +11,7 @@ function stateOf(lifeMs: number) {
   const nowMs = clock.nowMs();
   const state = new SocketState({
     identity: { kind: "user", id: "alice", issuedAtMs: nowMs, expiresAtMs: nowMs + lifeMs },
+    room: {},
     search: "?room=one&ticket=secret",
     limitKey: undefined,
     clock,
