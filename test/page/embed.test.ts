@@ -171,6 +171,7 @@ describeWith("chromium", "openssl")("the chat on somebody's own site", () => {
         document.documentElement.style.getPropertyValue("--accent"),
       );
       expect(await accent()).toBe("#0a7d33");
+      await frame.evaluate(() => Object.assign(globalThis, { isFirst: true }));
       await page.evaluate(() => {
         const script = document.querySelector("script") as HTMLScriptElement;
         script.dataset.theme = "dark";
@@ -187,6 +188,8 @@ describeWith("chromium", "openssl")("the chat on somebody's own site", () => {
       });
       await frame.waitForFunction(() => document.documentElement.style.colorScheme === "light");
       expect([await accent(), await color()]).toEqual(["gold", "rgb(255, 215, 0)"]);
+      // None of this has loaded it again, as another language does.
+      expect(await frame.evaluate(() => "isFirst" in globalThis)).toBe(true);
       await page.evaluate(() => {
         (document.querySelector("script") as HTMLScriptElement).dataset.locale = "de";
       });
@@ -223,7 +226,7 @@ describeWith("chromium", "openssl")("the chat on somebody's own site", () => {
 
     test("works from a page's head, with the page's language, and the side and the name that it is given", async () => {
       const page = await openPage("crossSite", "/open");
-      const script = `<script src="${embedding.chat}/embed.js" data-user="alice" data-side="left" data-label="Fragen?"></script>`;
+      const script = `<script src="${embedding.chat}/embed.js" data-user="a/b?c#d" data-side="left" data-label="Fragen?"></script>`;
       await page.setContent(
         `<!doctype html><html lang="de"><head><title>A shop</title>${script}</head><body>A shop</body></html>`,
       );
@@ -232,7 +235,9 @@ describeWith("chromium", "openssl")("the chat on somebody's own site", () => {
       await button.click();
       await page.getByRole("dialog", { name: "Fragen?" }).waitFor();
       expect(await page.locator("iframe").getAttribute("title")).toBe("Fragen?");
-      await page.frameLocator("iframe").getByRole("textbox", { name: "Nachricht" }).waitFor();
+      const frame = page.frameLocator("iframe");
+      await frame.getByRole("textbox", { name: "Nachricht" }).waitFor();
+      expect(await frame.getByRole("heading").textContent()).toBe("Chat mit a/b?c#d");
     });
 
     test("Escape in the frame closes a menu or a dialog before the chat, and not while a text is composed", async () => {
@@ -273,6 +278,8 @@ describeWith("chromium", "openssl")("the chat on somebody's own site", () => {
       expect(await page.locator("code").textContent()).toBe(
         `<script async src="${embedding.chat}/embed.js" data-user="a&quot;&lt;b>&amp;c"></script>`,
       );
+      const link = page.getByRole("link", { name: `${embedding.chat}/chat/` });
+      expect(await link.getAttribute("href")).toBe(`${embedding.chat}/chat/a%22%3Cb%3E%26c`);
     });
 
     test("fills the screen of a phone", async () => {
