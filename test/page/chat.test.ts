@@ -149,6 +149,9 @@ describeInChromium("in Chromium", (crowd, site) => {
     await person.context.unroute("**/api/auth/**");
     await page.getByRole("button", { name: "Try now" }).click();
     await connected(page);
+    // It is read out that it works again, and nothing takes room any more.
+    expect(await page.getByRole("status").first().textContent()).toBe("Connected");
+    expect(await page.locator("#state").getAttribute("class")).toContain("unseen");
   });
 
   test("two tabs of each side show the same", async () => {
@@ -188,6 +191,8 @@ describeInChromium("in Chromium", (crowd, site) => {
     await user.getByText("Nothing they write reaches you").waitFor({ state: "hidden" });
     await visitor.getByRole("button", { name: "Try again" }).click();
     await shows(user, "one", "two");
+    await visitor.getByText("Read", { exact: true }).waitFor();
+    expect(await visitor.getByRole("button", { name: "Try again" }).count()).toBe(0);
     expectQuiet();
   });
 
@@ -349,8 +354,32 @@ describeInChromium("in Chromium", (crowd, site) => {
     }
     await page.reload();
     await page.getByText("message 60").waitFor();
-    await page.getByRole("log").evaluate((log) => log.scrollTo(0, 0));
+    const readOut = page.locator('.thread > [aria-live="polite"]');
+    expect(await readOut.textContent()).toBe("");
+    // Where older ones can't be loaded, neither scrolling nor another size tries it again and again.
+    let requests = 0;
+    page.on("request", (request) => (requests += Number(request.url().includes("/messages?"))));
+    await page.route("**/messages?*", (route) => route.abort());
+    const drawn = () =>
+      page.evaluate(
+        () => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))),
+      );
+    const failed = page.waitForEvent("requestfailed");
+    // So high that all of them would fit.
+    await page.setViewportSize({ width: 1_000, height: 5_000 });
+    await failed;
+    for (const height of [4_900, 600]) {
+      await page.setViewportSize({ width: 1_000, height });
+      await drawn();
+    }
+    for (const top of [50, 0]) {
+      await page.getByRole("log").evaluate((log, top) => log.scrollTo(0, top), top);
+      await drawn();
+    }
+    await page.unroute("**/messages?*");
+    await page.getByRole("button", { name: "Earlier messages" }).click();
     await shows(page, ...texts);
+    expect(requests).toBe(2);
     const long = "x".repeat(4_000);
     await page.setViewportSize({ width: 320, height: 600 });
     await say(page, long);
@@ -359,6 +388,14 @@ describeInChromium("in Chromium", (crowd, site) => {
       () => document.documentElement.scrollWidth - document.documentElement.clientWidth,
     );
     expect(overflow).toBe(0);
-    expectQuiet();
+
+    const { body } = await site.ask("/api/chats", { user: alice });
+    await site.ask(`/api/chats/${body.chats[0].peer}/block`, { method: "PUT", user: alice });
+    await say(page, "refused");
+    await page.getByRole("button", { name: "Discard" }).click();
+    await shows(page, ...texts, long);
+    // One message less at the end is no reason to read one out that has long been there.
+    expect(await readOut.textContent()).not.toContain("message");
+    expectQuiet({ outage: true });
   });
 });

@@ -171,6 +171,7 @@ describeWith("chromium", "openssl")("the chat on somebody's own site", () => {
         document.documentElement.style.getPropertyValue("--accent"),
       );
       expect(await accent()).toBe("#0a7d33");
+      await frame.evaluate(() => Object.assign(globalThis, { isFirst: true }));
       await page.evaluate(() => {
         const script = document.querySelector("script") as HTMLScriptElement;
         script.dataset.theme = "dark";
@@ -179,10 +180,106 @@ describeWith("chromium", "openssl")("the chat on somebody's own site", () => {
       await frame.waitForFunction(() => document.documentElement.style.colorScheme === "dark");
       expect([await accent(), await color()]).toEqual(["gold", "rgb(255, 215, 0)"]);
       expect(await onColor()).toBe("rgb(0, 0, 0)");
+      // What is no colour changes nothing.
+      await page.evaluate(() => {
+        const script = document.querySelector("script") as HTMLScriptElement;
+        script.dataset.color = "golden";
+        script.dataset.theme = "light";
+      });
+      await frame.waitForFunction(() => document.documentElement.style.colorScheme === "light");
+      expect([await accent(), await color()]).toEqual(["gold", "rgb(255, 215, 0)"]);
+      // None of this has loaded it again, as another language does.
+      expect(await frame.evaluate(() => "isFirst" in globalThis)).toBe(true);
       await page.evaluate(() => {
         (document.querySelector("script") as HTMLScriptElement).dataset.locale = "de";
       });
       await page.frameLocator("iframe").getByRole("button", { name: "Schließen" }).waitFor();
+    });
+
+    test("its greeting opens it, or can be dismissed, which leaves the focus on its button", async () => {
+      const page = await openPage("crossSite");
+      const greeting = page.getByRole("button", { name: "Any questions?" });
+      await page.getByRole("button", { name: "×" }).click();
+      expect(await greeting.isVisible()).toBe(false);
+      expect(await launcher(page).evaluate((one) => one.matches(":focus"))).toBe(true);
+      expect(await page.locator("iframe").count()).toBe(0);
+      // There is nothing to close: the focus isn't the chat's to move.
+      const link = page.getByRole("link", { name: "A link" });
+      await link.focus();
+      await page.keyboard.press("Escape");
+      expect(await link.evaluate((one) => one.matches(":focus"))).toBe(true);
+      await page.reload();
+      await greeting.click();
+      await page.frameLocator("iframe").getByRole("textbox", { name: "Message" }).waitFor();
+      expect(await greeting.isVisible()).toBe(false);
+      // The page has a dialog of its own, say, that this Escape closes.
+      await link.evaluate((one) =>
+        one.addEventListener("keydown", (event) => event.preventDefault(), { once: true }),
+      );
+      await link.focus();
+      const chat = page.getByRole("dialog", { name: "Chat" });
+      await page.keyboard.press("Escape");
+      expect(await chat.isVisible()).toBe(true);
+      await page.keyboard.press("Escape");
+      await chat.waitFor({ state: "hidden" });
+    });
+
+    test("works from a page's head, with the page's language, and the side and the name that it is given", async () => {
+      const page = await openPage("crossSite", "/open");
+      const script = `<script src="${embedding.chat}/embed.js" data-user="a/b?c#d" data-side="left" data-label="Fragen?"></script>`;
+      await page.setContent(
+        `<!doctype html><html lang="de"><head><title>A shop</title>${script}</head><body>A shop</body></html>`,
+      );
+      const button = page.getByRole("button", { name: "Fragen?" });
+      expect((await button.boundingBox())?.x).toBe(16);
+      await button.click();
+      await page.getByRole("dialog", { name: "Fragen?" }).waitFor();
+      expect(await page.locator("iframe").getAttribute("title")).toBe("Fragen?");
+      const frame = page.frameLocator("iframe");
+      await frame.getByRole("textbox", { name: "Nachricht" }).waitFor();
+      expect(await frame.getByRole("heading").textContent()).toBe("Chat mit a/b?c#d");
+    });
+
+    test("Escape in the frame closes a menu or a dialog before the chat, and not while a text is composed", async () => {
+      const page = await openPage("crossSite");
+      const frame = await openChat(page);
+      await say(frame, "Hello");
+      await frame.locator('[data-status="sent"]').waitFor();
+      const chat = page.getByRole("dialog", { name: "Chat" });
+      const pressed = () => frame.evaluate(() => new Promise((resolve) => setTimeout(resolve)));
+      const options = frame.getByRole("button", { name: "Options" });
+      const remove = frame.getByRole("button", { name: "Delete chat" });
+      await options.click();
+      await page.keyboard.press("Escape");
+      await pressed();
+      expect([await remove.isVisible(), await chat.isVisible()]).toEqual([false, true]);
+      await options.click();
+      await remove.click();
+      await frame.getByRole("dialog").waitFor();
+      await page.keyboard.press("Escape");
+      await frame.getByRole("dialog").waitFor({ state: "hidden" });
+      expect(await chat.isVisible()).toBe(true);
+      await frame.getByRole("textbox", { name: "Message" }).evaluate((field) => {
+        const composing = { key: "Escape", isComposing: true, bubbles: true };
+        field.dispatchEvent(new KeyboardEvent("keydown", composing));
+      });
+      await pressed();
+      expect(await chat.isVisible()).toBe(true);
+      await page.keyboard.press("Escape");
+      await chat.waitFor({ state: "hidden" });
+    });
+
+    test("the inbox has the script to copy for any user's id, as text inside its quotation marks", async () => {
+      const page = await browser.context.newPage();
+      await page.goto(`${embedding.chat}/inbox`);
+      const token = await embedding.server.token('a"<b>&c');
+      await page.getByRole("textbox", { name: "JWT" }).fill(token);
+      await page.getByRole("button", { name: "Sign in" }).click();
+      expect(await page.locator("code").textContent()).toBe(
+        `<script async src="${embedding.chat}/embed.js" data-user="a&quot;&lt;b>&amp;c"></script>`,
+      );
+      const link = page.getByRole("link", { name: `${embedding.chat}/chat/` });
+      expect(await link.getAttribute("href")).toBe(`${embedding.chat}/chat/a%22%3Cb%3E%26c`);
     });
 
     test("fills the screen of a phone", async () => {
@@ -275,6 +372,22 @@ describeWith("chromium", "openssl")("the chat on somebody's own site", () => {
       await page.evaluate(() => postMessage({ type: "ws-ticket:unread", count: 7 }, "*"));
       // From the frame to itself.
       await frame.evaluate(() => postMessage({ type: "ws-ticket:theme", scheme: "dark" }, "*"));
+      // Of the right origin and from another window, and the other way round.
+      await page.evaluate((chat) => {
+        const { contentWindow } = (
+          document.querySelector("body > div") as HTMLElement
+        ).shadowRoot?.querySelector("iframe") as HTMLIFrameElement;
+        const data = { type: "ws-ticket:close" };
+        dispatchEvent(new MessageEvent("message", { data, origin: chat, source: window }));
+        const { origin } = location;
+        dispatchEvent(new MessageEvent("message", { data, origin, source: contentWindow }));
+      }, embedding.chat);
+      await frame.evaluate((host) => {
+        const data = { type: "ws-ticket:theme", scheme: "dark" };
+        dispatchEvent(new MessageEvent("message", { data, origin: host, source: window }));
+        const { origin } = location;
+        dispatchEvent(new MessageEvent("message", { data, origin, source: parent }));
+      }, embedding.crossSite);
       await page.evaluate(() => new Promise((resolve) => setTimeout(resolve)));
       await frame.evaluate(() => new Promise((resolve) => setTimeout(resolve)));
       expect(await page.getByRole("dialog").isVisible()).toBe(true);

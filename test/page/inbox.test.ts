@@ -1,6 +1,8 @@
 import { expect, test } from "bun:test";
+import { createPages } from "../../src/page/pages.ts";
 import type { Page } from "../support/browser.ts";
 import { describeInChromium } from "../support/chromium.ts";
+import { startServer } from "../support/server.ts";
 import { connected, newName, pick, say, shows, signIn, startSite } from "../support/site.ts";
 import type { TestSocket } from "../support/socket.ts";
 
@@ -180,7 +182,7 @@ describeInChromium("the inbox in Chromium", (crowd, site) => {
 
   test("notifies of messages that the user doesn't see, once that is switched on", async () => {
     const alice = newName();
-    const [ann] = await writers(alice, ["Ann", "Ben"]);
+    const [ann, ben] = await writers(alice, ["Ann", "Ben"]);
     const person = await crowd.stranger({ permissions: ["notifications"] });
     await person.context.addInitScript(() => {
       const shown: string[] = [];
@@ -189,7 +191,9 @@ describeInChromium("the inbox in Chromium", (crowd, site) => {
         static requestPermission = async () => "granted";
         constructor(title: string, { body }: NotificationOptions = {}) {
           shown.push(`${title}: ${body}`);
+          Object.assign(globalThis, { latest: this });
         }
+        close() {}
       }
       Object.assign(globalThis, { shown, Notification: Seen });
     });
@@ -201,9 +205,25 @@ describeInChromium("the inbox in Chromium", (crowd, site) => {
     await pick(page, "Sound and notifications", "Menu");
     await write(ann as TestSocket, alice, "After", "Ann");
     await page.getByText("After").waitFor();
-    expect(await page.evaluate(() => (globalThis as unknown as { shown: string[] }).shown)).toEqual(
-      ["Ann: After"],
+    await write(ben as TestSocket, alice, "In view", "Ben");
+    await shows(page, "Hello from Ben", "In view");
+    const shown = () =>
+      page.evaluate(() => (globalThis as unknown as { shown: string[] }).shown.splice(0));
+    expect(await shown()).toEqual(["Ann: After"]);
+    await page.reload();
+    await shows(page, "Hello from Ben", "In view");
+    await connected(page);
+    await page.evaluate(() =>
+      Object.defineProperty(document, "visibilityState", { value: "hidden", configurable: true }),
     );
+    await write(ben as TestSocket, alice, "In a hidden tab", "Ben");
+    await write(ann as TestSocket, alice, "Since the reload", "Ann");
+    await rowOf(page, "Ann").getByText("Since the reload").waitFor();
+    expect(await shown()).toEqual(["Ben: In a hidden tab", "Ann: Since the reload"]);
+    await page.evaluate(() =>
+      (globalThis as unknown as { latest: { onclick(): void } }).latest.onclick(),
+    );
+    await shows(page, "Hello from Ann", "Before", "After", "Since the reload");
     expect(person.complaints).toEqual([]);
   });
 
@@ -231,6 +251,86 @@ describeInChromium("the inbox in Chromium", (crowd, site) => {
     expect(await page.getByRole("alert").allTextContents()).toEqual([""]);
     await page.reload();
     await field.waitFor();
+  });
+
+  test("says what didn't work, deletes nothing that somebody cancels, and signs out without a server, too", async () => {
+    const alice = newName();
+    await writers(alice, ["Ann"]);
+    const page = await openInbox(alice);
+    await rowOf(page, "Ann").click();
+    await shows(page, "Hello from Ann");
+    const tried: string[] = [];
+    await page.route("**/inbox/api/**", (route) => {
+      tried.push(route.request().method());
+      return route.abort();
+    });
+    const status = page.locator(".thread-place").getByRole("status");
+    const dialog = page.getByRole("dialog", { name: "Delete the chat with Ann?" });
+    await pick(page, "Delete chat");
+    await dialog.getByRole("button", { name: "Cancel" }).click();
+    await pick(page, "Block");
+    await status.getByText("That didn't work. Try again.").waitFor();
+    expect(tried).not.toContain("DELETE");
+    await pick(page, "Delete chat");
+    await dialog.getByRole("button", { name: "Delete chat" }).click();
+    await status.getByText("The chat couldn't be deleted. Try again.").waitFor();
+    await page.getByRole("button", { name: "Sign out" }).click();
+    await page.getByRole("alert").getByText("You are signed out here only").waitFor();
+    await page.unroute("**/inbox/api/**");
+    await page.getByRole("textbox", { name: "Name" }).fill(alice);
+    await page.getByRole("button", { name: "Sign in" }).click();
+    await rowOf(page, "Ann").waitFor();
+  });
+
+  test("says that its chats can't be loaded, until they are", async () => {
+    const alice = newName();
+    await writers(alice, ["Ann"]);
+    const person = await crowd.stranger();
+    await person.context.clock.install();
+    const page = await person.open();
+    await page.route("**/inbox/api/chats?*", (route) => route.abort());
+    await page.goto(`${site.origin}/inbox#${alice}`);
+    await page.getByRole("button", { name: "Sign in" }).click();
+    const problem = page.getByRole("alert").getByText("The chats can't be loaded right now.");
+    await problem.waitFor();
+    await page.unroute("**/inbox/api/chats?*");
+    while (await problem.isVisible()) await page.clock.runFor(500);
+    await rowOf(page, "Ann").waitFor();
+  });
+
+  test("shows nothing of its chats after signing out, with Back or later", async () => {
+    const alice = newName();
+    await writers(alice, ["Ann", "Ben"]);
+    const person = await crowd.stranger();
+    await person.context.clock.install();
+    const page = await signIn(person, site.origin, { name: alice });
+    await rowOf(page, "Ann").click();
+    await shows(page, "Hello from Ann");
+    await page.waitForFunction(() => document.title === "(1) Inbox");
+    await page.getByRole("button", { name: "Sign out" }).click();
+    await page.getByRole("textbox", { name: "Name" }).waitFor();
+    await page.goBack();
+    await page.clock.runFor(1_000);
+    expect(await page.title()).toBe("Inbox");
+    const left = await page.evaluate(() => [
+      document.body.dataset.view,
+      document.getElementById("state")?.dataset.status,
+      document.getElementById("state-text")?.textContent,
+    ]);
+    expect(left).toEqual([undefined, undefined, ""]);
+    expect(await page.getByRole("button").allTextContents()).toEqual(["Sign in"]);
+  });
+
+  test("leads to the host's own app to sign in, where there is one", async () => {
+    const loginUrl = new URL("https://app.example/login?to=inbox");
+    await using own = startServer({ pages: createPages({ demo: false, loginUrl }) });
+    const page = await (await crowd.stranger()).open();
+    await page.goto(`${own.origin}/inbox`);
+    const link = page.getByRole("link", { name: "Sign in" });
+    await link.waitFor();
+    expect(await link.getAttribute("href")).toBe(loginUrl.href);
+    expect(await link.evaluate((one) => one === document.activeElement)).toBe(true);
+    expect(await page.getByRole("textbox").count()).toBe(0);
   });
 
   test("an answer from another tab is in the list, too", async () => {

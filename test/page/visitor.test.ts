@@ -1,7 +1,9 @@
 import { expect, test } from "bun:test";
-import { launchWithoutCookies, type Page } from "../support/browser.ts";
+import { collectComplaints, launchWithoutCookies, type Page } from "../support/browser.ts";
 import { describeInChromium } from "../support/chromium.ts";
-import { connected, newName, pick, say, shows, signIn, visit } from "../support/site.ts";
+import { openBrowser } from "../support/embedding.ts";
+import { freePort } from "../support/redis.ts";
+import { connected, newName, pick, say, shows, signIn, startSite, visit } from "../support/site.ts";
 
 describeInChromium("a visitor in Chromium", (crowd, site) => {
   test("gets a cookie, and a socket, when they write and not when they open the page", async () => {
@@ -31,6 +33,68 @@ describeInChromium("a visitor in Chromium", (crowd, site) => {
     await page.getByRole("alert").getByText("Your browser blocks cookies").waitFor();
     expect(await page.getByRole("textbox", { name: "Message" }).inputValue()).toBe("Hello?");
     expect(await page.getByText("Reconnecting").isVisible()).toBe(false);
+  });
+
+  test("whose first request fails reads that the server can't be reached, until it can", async () => {
+    const { context, open } = await crowd.stranger();
+    await context.clock.install();
+    const page = await open();
+    await page.route("**/api/auth/anonymous-session", (route) => route.abort());
+    await page.goto(`${site.origin}/chat/${newName()}`);
+    const alert = page.getByRole("alert").getByText("The server can't be reached.");
+    await alert.waitFor();
+    await page.unroute("**/api/auth/anonymous-session");
+    while (await alert.isVisible()) await page.clock.runFor(500);
+    await page.getByRole("textbox", { name: "Message" }).waitFor();
+  });
+
+  test("over plain http elsewhere than on this machine, where browsers have no locks, writes as well", async () => {
+    const port = freePort();
+    const origin = `http://chat.test:${port}`;
+    await using _plain = startSite({ demo: false, port, origins: [origin] });
+    await using browser = await openBrowser("all");
+    const complaints = collectComplaints(browser.context);
+    const page = await browser.context.newPage();
+    await page.goto(`${origin}/chat/alice`);
+    await say(page, "Hello");
+    await page.getByText("Sent", { exact: true }).waitFor();
+    await shows(page, "Hello");
+    expect(await page.evaluate(() => isSecureContext)).toBe(false);
+    await page.reload();
+    await shows(page, "Hello");
+    expect(complaints.filter((one) => !one.includes("Cross-Origin-Opener-Policy"))).toEqual([]);
+  });
+
+  test("reads a message when they look at the tab, and not while it is hidden", async () => {
+    const alice = newName();
+    const page = await visit(await crowd.stranger(), site.origin, alice);
+    await say(page, "Hello");
+    await page.getByText("Sent", { exact: true }).waitFor();
+    const { body } = await site.ask("/api/chats", { user: alice });
+    const look = (state: string) =>
+      page.evaluate((state) => {
+        Object.defineProperty(document, "visibilityState", { value: state, configurable: true });
+        document.dispatchEvent(new Event("visibilitychange"));
+      }, state);
+    await look("hidden");
+    await using user = await site.openUser(alice);
+    user.send({ type: "USER_TO_ANON", to: body.chats[0].peer, content: "Hi" });
+    await shows(page, "Hello", "Hi");
+    await page.waitForFunction(() => document.title.startsWith("(1)"));
+    await look("visible");
+    await user.next(({ type }) => type === "READ");
+    await page.waitForFunction(() => !document.title.startsWith("("));
+  });
+
+  test("closes the menu by looking elsewhere", async () => {
+    const page = await visit(await crowd.newcomer(), site.origin, newName());
+    await say(page, "Hello");
+    const options = page.getByRole("button", { name: "Options" });
+    await options.click();
+    expect(await options.getAttribute("aria-expanded")).toBe("true");
+    await page.getByRole("textbox", { name: "Message" }).click();
+    expect(await options.getAttribute("aria-expanded")).toBe("false");
+    expect(await page.getByRole("button", { name: "Delete chat" }).isVisible()).toBe(false);
   });
 
   test("is one visitor in two tabs that send the first message in the same moment", async () => {

@@ -19,6 +19,7 @@ describeInChromium("writing a message in Chromium", (crowd, site) => {
     await page.getByText("Too long by 2 characters").waitFor();
     await field(page).press("Enter");
     await page.getByRole("button", { name: "Send" }).click();
+    expect(await field(page).evaluate((one) => one === document.activeElement)).toBe(true);
     expect(await field(page).inputValue()).toBe(text);
     expect(await field(page).getAttribute("aria-invalid")).toBe("true");
     await field(page).fill(text.replace("\t", ""));
@@ -128,6 +129,21 @@ describeInChromium("writing a message in Chromium", (crowd, site) => {
       await shows(page, "one", "two");
       expect(await days()).toEqual([day, ""]);
     }
+    // In the last minute of a day and the first of the next one: near each other, and no group.
+    site.clock.advance(86_400_000 - (site.clock.nowMs() % 86_400_000) - 60_000);
+    for (const [at, text] of ["three", "four"].entries()) {
+      await say(page, text);
+      await page
+        .locator('.message[data-status="sent"]')
+        .nth(2 + at)
+        .waitFor();
+      site.clock.advance(at === 0 ? 120_000 : 0);
+    }
+    await page.clock.setFixedTime(site.clock.nowMs());
+    await page.reload();
+    await shows(page, "one", "two", "three", "four");
+    expect(await days()).toEqual(["Yesterday", "", "", "Today"]);
+    expect(await page.locator(".message.joined").allTextContents()).toHaveLength(1);
   });
 
   test("a visitor is asked for a name once, after the first message, and it goes with the next one", async () => {
@@ -160,6 +176,33 @@ describeInChromium("writing a message in Chromium", (crowd, site) => {
     const { body } = await site.ask("/api/chats", { user: alice });
     expect(body.chats).toMatchObject([{ lastMessage: { content: "Anyway" } }]);
     expect(body.chats[0].nickname).toBeUndefined();
+  });
+
+  test("a name goes with the next message even if the browser has no room to keep it", async () => {
+    const alice = newName();
+    const person = await crowd.stranger();
+    const page = await visit(person, site.origin, alice);
+    await page.evaluate(() => {
+      let key = 0;
+      for (let size = 2 ** 22; size >= 1; size >>= 1) {
+        try {
+          for (;;) localStorage.setItem(String(key++), "x".repeat(size));
+        } catch {
+          // The next one is half as long.
+        }
+      }
+    });
+    await say(page, "Hello");
+    const name = page.getByRole("textbox", { name: /call you/ });
+    await name.fill("Mira");
+    await name.press("Enter");
+    await say(page, "It's me");
+    await shows(page, "Hello", "It's me");
+    await page.getByText("Sent", { exact: true }).waitFor();
+    expect(await name.isVisible()).toBe(false);
+    const { body } = await site.ask("/api/chats", { user: alice });
+    expect(body.chats).toMatchObject([{ nickname: "Mira" }]);
+    expect(person.complaints).toEqual([]);
   });
 
   test("a message that was refused can be tried again or discarded", async () => {

@@ -1,9 +1,12 @@
 const PREFIX = "ws-ticket:";
 
-/** What this browser was to remember; `undefined` also where it keeps nothing for this site. */
+/** What the browser has no room for, or may not keep for this site, as long as the page is open. */
+const unkept = new Map<string, string>();
+
+/** What this browser was to remember. */
 export function recall(key: string): string | undefined {
   try {
-    return localStorage.getItem(PREFIX + key) ?? undefined;
+    return unkept.get(key) ?? localStorage.getItem(PREFIX + key) ?? undefined;
   } catch {
     return undefined;
   }
@@ -13,7 +16,8 @@ export function recall(key: string): string | undefined {
 export function remember(key: string, value: string): void {
   try {
     localStorage.setItem(PREFIX + key, value);
+    unkept.delete(key);
   } catch {
-    // It isn't remembered, and nothing else is wrong.
+    unkept.set(key, value);
   }
 }

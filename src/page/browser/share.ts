@@ -29,7 +29,7 @@ export async function showShare(user: string): Promise<void> {
 }
 
 function copyable(shown: HTMLElement, value: string): HTMLElement {
-  return element("div", { class: "copyable" }, shown, ...copyButton(value));
+  return element("div", { class: "copyable" }, shown, copyButton(value));
 }
 
 /** A text inside an attribute's quotation marks. */

@@ -93,7 +93,6 @@ export function createThread(options: {
       stopState();
       stopChanges();
       conversation.close();
-      root.remove();
     },
   };
 }
