@@ -33,7 +33,7 @@ export function createHub(
   const pending = new Map<string, number>();
   let socketsOf: (identity: Pick<Identity, "kind" | "id">) => readonly Socket[] = () => [];
   /** What waits for the end of this turn, by socket. */
-  const outgoing = new Map<Socket, string[]>();
+  let outgoing = new Map<Socket, string[]>();
 
   async function append(
     socket: Socket,
@@ -95,32 +95,43 @@ export function createHub(
   }
 
   function sendAll(): void {
-    for (const [socket, texts] of outgoing) {
+    const batch = outgoing;
+    outgoing = new Map();
+    for (const [socket, texts] of batch) {
       socket.cork(() => {
         for (const text of texts) socket.send(text);
       });
     }
-    outgoing.clear();
   }
 
   function deliver(to: Pick<Identity, "kind" | "id">, text: string): void {
     for (const socket of socketsOf(to)) send(socket, text);
   }
 
+  /** Milliseconds to wait: over all processes, and before that, which takes longer, in this one. */
+  async function spendMarks(socket: Socket, count: number): Promise<number> {
+    const { key, limitKey } = stateOf(socket);
+    const waitMs = limits.marks.waitMs(key, count);
+    if (waitMs > 0) return waitMs;
+    const addressWaitMs = limitKey === undefined ? 0 : limits.marksOfAddress.take(limitKey, count);
+    if (addressWaitMs > 0) return addressWaitMs;
+    limits.marks.count(key, count);
+    return history.spendRequests(key, count);
+  }
+
   async function markRead(socket: Socket, { kind, id }: Identity, mark: Mark): Promise<void> {
     const { user, visitor } = mark.chat;
     const of = { side: kind, id };
-    const key = identityKey({ kind, id });
     const refuse = () =>
       void socket.send(errorFrame({ error: "too_many_messages", ...refOf(mark) }));
     // Also where there turn out to be none, and before they are listed, which takes longer.
-    if ((await history.spendRequests(key, 1)) > 0) return refuse();
+    if ((await spendMarks(socket, 1)) > 0) return refuse();
     const users =
       user === undefined
         ? (await history.chats(of, { limit: MAX_PAGE })).map(({ peer }) => peer)
         : [user];
     const others = users.length - 1;
-    if (others > 0 && (await history.spendRequests(key, others)) > 0) return refuse();
+    if (others > 0 && (await spendMarks(socket, others)) > 0) return refuse();
     const marked = await Promise.all(
       users.map((one) => history.markRead({ user: one, visitor }, kind)),
     );

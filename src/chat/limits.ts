@@ -5,7 +5,7 @@ import { WRITING_WINDOW_MS } from "./history.ts";
 
 /** Requests for chats per person and minute: reading, deleting, blocking, and each chat that is marked as read. */
 export const REQUESTS_PER_MINUTE = 600;
-/** The same per address, loopback excepted. */
+/** Requests per address, and as many chats that are marked as read by frames; loopback excepted. */
 const REQUESTS_PER_ADDRESS = 3_000;
 /** Characters that a user may write per minute, by default; a visitor may write a quarter. */
 export const CHARACTERS_PER_MINUTE = 40_000;
@@ -32,6 +32,9 @@ export interface ChatLimits {
   costMs(side: Side, cost: number): number;
   /** What visitors' messages cost, by address: a new cookie is a new visitor. */
   readonly visitors: RateLimit<string>;
+  /** Chats marked as read by frames, by identity, as far as this process has seen; and by address. */
+  readonly marks: RateLimit<string>;
+  readonly marksOfAddress: RateLimit<string>;
   /** `TYPING` frames, by identity. */
   readonly typing: RateLimit<string>;
   /** Requests over HTTP, by address. */
@@ -52,6 +55,8 @@ export function createChatLimits(options: {
   };
   const inWindow = (most: number) =>
     createRateLimit<string>({ allowed: most, windowMs: WRITING_WINDOW_MS, clock });
+  const perMinute = (allowed: number) =>
+    createRateLimit<string>({ allowed, windowMs: 60_000, clock });
   return {
     writing: { user: inWindow(allowed.user), visitor: inWindow(allowed.visitor) },
     costMs(side, cost) {
@@ -63,12 +68,10 @@ export function createChatLimits(options: {
       windowMs: 60_000,
       clock,
     }),
-    typing: createRateLimit<string>({ allowed: TYPING_PER_MINUTE, windowMs: 60_000, clock }),
-    requests: createRateLimit<string>({
-      allowed: REQUESTS_PER_ADDRESS,
-      windowMs: 60_000,
-      clock,
-    }),
+    marks: perMinute(REQUESTS_PER_MINUTE),
+    marksOfAddress: perMinute(REQUESTS_PER_ADDRESS),
+    typing: perMinute(TYPING_PER_MINUTE),
+    requests: perMinute(REQUESTS_PER_ADDRESS),
     unanswered: createRateLimit<string>({
       allowed: UNANSWERED_PER_ADDRESS,
       windowMs: 600_000,

@@ -5,7 +5,7 @@ import { createRateLimit } from "../lib/limit.ts";
 import { createRecentMap } from "../lib/recent.ts";
 import { headersFor, type Incoming, type Sharing } from "../request/incoming.ts";
 import { publicPathOf } from "../request/origin.ts";
-import { refuse } from "../request/refusal.ts";
+import { refuse, refuseFor } from "../request/refusal.ts";
 import { refused, type RouteContext, type RouteEnv } from "../request/routes.ts";
 import { isUserId } from "../wire/ids.ts";
 import { EMBED_PREFIX } from "../wire/paths.ts";
@@ -59,6 +59,8 @@ const KEPT_MS = 3_600_000;
 
 /** Looks at what a user shows, per address and minute, loopback excepted; beyond it, the id stands in the name's place. */
 const LOOKS_PER_MINUTE = 600;
+/** Chat pages per address and minute, loopback excepted: one of a user who wasn't shown lately is put together anew. */
+const CHAT_PAGES_PER_MINUTE = 3_000;
 
 /** `profileOf`: what a user shows to visitors. Default: nothing but the id. */
 export function createPages(
@@ -69,6 +71,11 @@ export function createPages(
 ): Pages {
   const { profileOf = async () => ({}), clock = systemClock } = options;
   const looks = createRateLimit<string>({ allowed: LOOKS_PER_MINUTE, windowMs: 60_000, clock });
+  const views = createRateLimit<string>({
+    allowed: CHAT_PAGES_PER_MINUTE,
+    windowMs: 60_000,
+    clock,
+  });
   const routes = new Hono<RouteEnv>();
   // Loaded with the first request for a page, so that a server that only serves sockets starts without.
   let loaded: ReturnType<typeof load> | undefined;
@@ -102,6 +109,10 @@ export function createPages(
     return waitMs > 0 ? {} : profileOf(user).catch(() => ({}));
   }
 
+  function waitForView({ limitKey }: Incoming): number {
+    return limitKey === undefined ? 0 : views.take(limitKey);
+  }
+
   routes
     .get("/", async (c) => {
       const { home, ...places } = await site();
@@ -114,6 +125,8 @@ export function createPages(
     .get("/chat/:user", async (c) => {
       const user = c.req.param("user");
       if (!isUserId(user)) return refused(c, refuse("not_found"));
+      const waitMs = waitForView(c.env.incoming);
+      if (waitMs > 0) return refused(c, refuseFor(waitMs));
       const { chat, ...places } = await site();
       const profile = await profileFor(c.env.incoming, user);
       const html = await pageOf(["chat", user, profile], () => chat({ user, profile, ...places }));
@@ -128,6 +141,8 @@ export function createPages(
         const user = c.req.param("user");
         const { host, language } = readEmbedding(c.env.incoming.url);
         if (!isUserId(user) || !embedOrigins.has(host)) return refused(c, refuse("not_found"));
+        const waitMs = waitForView(c.env.incoming);
+        if (waitMs > 0) return refused(c, refuseFor(waitMs));
         const { chat, ...places } = await site();
         const profile = await profileFor(c.env.incoming, user);
         const embed = { host, language };

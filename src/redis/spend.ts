@@ -8,7 +8,9 @@ export const SPEND = `
   local now = time[1] * 1000 + math.floor(time[2] / 1000)
   local wait, whole = 0, {}
   for n, key in ipairs(KEYS) do
-    whole[n] = math.max(tonumber(redis.call('GET', key) or 0), now) + ARGV[2 * n - 1]
+    -- No further ahead than the window, in case the clock was set back.
+    local ahead = math.min(tonumber(redis.call('GET', key) or 0) - now, ARGV[2 * n])
+    whole[n] = now + math.max(ahead, 0) + ARGV[2 * n - 1]
     wait = math.max(wait, math.ceil(whole[n] - now - ARGV[2 * n]))
   end
   if wait > 0 then return wait end

@@ -1,8 +1,6 @@
 /// <reference lib="esnext.disposable" preserve="true" />
 import { type Gate, partsOf } from "../gate/gate.ts";
-import { pause } from "../lib/clock.ts";
 import { withinDeadline } from "../lib/deadline.ts";
-import { createRateLimit } from "../lib/limit.ts";
 import { faultCode } from "../lib/log.ts";
 import { clientAddress, limitKey } from "../request/address.ts";
 import { type ConnectionInfo, headersFor, readRequest } from "../request/incoming.ts";
@@ -10,6 +8,7 @@ import { refusalResponse, refuse } from "../request/refusal.ts";
 import { SOCKET_PATH } from "../wire/paths.ts";
 import { listenPrivately } from "./unix.ts";
 import type { SocketLimits } from "./limits.ts";
+import { createPace } from "./pace.ts";
 import type { SocketData, SocketHandlers } from "./socket.ts";
 import { openSocketRoom, type SocketRoom, type StopOptions } from "./sockets.ts";
 
@@ -19,10 +18,6 @@ const MAX_BODY_BYTES = 1024 * 1024;
 const FLUSH_TURNS = 1_000;
 /** Least time for the handlers to stop, in milliseconds. */
 const MIN_STOP_MS = 1_000;
-/** Refusals per address that are sent at once, or spread over that time in milliseconds; further ones wait their turn. */
-const PROMPT_REFUSALS = { allowed: 1_000, windowMs: 5_000 };
-/** Longest time that a refusal waits, in milliseconds. */
-const MAX_REFUSAL_WAIT_MS = 1_000;
 
 /** Where to listen, and for what. */
 export interface ServeOptions {
@@ -39,7 +34,10 @@ export interface ServeOptions {
   readonly unix?: string | undefined;
   /** See `SocketLimits` for the defaults. */
   readonly limits?: Partial<SocketLimits> | undefined;
-  /** Answers every request that is neither for the gate nor for a socket. Default: 404. */
+  /**
+   * Answers every request that is neither for the gate nor for a socket. Default: 404. Beyond 5,000 responses at once
+   * and 1,000 a second to one address, loopback excepted, each waits for up to a second, unless it is to a `POST`.
+   */
   readonly fetch?:
     ((request: Request, connection: ConnectionInfo) => Response | Promise<Response>) | undefined;
 }
@@ -88,8 +86,7 @@ export function serve<Claims = unknown>(
   const { clock, log, policy } = parts;
   const sockets = openSocketRoom(parts, handlers as SocketHandlers, limits);
   const routePrefix = `${gate.basePath}/`;
-  const refusals = createRateLimit<string>({ ...PROMPT_REFUSALS, clock, keepsDebts: true });
-  const draining = new AbortController();
+  const pace = createPace(clock);
   let requests = 0;
   let whenIdle: (() => void) | undefined;
   let stopping: Promise<void> | undefined;
@@ -109,13 +106,17 @@ export function serve<Claims = unknown>(
     return refusalResponse(refuse("not_found"), headersFor(incoming));
   }
 
-  /** Somebody who repeats what is refused, as fast as the answers come, would take the processor from everybody else. */
-  async function slowDown(request: Request, connection: ConnectionInfo): Promise<void> {
-    const key = limitKey(clientAddress(request, connection, policy.trustProxy));
-    if (key === undefined) return;
-    const waitMs = Math.min(refusals.waitMs(key), MAX_REFUSAL_WAIT_MS);
-    refusals.count(key);
-    if (waitMs > 0) await pause(waitMs, clock, draining.signal);
+  /** What a `POST` does has a limit of its own, and so have sockets: they needn't wait for their address to be found out. */
+  function hold(
+    { status }: Response,
+    request: Request,
+    connection: ConnectionInfo,
+  ): Promise<void> | undefined {
+    const isRefusal = status >= 400 && status < 500;
+    if (!isRefusal && request.method === "POST") return undefined;
+    const address = limitKey(clientAddress(request, connection, policy.trustProxy));
+    if (address === undefined) return undefined;
+    return isRefusal ? pace.refusal(address) : pace.read(address);
   }
 
   // By default Bun would share a port that is already taken.
@@ -135,7 +136,8 @@ export function serve<Claims = unknown>(
         };
         try {
           const response = await answer(request, connection);
-          if (response && isRefusal(response)) await slowDown(request, connection);
+          const held = response && hold(response, request, connection);
+          if (held) await held;
           return response;
         } finally {
           if (--requests === 0) whenIdle?.();
@@ -159,7 +161,7 @@ export function serve<Claims = unknown>(
   async function stopAll({ withinMs = 10_000, spreadMs = 0 }: StopOptions = {}): Promise<void> {
     const endMs = clock.monotonicMs() + withinMs;
     const leftMs = () => Math.max(1, endMs - clock.monotonicMs());
-    draining.abort();
+    pace.end();
     await sockets.drain({ withinMs, spreadMs });
     // Accepts nothing more. Its promise also waits for connections without a request; we don't.
     void server.stop();
@@ -193,9 +195,4 @@ export function serve<Claims = unknown>(
   };
   rooms.set(self, sockets);
   return self;
-}
-
-/** Whether the client was refused, by a fault of its own. */
-function isRefusal({ status }: Response): boolean {
-  return status >= 400 && status < 500;
 }
