@@ -294,7 +294,18 @@ export function sqliteChatHistory(options: {
       known.clear();
       return sweeper.sweepSlice(clock.nowMs());
     };
-    while (!isClosing && !(await write(slice)));
+    while (!isClosing && !(await write(slice))) await checkpoint();
+  }
+
+  /** Moves a slice's pages to the file in a turn of their own: those of several within a commit would hold it up. */
+  async function checkpoint(): Promise<void> {
+    await new Promise((resolve) => setImmediate(resolve));
+    if (isClosing) return;
+    try {
+      db.run("PRAGMA wal_checkpoint(PASSIVE)");
+    } catch {
+      // They stay in the log, and the next commit says what is wrong.
+    }
   }
 
   function oldestMs(): number {
@@ -402,6 +413,7 @@ export function sqliteChatHistory(options: {
       for (;;) {
         const removed = await write(slice);
         if (removed !== undefined) return removed;
+        await checkpoint();
       }
     },
     setBlocked: (chat, blocked) =>

@@ -605,6 +605,16 @@ describe("SQLite in a file", () => {
         expect(left).toEqual({ count: counts.length - 1 });
       }));
 
+    test("are written to the file between slices, not all in one commit later", () =>
+      withFile(async (path) => {
+        await using chat = await openSqlite(path);
+        const where = newChat();
+        await fill(chat, where);
+        const { size } = await stat(path);
+        await chat.history.remove(where);
+        expect((await stat(path)).size).toBeGreaterThan(size);
+      }));
+
     test("because they are old go in slices, between which others write", () =>
       withFile(async (path) => {
         await using chat = await openSqlite(path, { maxAgeMs: 3 * DAY_MS });

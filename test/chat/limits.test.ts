@@ -339,9 +339,12 @@ describe("read marks by frames", () => {
     expect(await mark(two, { chatId: visitor, to: USER })).toBe("too_many_messages");
     // Nor are all chats looked up for it.
     const lists = spyOn(history, "chats");
+    const spending = spyOn(history, "spendRequests");
     expect(await mark(two, { chatId: visitor })).toBe("too_many_messages");
     expect(lists).not.toHaveBeenCalled();
+    expect(spending).not.toHaveBeenCalled();
     lists.mockRestore();
+    spending.mockRestore();
     await using other = await server.openUser(USER);
     expect(await mark(other, { chatId: visitor })).toBeUndefined();
     clock.advance(99);
@@ -371,6 +374,24 @@ test("read marks of somebody without any chat are limited, too", async () => {
     ...Array<string>(2).fill("too_many_messages"),
   ];
   expect(codes).toEqual(expected);
+});
+
+test("read marks by the visitors of one address are limited together", async () => {
+  const PER_ADDRESS = 3_000;
+  await using scene = await setScene({ trustProxy: 1 });
+  const { server } = scene;
+  const marks = async (address: string, count: number) => {
+    const cookie = await server.visitorCookie();
+    await using socket = await visitorFrom(server, address, cookie);
+    for (let n = 0; n < count; n++) {
+      socket.send({ type: "MARK_AS_READ", chatId: visitorIdOf(cookie), ref: `${n}` });
+    }
+    const last = await socket.next(({ ref }) => ref === `${count - 1}`);
+    return last.code;
+  };
+  for (let n = 0; n < 5; n++) expect(await marks("192.0.2.1", PER_ADDRESS / 5)).toBe("not_found");
+  expect(await marks("192.0.2.1", 1)).toBe("too_many_messages");
+  expect(await marks("192.0.2.2", 1)).toBe("not_found");
 });
 
 /** What the longest page costs, in requests. */

@@ -287,6 +287,19 @@ for (const name of WIRE_NAMES) {
       for (const id of ids) expect(id).toMatch(/^[1-9]\d{14}$/);
     });
 
+    test("a clock of Redis' that was set back lets nobody wait for longer than a minute", async () => {
+      await using chat = await openRedisHistory(wire, name);
+      const key = `user:${newVisitorId()}`;
+      const inAnHour = String(Date.now() + 3_600_000);
+      await wire.redis.command("SET", `ws-ticket:chat:requests:${key}`, inAnHour);
+      const waitMs = await chat.history.spendRequests(key, 1);
+      expect(waitMs).toBeGreaterThan(0);
+      expect(waitMs).toBeLessThanOrEqual(60_000);
+      // What is given back counts at once.
+      expect(await chat.history.spendRequests(key, -2)).toBe(0);
+      expect(await chat.history.spendRequests(key, 1)).toBe(0);
+    });
+
     test("the sequence may be lost at any moment: ids go on rising, and every message is kept", async () => {
       await using chat = await openRedisHistory(wire, name);
       const [where, other] = [newChat(), newChat()];

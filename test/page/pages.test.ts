@@ -80,6 +80,22 @@ describe("every page", () => {
     expect(made.map((view) => view.mock.calls.length)).toEqual([1, 2, 1, 1]);
   });
 
+  test("of a user is shown 3,000 times a minute to one address, and as often to others", async () => {
+    await using site = startSite({ trustProxy: 1, demo: false });
+    const statusFor = async (address: string) => {
+      const headers = { "X-Forwarded-For": address };
+      return (await fetch(`${site.origin}/chat/alice`, { headers })).status;
+    };
+    for (let n = 0; n < 3_000; n += 100) {
+      const some = Array.from({ length: 100 }, () => statusFor("192.0.2.1"));
+      expect(new Set(await Promise.all(some))).toEqual(new Set([200]));
+    }
+    expect(await statusFor("192.0.2.1")).toBe(429);
+    expect(await statusFor("192.0.2.2")).toBe(200);
+    site.clock.advance(60_000 / 3_000);
+    expect(await statusFor("192.0.2.1")).toBe(200);
+  });
+
   for (const name of ["%00", "a%0Ab", "x".repeat(256)]) {
     test(`is not found for a user who can't exist: ${name.slice(0, 12)}`, async () => {
       await using site = startSite();
