@@ -3,7 +3,7 @@ import { createRateLimit } from "../lib/limit.ts";
 import { maxOpenFiles } from "./limits.ts";
 
 /** Refusals, and responses that nothing else limits, per address: at once, or spread over this time in milliseconds. */
-const REFUSALS = { allowed: 1_000, windowMs: 5_000 };
+const REFUSALS = { allowed: 500, windowMs: 5_000 };
 const READS = { allowed: 5_000, windowMs: 5_000 };
 /** Longest time that a response waits, in milliseconds. */
 const MAX_WAIT_MS = 1_000;

@@ -411,11 +411,15 @@ describe("visitors who connect again and again", () => {
     for (let n = 0; n < PER_VISITOR; n++) {
       expect((await server.knock(cookie, `192.0.2.${n}`)).status).toBe(101);
     }
-    for (let n = 0; n <= PER_ADDRESS; n++) {
+    for (let n = 0; n < 400; n++) {
       const { status, headers } = await server.knock(cookie, "192.0.2.1");
       expect([status, headers.get("retry-after")]).toEqual([429, "1"]);
     }
-    expect((await server.knock(other, "192.0.2.1")).status).toBe(101);
+    // They take nothing of what others at the address may do, beside the one above.
+    for (let n = 1; n < PER_ADDRESS; n++) {
+      const who = n % 10 === 0 ? other : await server.visitorCookie();
+      expect((await server.knock(who, "192.0.2.1")).status).toBe(101);
+    }
     // Nor do they count as bad credentials, after which others at the address would have to wait, too.
     for (let n = 0; n < 20; n++) {
       const headers = { "X-Forwarded-For": "192.0.2.1" };

@@ -21,7 +21,7 @@ async function leave(
 
 describe("responses to one address", () => {
   test.each<[string, keyof Omit<Pace, "end">, number, number]>([
-    ["refusals", "refusal", 1_000, 5],
+    ["refusals", "refusal", 500, 10],
     ["others", "read", 5_000, 1],
   ])("%s leave at once, and then one after the other", async (_, kind, atOnce, eachMs) => {
     const clock = fakeClock();
@@ -44,14 +44,14 @@ describe("responses to one address", () => {
   test("wait for no more than a second, and for no more than five when somebody goes on", async () => {
     const clock = fakeClock();
     const pace = createPace(clock);
-    await leave(clock, 1_000, pace.refusal);
-    const further = await leave(clock, 200, pace.refusal);
+    await leave(clock, 500, pace.refusal);
+    const further = await leave(clock, 100, pace.refusal);
     clock.advance(1_000);
     await settle(1);
-    expect(further.left).toBe(200);
+    expect(further.left).toBe(100);
     // However many there were, the address has made up for them by then.
     for (let n = 0; n < 20; n++) {
-      await leave(clock, 200, pace.refusal);
+      await leave(clock, 100, pace.refusal);
       clock.advance(1_000);
       await settle(1);
     }
@@ -63,7 +63,7 @@ describe("responses to one address", () => {
     const clock = fakeClock();
     const pace = createPace(clock);
     const most = Math.min(5_000, Math.floor(maxOpenFiles() / 4));
-    await leave(clock, 1_000, pace.refusal);
+    await leave(clock, 500, pace.refusal);
     const waiting = await leave(clock, most + 5, pace.refusal);
     expect([waiting.left, clock.delays]).toEqual([5, most]);
   });
@@ -71,7 +71,7 @@ describe("responses to one address", () => {
   test("leave when the server stops", async () => {
     const clock = fakeClock();
     const pace = createPace(clock);
-    await leave(clock, 1_000, pace.refusal);
+    await leave(clock, 500, pace.refusal);
     const waiting = await leave(clock, 10, pace.refusal);
     pace.end();
     await settle(1);
