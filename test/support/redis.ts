@@ -22,11 +22,22 @@ export interface TestRedis extends AsyncDisposable {
 /** Starts redis-server with further arguments of its own (`["--requirepass", "…"]`). */
 export async function startRedis(args: readonly string[] = []): Promise<TestRedis> {
   const directory = await mkdtemp(join(tmpdir(), "ws-ticket-redis-"));
-  const port = freePort();
   const at = args.indexOf("--requirepass");
   const password = at < 0 ? "" : `:${args[at + 1]}@`;
-  const url = `redis://${password}127.0.0.1:${port}`;
-  let child = await spawn();
+  let port: number;
+  let url: string;
+  let child: Bun.Subprocess;
+  // Others may take the port, or the second one of a cluster, at the same moment.
+  for (let tries = 1; ; tries++) {
+    port = freePort();
+    url = `redis://${password}127.0.0.1:${port}`;
+    try {
+      child = await spawn();
+      break;
+    } catch (error) {
+      if (tries === 5) throw error;
+    }
+  }
 
   async function spawn(): Promise<Bun.Subprocess> {
     const started = Bun.spawn(
