@@ -164,7 +164,7 @@ export function openSocketRoom(
   function socketsOf(identity: Pick<Identity, "kind" | "id">): readonly Socket[] {
     const sockets: Socket[] = [];
     for (const one of live.of(identity)) {
-      if (isOwn(one) && one.socket && !one.isEnded) sockets.push(one.socket);
+      if (isOwn(one) && one.socket) sockets.push(one.socket);
     }
     return sockets;
   }

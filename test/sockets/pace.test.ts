@@ -45,10 +45,11 @@ describe("responses to one address", () => {
     const clock = fakeClock();
     const pace = createPace(clock);
     await leave(clock, 500, pace.refusal);
-    const further = await leave(clock, 100, pace.refusal);
+    // Their turns alone would take two and a half.
+    const further = await leave(clock, 250, pace.refusal);
     clock.advance(1_000);
     await settle(1);
-    expect(further.left).toBe(100);
+    expect(further.left).toBe(250);
     // However many there were, the address has made up for them by then.
     for (let n = 0; n < 20; n++) {
       await leave(clock, 100, pace.refusal);

@@ -398,5 +398,9 @@ describe("two servers with one gate", () => {
     await theirs.closed;
     expect([counts(), second.socketCount, server.server.socketCount]).toEqual([[2, 0], 0, 2]);
     expect([mine, also].map(closed)).toEqual([false, false]);
+    // Ended ones aren't found any more.
+    const revoking = server.gate.revoke({ user: "alice" });
+    expect(counts()).toEqual([0, 0]);
+    await revoking;
   });
 });
