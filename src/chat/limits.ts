@@ -14,6 +14,10 @@ const MESSAGE_COST = 50;
 const VISITOR_SHARE = 0.25;
 /** Visitors' worth of characters that all visitors of an address may write a minute, loopback excepted. */
 const VISITORS_PER_ADDRESS = 10;
+/** Longest time that a page waits for its turn, in milliseconds. */
+export const MAX_PAGE_WAIT_MS = 2_000;
+/** Pages per address, 10 at once and then 40 a second, loopback excepted: nothing else here takes as long. */
+const PAGES = { allowed: 10, windowMs: 250, debtMs: MAX_PAGE_WAIT_MS };
 /** Messages of visitors without an answer per address and ten minutes, loopback excepted. */
 const UNANSWERED_PER_ADDRESS = 300;
 /** Times that somebody writes, as shown to the partner, per person and minute: three chats at once. */
@@ -39,6 +43,8 @@ export interface ChatLimits {
   readonly typing: RateLimit<string>;
   /** Requests over HTTP, by address. */
   readonly requests: RateLimit<string>;
+  /** Pages, by address: whoever is early waits. */
+  readonly pages: RateLimit<string>;
   /** Messages that nobody has answered yet, by address. */
   readonly unanswered: RateLimit<string>;
 }
@@ -55,8 +61,8 @@ export function createChatLimits(options: {
   };
   const inWindow = (most: number) =>
     createRateLimit<string>({ allowed: most, windowMs: WRITING_WINDOW_MS, clock });
-  const perMinute = (allowed: number) =>
-    createRateLimit<string>({ allowed, windowMs: 60_000, clock });
+  const inAMinute = (allowed: number) => ({ allowed, windowMs: 60_000, clock });
+  const perMinute = (allowed: number) => createRateLimit<string>(inAMinute(allowed));
   return {
     writing: { user: inWindow(allowed.user), visitor: inWindow(allowed.visitor) },
     costMs(side, cost) {
@@ -71,7 +77,9 @@ export function createChatLimits(options: {
     marks: perMinute(REQUESTS_PER_MINUTE),
     marksOfAddress: perMinute(REQUESTS_PER_ADDRESS),
     typing: perMinute(TYPING_PER_MINUTE),
-    requests: perMinute(REQUESTS_PER_ADDRESS),
+    // What a page costs is known once it is there.
+    requests: createRateLimit<string>({ ...inAMinute(REQUESTS_PER_ADDRESS), debtMs: 60_000 }),
+    pages: createRateLimit<string>({ ...PAGES, clock }),
     unanswered: createRateLimit<string>({
       allowed: UNANSWERED_PER_ADDRESS,
       windowMs: 600_000,

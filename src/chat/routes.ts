@@ -1,4 +1,3 @@
-import { createTurns } from "../lib/turns.ts";
 import type { GateParts } from "../gate/gate.ts";
 import { type Identity, identityKey } from "../gate/identity.ts";
 import { faultCode } from "../lib/log.ts";
@@ -15,7 +14,7 @@ import { MAX_PAGE } from "../wire/frames.ts";
 import { isUserId, isVisitorId } from "../wire/ids.ts";
 import { CHATS_PATH } from "../wire/paths.ts";
 import type { Chat, ChatHistory } from "./history.ts";
-import type { ChatLimits } from "./limits.ts";
+import { type ChatLimits, MAX_PAGE_WAIT_MS } from "./limits.ts";
 
 /** Length of a page by default, in messages or chats. */
 const DEFAULT_PAGE = 50;
@@ -38,11 +37,10 @@ type ChatHandler = (
  */
 export function createChatRoutes(
   history: ChatHistory,
-  { authenticator, log }: Pick<GateParts, "authenticator" | "log">,
-  limits: Pick<ChatLimits, "requests">,
+  { authenticator, clock, log }: Pick<GateParts, "authenticator" | "clock" | "log">,
+  limits: Pick<ChatLimits, "requests" | "pages">,
 ): (incoming: Incoming) => Response | Promise<Response> {
   const routes = createRoutes(log);
-  const turns = createTurns();
 
   function add(path: string, handlers: Readonly<Record<string, ChatHandler>>): void {
     const entries = Object.entries(handlers).map(([method, handler]) => [
@@ -59,14 +57,16 @@ export function createChatRoutes(
       const { limitKey } = incoming;
       const addressWaitMs = limitKey === undefined ? 0 : limits.requests.take(limitKey);
       if (addressWaitMs > 0) return declined(c, refuseFor(addressWaitMs), log, SHARING);
+      const pageKey = most > 1 ? limitKey : undefined;
+      const pageWaitMs = pageKey === undefined ? 0 : limits.pages.waitMs(pageKey);
+      if (pageWaitMs >= MAX_PAGE_WAIT_MS) return declined(c, refuseFor(pageWaitMs), log, SHARING);
       const identified = await authenticator.anyone(incoming);
       if (!identified.ok) return declined(c, identified, log, SHARING);
       try {
         const key = identityKey(identified.identity);
         const waitMs = await history.spendRequests(key, most);
         if (waitMs > 0) return declined(c, refuseFor(waitMs), log, SHARING);
-        // Putting a page together takes longer than anything else here.
-        if (most > 1) await turns.next(limitKey ?? key);
+        if (pageKey !== undefined) await pageTurn(pageKey);
         let cost = 1;
         const response = await handler(c, identified.identity, (charged) => {
           cost = Math.min(charged, most);
@@ -80,6 +80,12 @@ export function createChatRoutes(
         return no(c, "store_unavailable");
       }
     };
+  }
+
+  async function pageTurn(address: string): Promise<void> {
+    const waitMs = limits.pages.waitMs(address);
+    limits.pages.count(address);
+    if (waitMs > 0) await new Promise<void>((resolve) => clock.after(waitMs, resolve));
   }
 
   add("", {

@@ -5,7 +5,7 @@ const MAX_KEYS = 100_000;
 
 /** How much may happen per key. */
 export interface RateLimit<Key> {
-  /** Milliseconds until `key` may act again at this cost (default 1), at most the window; 0 when it may now. */
+  /** Milliseconds until `key` may act again at this cost (default 1), at most the window or the debt; 0 when it may now. */
   waitMs(key: Key, cost?: number): number;
   /** Counts one act of `key`, or one that costs as much as several. */
   count(key: Key, cost?: number): void;
@@ -25,15 +25,16 @@ export function createRateLimit<Key>(options: {
   windowMs: number;
   clock: Clock;
   /**
-   * Acts that were counted although nothing was left are made up for, up to a whole share.
-   * Otherwise they count no more than what was left.
+   * How much of what was counted although nothing was left is made up for, in milliseconds. Default 0: it counts no
+   * more than what was left.
    */
-  keepsDebts?: boolean;
+  debtMs?: number;
   maxKeys?: number;
 }): RateLimit<Key> {
-  const { allowed, windowMs, clock, keepsDebts = false, maxKeys = MAX_KEYS } = options;
+  const { allowed, windowMs, clock, debtMs = 0, maxKeys = MAX_KEYS } = options;
   const intervalMs = windowMs / allowed;
-  const longestMs = keepsDebts ? 2 * windowMs : windowMs;
+  const longestMs = windowMs + debtMs;
+  const longestWaitMs = Math.max(windowMs, debtMs);
   // When each key's share will be whole again, at most `longestMs` from now. In two generations, the older one
   // dropped as a whole: deleting keys one by one leaves holes in a Map that every later walk steps over.
   let recent = new Map<Key, number>();
@@ -56,7 +57,7 @@ export function createRateLimit<Key>(options: {
   function waitFrom(usedMs: number, cost: number): number {
     const overMs = usedMs + Math.min(cost * intervalMs, windowMs) - windowMs;
     // Rounding is no reason to wait.
-    return overMs <= 1e-6 ? 0 : Math.min(overMs, windowMs);
+    return overMs <= 1e-6 ? 0 : Math.min(overMs, longestWaitMs);
   }
 
   function countFrom(key: Key, usedMs: number, cost: number, nowMs: number): void {

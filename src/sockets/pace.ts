@@ -3,8 +3,8 @@ import { createRateLimit } from "../lib/limit.ts";
 import { maxOpenFiles } from "./limits.ts";
 
 /** Refusals, and responses that nothing else limits, per address: at once, or spread over this time in milliseconds. */
-const REFUSALS = { allowed: 500, windowMs: 5_000 };
-const READS = { allowed: 5_000, windowMs: 5_000 };
+const REFUSALS = { allowed: 200, windowMs: 2_000, debtMs: 2_000 };
+const READS = { allowed: 5_000, windowMs: 5_000, debtMs: 5_000 };
 /** Longest time that a response waits, in milliseconds. */
 const MAX_WAIT_MS = 1_000;
 /** Share of the files that the process may have open, for connections whose response waits; and most of them. */
@@ -25,8 +25,8 @@ export interface Pace {
 }
 
 export function createPace(clock: Clock): Pace {
-  const refusals = createRateLimit<string>({ ...REFUSALS, clock, keepsDebts: true });
-  const reads = createRateLimit<string>({ ...READS, clock, keepsDebts: true });
+  const refusals = createRateLimit<string>({ ...REFUSALS, clock });
+  const reads = createRateLimit<string>({ ...READS, clock });
   // Each takes a file, and others need some, too.
   const maxWaiting = Math.min(MAX_WAITING, Math.floor(maxOpenFiles() * WAITING_SHARE));
   const waiting = new Set<() => void>();

@@ -7,7 +7,7 @@ import {
 import { REQUESTS_PER_MINUTE } from "../../src/chat/limits.ts";
 import { sqliteChatHistory } from "../../src/chat/sqlite.ts";
 import { begin, newVisitorId, write } from "../support/chat.ts";
-import { type FakeClock, fakeClock, settle } from "../support/clock.ts";
+import { type FakeClock, fakeClock, settle, underClock } from "../support/clock.ts";
 import { visitorIdOf } from "../support/people.ts";
 import { startServer, type TestServer, type TestServerOptions } from "../support/server.ts";
 import { openSocket, type TestSocket } from "../support/socket.ts";
@@ -18,6 +18,8 @@ const MESSAGE_COST = 50;
 const PER_MINUTE = 6_000;
 /** What may be written at once. */
 const BURST = 10 * PER_MINUTE;
+/** From one page of an address to the next, in milliseconds. */
+const PAGE_MS = 25;
 
 /** A server with a history that a test can look into, and a chat with an answer. */
 interface Scene extends AsyncDisposable {
@@ -455,25 +457,65 @@ describe("long pages", () => {
     expect(pages).toBeLessThanOrEqual(REQUESTS_PER_MINUTE / 8);
   });
 
-  test("of one person are put together one by one, with other work in between", async () => {
-    await using scene = await setScene();
-    const { server, history, visitor } = scene;
-    let turn = 0;
-    let isOver = false;
-    const count = () => void (++turn && !isOver && setImmediate(count));
-    count();
-    const turns: number[] = [];
-    const { messages } = history;
-    const pages = spyOn(history, "messages").mockImplementation((...args) => {
-      turns.push(turn);
-      return messages(...args);
+  describe("of one address", () => {
+    const from = (address: string) => ({ headers: { "X-Forwarded-For": address } });
+
+    /** So many requests for a page at the same time, with the statuses of the responses so far. */
+    function readPages(
+      server: TestServer,
+      count: number,
+      { address = "192.0.2.1", user = USER } = {},
+    ) {
+      const statuses: number[] = [];
+      const read = async () => {
+        statuses.push((await server.ask("/api/chats", { user, ...from(address) })).status);
+      };
+      return { statuses, all: Promise.all(Array.from({ length: count }, read)) };
+    }
+
+    test("are put together 10 at once and then 40 a second, and nobody else waits", async () => {
+      await using scene = await setScene({ trustProxy: 1 });
+      const { server, history, clock } = scene;
+      using started = spyOn(history, "chats");
+      const delays = clock.delays;
+      const { statuses, all } = readPages(server, 13);
+      while (clock.delays < delays + 3) await settle(1);
+      while (statuses.length < 10) await settle(1);
+      expect(started).toHaveBeenCalledTimes(10);
+      await readPages(server, 1, { address: "192.0.2.2" }).all;
+      // What is no page doesn't wait.
+      const gone = `/api/chats/${newVisitorId()}`;
+      const asking = { user: USER, ...from("192.0.2.1") };
+      expect((await server.ask(gone, { method: "DELETE", ...asking })).status).toBe(404);
+      for (let n = 1; n <= 3; n++) {
+        clock.advance(24);
+        await settle();
+        expect(started).toHaveBeenCalledTimes(10 + n);
+        clock.advance(1);
+        while (statuses.length < 10 + n) await settle(1);
+      }
+      await all;
+      expect(new Set(statuses)).toEqual(new Set([200]));
     });
-    const path = `/api/chats/${visitor}/messages`;
-    await Promise.all(Array.from({ length: 30 }, () => server.ask(path, { user: USER })));
-    isOver = true;
-    pages.mockRestore();
-    expect(turns).toHaveLength(30);
-    expect(new Set(turns).size).toBe(30);
+
+    test("are refused where their turn would be two seconds away, and cost nothing then", async () => {
+      await using scene = await setScene({ trustProxy: 1 });
+      const { server, history, clock } = scene;
+      const before = clock.delays;
+      const readers = Array.from({ length: 5 }, (_, n) => {
+        return readPages(server, n === 0 ? 29 : 15, { user: `reader ${n}` });
+      });
+      while (clock.delays < before + 79) await settle(1);
+      const refused = readPages(server, 3, { user: "late" });
+      await refused.all;
+      expect(refused.statuses).toEqual([429, 429, 429]);
+      expect(await requestsLeft(history, "user:late")).toBe(REQUESTS_PER_MINUTE);
+      const all = Promise.all(readers.map((reader) => reader.all));
+      await underClock(clock, all, { stepMs: 25, limitMs: 2_000 });
+      const statuses = readers.flatMap((reader) => reader.statuses);
+      expect(statuses).toEqual(Array<number>(89).fill(200));
+      await readPages(server, 1, { user: "early" }).all;
+    });
   });
 
   test("count for their address, too", async () => {
@@ -481,7 +523,7 @@ describe("long pages", () => {
     const { server, history, clock } = scene;
     const headers = { "X-Forwarded-For": "192.0.2.1" };
     const statuses: number[] = [];
-    for (let person = 0; person < 6; person++) {
+    for (let person = 0; person < 7; person++) {
       const chat = { user: `user ${person}`, visitor: newVisitorId() };
       for (let n = 0; n < 16; n++) {
         await write(history, chat, "x".repeat(4_000), { atMs: clock.nowMs() });
@@ -489,11 +531,13 @@ describe("long pages", () => {
       for (let n = 0; n < 66; n++) {
         const path = `/api/chats/${chat.visitor}/messages`;
         statuses.push((await server.ask(path, { user: chat.user, headers })).status);
+        // Until its turn; a little more is allowed then, too.
+        clock.advance(PAGE_MS);
       }
     }
-    const PER_ADDRESS = 3_000;
+    const left = (3_000 * PAGE_MS * statuses.length) / 60_000;
     expect(statuses.filter((status) => status === 200).length).toBeLessThanOrEqual(
-      PER_ADDRESS / MOST + 1,
+      (3_000 + left) / MOST + 1,
     );
     expect(statuses.slice(0, 330)).toEqual(Array<number>(330).fill(200));
   });
@@ -541,30 +585,35 @@ describe("requests", () => {
   test("are limited per address, with and without a credential", async () => {
     const PER_ADDRESS = 3_000;
     await using scene = await setScene({ trustProxy: 1 });
-    const { server, clock } = scene;
+    const { server, history, clock, visitor } = scene;
     const token = await server.token(USER);
-    const status = async (address: string, headers: Record<string, string> = {}) => {
-      const url = `${server.origin}/api/chats`;
-      const { status } = await fetch(url, { headers: { "X-Forwarded-For": address, ...headers } });
-      return status;
+    const status = async (address: string, credential: Record<string, string> = {}) => {
+      const headers = { "X-Forwarded-For": address, ...credential };
+      const url = `${server.origin}/api/chats/${visitor}/read`;
+      return (await fetch(url, { method: "POST", headers })).status;
     };
-    const tokens = await Promise.all(Array.from({ length: 11 }, (_, n) => server.token(`u${n}`)));
-    const people = [{}, ...tokens.map((one) => ({ Authorization: `Bearer ${one}` }))];
+    const readers = await Promise.all(
+      Array.from({ length: 8 }, async (_, n) => {
+        await begin(history, { user: `u${n}`, visitor }, { atMs: clock.nowMs() });
+        return { Authorization: `Bearer ${await server.token(`u${n}`)}` };
+      }),
+    );
+    const WITHOUT = 50;
     const found: number[] = [];
-    // While it is being read, a list counts as a long one: few of them at once.
-    for (let n = 0; n < PER_ADDRESS; n += 25) {
-      const headers = people[(n / 25) % people.length];
-      const some = Array.from({ length: 25 }, () => status("192.0.2.1", headers));
+    for (let n = 0; n < PER_ADDRESS; n += WITHOUT) {
+      const headers = n === 0 ? {} : readers[(n / WITHOUT) % readers.length];
+      const some = Array.from({ length: WITHOUT }, () => status("192.0.2.1", headers));
       found.push(...(await Promise.all(some)));
     }
-    expect(new Set(found)).toEqual(new Set([200, 401]));
+    expect(found.filter((one) => one === 401)).toHaveLength(WITHOUT);
+    expect(found.filter((one) => one === 200)).toHaveLength(PER_ADDRESS - WITHOUT);
     expect(await status("192.0.2.1")).toBe(429);
     expect(await status("192.0.2.1", { Authorization: `Bearer ${token}` })).toBe(429);
     expect(await status("192.0.2.2", { Authorization: `Bearer ${token}` })).toBe(200);
     clock.advance(60_000 / PER_ADDRESS);
     expect(await status("192.0.2.1", { Authorization: `Bearer ${token}` })).toBe(200);
     expect(await status("192.0.2.1")).toBe(429);
-  }, 20_000);
+  });
 
   test("for a block beyond the limit of blocks get 429", async () => {
     const clock = fakeClock();

@@ -255,10 +255,10 @@ describe("createRateLimit", () => {
   describe("with debts", () => {
     function debtsOf(allowed: number) {
       const clock = fakeClock();
-      const keepsDebts = true;
+      const debtMs = 60_000;
       return {
         clock,
-        limit: createRateLimit<string>({ allowed, windowMs: 60_000, clock, keepsDebts }),
+        limit: createRateLimit<string>({ allowed, windowMs: 60_000, clock, debtMs }),
       };
     }
 
@@ -273,7 +273,7 @@ describe("createRateLimit", () => {
       expect(forgiving.waitMs("a")).toBe(6_000);
     });
 
-    test("no more than a share is owed, and no wait is longer than the window", () => {
+    test("no more than the debt is owed, and no wait is longer than the window or the debt", () => {
       const { clock, limit } = debtsOf(10);
       for (let time = 0; time < 1_000; time++) limit.count("a", 5);
       expect(limit.waitMs("a", 5)).toBe(60_000);
@@ -302,7 +302,7 @@ describe("createRateLimit", () => {
     test("two processes that learn of each other's acts late allow one share together, and a little at once", () => {
       const one = debtsOf(100);
       const two = createRateLimit<string>({
-        ...{ allowed: 100, windowMs: 60_000, clock: one.clock, keepsDebts: true },
+        ...{ allowed: 100, windowMs: 60_000, clock: one.clock, debtMs: 60_000 },
       });
       let taken = 0;
       for (let second = 0; second < 600; second++) {
