@@ -9,7 +9,6 @@ import { createLineBuffer, createLog, faultCode } from "./lib/log.ts";
 import { openStores, type SharedRedis } from "./open.ts";
 import { createPages } from "./page/pages.ts";
 import { createServerRoutes } from "./routes.ts";
-import { areFilesShort, maxOpenFiles } from "./sockets/limits.ts";
 import { serve } from "./sockets/serve.ts";
 import { removeAbandoned } from "./sockets/unix.ts";
 
@@ -17,9 +16,6 @@ import { removeAbandoned } from "./sockets/unix.ts";
 const EXIT_CONFIG = 78;
 /** Exit code for a second SIGINT, as shells have it: 128 and the signal's number. */
 const EXIT_INTERRUPTED = 130;
-/** How often the process looks whether it runs out of open files, and at least between two lines about it, in milliseconds. */
-const FILES_CHECK_MS = 1_000;
-const FILES_REPORT_MS = 60_000;
 /** Lifetime of a demo token, in milliseconds. */
 const DEMO_TOKEN_TTL_MS = 3_600_000;
 /** How long the goodbyes at a restart are spread over, so that clients don't all come back at once, in milliseconds. */
@@ -157,16 +153,6 @@ export async function start(environment: Environment): Promise<void> {
   }
 
   clock.after(WARN_AFTER_MS, () => void warn());
-
-  const maxFiles = maxOpenFiles();
-  let reportFilesAtMs = 0;
-  clock.every(FILES_CHECK_MS, () => {
-    if (clock.monotonicMs() < reportFilesAtMs || !areFilesShort(maxFiles)) return;
-    reportFilesAtMs = clock.monotonicMs() + FILES_REPORT_MS;
-    const note =
-      "Almost all files that the process may have open are connections: others can't connect. Put a proxy in front, or raise the limit (ulimit -n)";
-    log("error", "files_exhausted", { note });
-  });
 
   /** Its package is optional: most who install this one never start it. */
   async function loadMetrics(): Promise<typeof import("./metrics.ts")> {

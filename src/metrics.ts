@@ -5,7 +5,7 @@ import { RESPONSE_HEADERS } from "./request/headers.ts";
 import { refusalResponse, refuse } from "./request/refusal.ts";
 import { CLOSE } from "./wire/close.ts";
 import { readdirSync } from "node:fs";
-import { maxOpenFiles } from "./sockets/limits.ts";
+import { maxOpenFiles } from "./sockets/files.ts";
 import type { TicketStore } from "./gate/store.ts";
 
 /** What an operator sees from outside: counts, and nothing that names a person. */

@@ -1,5 +1,5 @@
-import { closeSync, openSync, readFileSync } from "node:fs";
 import { requireWhole } from "../gate/options.ts";
+import { maxOpenFiles } from "./files.ts";
 
 /** What sockets may do. 0 switches a limit off, except `maxSockets` and `maxMessageBytes`. */
 export interface SocketLimits {
@@ -19,8 +19,6 @@ export interface SocketLimits {
 const SOCKET_SHARE = 0.8;
 /** Share of all sockets that one address may have. */
 const ADDRESS_SHARE = 0.25;
-/** Open files that every system allows. */
-const USUAL_OPEN_FILES = 1_024;
 const MANY = 10_000_000;
 
 /** The limits with their defaults. Throws a `TypeError` or `RangeError` that names the limit. */
@@ -42,28 +40,4 @@ export function readLimits(limits: Partial<SocketLimits> = {}): SocketLimits {
       most: 16 * 1024 * 1024,
     }),
   };
-}
-
-/** Share of the descriptor limit from which new connections may soon not be accepted any more. */
-const SHORT_SHARE = 0.95;
-
-/** Whether almost all files that the process may have open are: a new one gets the lowest number that is free. */
-export function areFilesShort(most: number): boolean {
-  try {
-    const file = openSync("/dev/null", "r");
-    closeSync(file);
-    return file >= most * SHORT_SHARE;
-  } catch (error) {
-    return (error as { code?: unknown }).code === "EMFILE";
-  }
-}
-
-/** Files that the process may have open, connections included. */
-export function maxOpenFiles(): number {
-  try {
-    const limits = readFileSync("/proc/self/limits", "utf8");
-    return Number(/^Max open files +(\d+)/m.exec(limits)?.[1] ?? USUAL_OPEN_FILES);
-  } catch {
-    return USUAL_OPEN_FILES;
-  }
 }

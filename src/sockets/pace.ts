@@ -1,6 +1,6 @@
 import type { Clock } from "../lib/clock.ts";
 import { createRateLimit } from "../lib/limit.ts";
-import { maxOpenFiles } from "./limits.ts";
+import { maxOpenFiles } from "./files.ts";
 
 /** Refusals, and responses that nothing else limits, per address: at once, or spread over this time in milliseconds. */
 const REFUSALS = { allowed: 200, windowMs: 2_000, debtMs: 2_000 };

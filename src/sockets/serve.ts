@@ -6,6 +6,7 @@ import { clientAddress, limitKey } from "../request/address.ts";
 import { type ConnectionInfo, headersFor, readRequest } from "../request/incoming.ts";
 import { refusalResponse, refuse } from "../request/refusal.ts";
 import { SOCKET_PATH } from "../wire/paths.ts";
+import { guardFiles } from "./connections.ts";
 import { listenPrivately } from "./unix.ts";
 import type { SocketLimits } from "./limits.ts";
 import { createPace } from "./pace.ts";
@@ -87,7 +88,7 @@ export function serve<Claims = unknown>(
   const sockets = openSocketRoom(parts, handlers as SocketHandlers, limits);
   const routePrefix = `${gate.basePath}/`;
   const pace = createPace(clock);
-  let requests = 0;
+  const requests = new Set<Request>();
   let whenIdle: (() => void) | undefined;
   let stopping: Promise<void> | undefined;
 
@@ -106,6 +107,19 @@ export function serve<Claims = unknown>(
     return refusalResponse(refuse("not_found"), headersFor(incoming));
   }
 
+  function connectionOf(request: Request): ConnectionInfo {
+    return {
+      get socketAddress() {
+        return server.requestIP(request)?.address;
+      },
+    };
+  }
+
+  /** Whom limits count a request for. */
+  function addressOf(request: Request, connection = connectionOf(request)): string | undefined {
+    return limitKey(clientAddress(request, connection, policy.trustProxy));
+  }
+
   /** What a `POST` does has a limit of its own, and so have sockets: they needn't wait for their address to be found out. */
   function hold(
     { status }: Response,
@@ -114,7 +128,7 @@ export function serve<Claims = unknown>(
   ): Promise<void> | undefined {
     const isRefusal = status >= 400 && status < 500;
     if (!isRefusal && request.method === "POST") return undefined;
-    const address = limitKey(clientAddress(request, connection, policy.trustProxy));
+    const address = addressOf(request, connection);
     if (address === undefined) return undefined;
     return isRefusal ? pace.refusal(address) : pace.read(address);
   }
@@ -128,19 +142,17 @@ export function serve<Claims = unknown>(
       maxRequestBodySize: MAX_BODY_BYTES,
       websocket: sockets.websocket,
       async fetch(request) {
-        requests++;
-        const connection = {
-          get socketAddress() {
-            return server.requestIP(request)?.address;
-          },
-        };
+        requests.add(request);
+        const connection = connectionOf(request);
         try {
           const response = await answer(request, connection);
           const held = response && hold(response, request, connection);
           if (held) await held;
+          if (files.areScarce) response?.headers.set("Connection", "close");
           return response;
         } finally {
-          if (--requests === 0) whenIdle?.();
+          requests.delete(request);
+          if (requests.size === 0) whenIdle?.();
         }
       },
       error(error) {
@@ -149,11 +161,13 @@ export function serve<Claims = unknown>(
       },
     });
   const server = unix === undefined ? listen() : listenPrivately(listen);
+  const files = guardFiles({ server, requests, addressOf, log });
 
   try {
     // Not before it listens: where the port is taken, the same handlers may be served at another one.
     sockets.begin();
   } catch (error) {
+    files.end();
     void server.stop(true);
     throw error;
   }
@@ -167,12 +181,13 @@ export function serve<Claims = unknown>(
     void server.stop();
     const idle = new Promise<void>((resolve) => {
       whenIdle = resolve;
-      if (requests === 0) resolve();
+      if (requests.size === 0) resolve();
     });
     await withinDeadline(idle, leftMs(), clock).catch(() => {});
     for (let turn = 0; turn < FLUSH_TURNS && server.pendingRequests > 0; turn++) {
       await new Promise((resolve) => setImmediate(resolve));
     }
+    files.end();
     await server.stop(true);
     await withinDeadline(
       Promise.resolve(handlers.stop?.()),

@@ -372,20 +372,43 @@ export const ATTACKS: Readonly<Record<string, Attack>> = {
     },
   },
   idle: {
-    what: "1,500 TCP connections that say nothing",
+    what: "1,500 TCP connections with no request, a part of one, no further one, or no body; opened again when they have ended",
     most: () => Number.POSITIVE_INFINITY,
-    async run({ clients, seconds }) {
-      let open = 0;
-      const sockets: Socket[] = [];
-      for (let n = 0; n < 1_500; n++) {
+    async run({ clients, address, seconds }) {
+      const rest = `HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: ${address}\r\n`;
+      const whole = `GET /healthz ${rest}\r\n`;
+      const withBody = `POST /api/auth/ws-ticket ${rest}Content-Length: 100\r\n\r\n{`;
+      const texts = ["", whole.slice(0, 30), whole, withBody];
+      const endMs = performance.now() + seconds * 1000;
+      let attempts = 0;
+      let through = 0;
+      const sockets = new Set<Socket>();
+      const open = (n: number): void => {
         const { hostname, port } = new URL((clients[n % clients.length] as Client).origin);
-        const socket = connect({ host: hostname, port: Number(port) }, () => open++);
+        const socket = connect({ host: hostname, port: Number(port) }, () => through++);
+        attempts++;
+        sockets.add(socket);
+        socket.write(texts[n % texts.length] as string);
+        // One more byte now and then.
+        const timer = setInterval(() => n % 2 === 1 && socket.write("x"), 500);
         socket.on("error", () => {});
-        sockets.push(socket);
-      }
+        socket.on("close", () => {
+          clearInterval(timer);
+          sockets.delete(socket);
+          soon(n);
+        });
+        socket.resume();
+      };
+      const soon = (n: number) => {
+        setTimeout(
+          () => performance.now() < endMs && open(n),
+          (seconds * 1000 * Math.random()) / 3,
+        );
+      };
+      for (let n = 0; n < 1_500; n++) soon(n);
       await Bun.sleep(seconds * 1000);
       for (const socket of sockets) socket.destroy();
-      return { attempts: 1_500, through: open };
+      return { attempts, through };
     },
   },
 };

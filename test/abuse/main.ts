@@ -19,9 +19,9 @@ const LEAST_ATTEMPTS = isShort ? 400 : 0;
 const PREPARE_MS = 60_000;
 /** How far a count may be over the limit. */
 const TOLERANCE = 1.1;
-/** In the short form each backend has what is its own: the rest is the same code. `idle` is a matter of time, and of Bun's. */
+/** In the short form each backend has what is its own: the rest is the same code. */
 const SHORT: Readonly<Record<Backend, readonly string[]>> = {
-  SQLite: Object.keys(ATTACKS).filter((name) => name !== "idle"),
+  SQLite: Object.keys(ATTACKS),
   Redis: ["tickets", "messages", "accomplices", "sign-outs", "signatures", "pages", "reads"],
   Upstash: ["quotes", "sign-outs"],
 };
@@ -170,7 +170,7 @@ function faultsOf(row: Row): string[] {
     if (!outcome) continue;
     const { ended, failures, count } = outcome;
     if (ended > 0) faults.push(`${where} ${ended} sockets of the crowd ended`);
-    if (attack === "idle") continue;
+
     for (const [failure, times] of Object.entries(failures)) {
       faults.push(`${where} ${failure}, ${times} times`);
     }

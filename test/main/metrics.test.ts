@@ -2,7 +2,7 @@ import { expectHeaders } from "../support/gate.ts";
 import { describe, expect, test } from "bun:test";
 import { createMetrics } from "../../src/metrics.ts";
 import { memoryTicketStore } from "../../src/gate/memory.ts";
-import { maxOpenFiles } from "../../src/sockets/limits.ts";
+import { maxOpenFiles } from "../../src/sockets/files.ts";
 import { fakeClock } from "../support/clock.ts";
 import { issuerKey, startKeyServer } from "../support/keys.ts";
 import { visitorIdOf } from "../support/people.ts";

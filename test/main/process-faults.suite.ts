@@ -114,25 +114,6 @@ describe("a process with few open files", () => {
   }, 20_000);
 });
 
-describe("connections without a request", () => {
-  test("that take all files are reported once, and others get in as soon as they end", async () => {
-    const few = ["sh", "-c", 'ulimit -n 128 && exec "$@"', "sh"];
-    await using server = await startInstance({}, { within: few });
-    const { hostname, port } = new URL(server.origin);
-    const idle = await Promise.all(
-      Array.from({ length: 200 }, () =>
-        Bun.connect({ hostname, port: Number(port), socket: { data() {} } }),
-      ),
-    );
-    const line = await server.event("files_exhausted");
-    expect(line).toMatchObject({ level: "error", note: expect.stringContaining("ulimit -n") });
-    for (const socket of idle) socket.end();
-    expect((await server.ask("/healthz")).status).toBe(200);
-    const lines = server.events.filter(({ event }) => event === "files_exhausted");
-    expect(lines).toHaveLength(1);
-  }, 20_000);
-});
-
 describe("a process that was too busy to do anything for a minute", () => {
   test("ends no socket for pongs that it couldn't read, and still finds a silent one", async () => {
     const child = Bun.spawn([process.execPath, join(import.meta.dir, "../support/blocked.ts")], {

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { maxOpenFiles } from "../../src/sockets/limits.ts";
+import { maxOpenFiles } from "../../src/sockets/files.ts";
 import { createPace, type Pace } from "../../src/sockets/pace.ts";
 import { type FakeClock, fakeClock, settle } from "../support/clock.ts";
 

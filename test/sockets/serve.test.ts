@@ -1,8 +1,9 @@
-import { describe, expect, test } from "bun:test";
+import { describe, expect, mock, spyOn, test } from "bun:test";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { sqliteChatHistory } from "../../src/chat/sqlite.ts";
+import { systemClock } from "../../src/lib/clock.ts";
 import { createLog } from "../../src/lib/log.ts";
 import { createGate } from "../../src/gate/gate.ts";
 import { memoryTicketStore } from "../../src/gate/memory.ts";
@@ -148,6 +149,22 @@ test("starts its handlers and its checks only once it listens", async () => {
   expect([starts, clock.timers]).toEqual([0, 0]);
   await using _server = serve(gate, handlers);
   expect([starts, clock.timers]).toEqual([1, 1]);
+});
+
+test("watches its files until it has stopped, or failed to start", async () => {
+  const end = mock();
+  using watching = spyOn(systemClock, "every").mockReturnValue(end);
+  const server = startServer();
+  expect(watching).toHaveBeenCalledTimes(1);
+  await server.server.stop();
+  expect(end).toHaveBeenCalledTimes(1);
+  const start = () => {
+    throw new Error("no");
+  };
+  expect(() => serve(server.gate, { start, message() {} })).toThrow("no");
+  expect(watching).toHaveBeenCalledTimes(2);
+  expect(end).toHaveBeenCalledTimes(2);
+  await server[Symbol.asyncDispose]();
 });
 
 test("frees its port when the handlers' start throws", async () => {
