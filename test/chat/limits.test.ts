@@ -473,13 +473,22 @@ describe("long pages", () => {
       return { statuses, all: Promise.all(Array.from({ length: count }, read)) };
     }
 
+    /** Resolves when so many requests for a page have their turn, or wait for it. */
+    function watchTurns(history: ChatHistory): (count: number) => Promise<void> {
+      const spent = spyOn(history, "spendRequests");
+      return async (count) => {
+        while (spent.mock.calls.filter(([, cost]) => cost > 0).length < count) await settle(1);
+        await settle(1);
+      };
+    }
+
     test("are put together 10 at once and then 40 a second, and nobody else waits", async () => {
       await using scene = await setScene({ trustProxy: 1 });
       const { server, history, clock } = scene;
       using started = spyOn(history, "chats");
-      const delays = clock.delays;
+      const turns = watchTurns(history);
       const { statuses, all } = readPages(server, 13);
-      while (clock.delays < delays + 3) await settle(1);
+      await turns(13);
       while (statuses.length < 10) await settle(1);
       expect(started).toHaveBeenCalledTimes(10);
       await readPages(server, 1, { address: "192.0.2.2" }).all;
@@ -501,11 +510,11 @@ describe("long pages", () => {
     test("are refused where their turn would be two seconds away, and cost nothing then", async () => {
       await using scene = await setScene({ trustProxy: 1 });
       const { server, history, clock } = scene;
-      const before = clock.delays;
+      const turns = watchTurns(history);
       const readers = Array.from({ length: 5 }, (_, n) => {
         return readPages(server, n === 0 ? 29 : 15, { user: `reader ${n}` });
       });
-      while (clock.delays < before + 79) await settle(1);
+      await turns(89);
       const refused = readPages(server, 3, { user: "late" });
       await refused.all;
       expect(refused.statuses).toEqual([429, 429, 429]);
@@ -514,6 +523,7 @@ describe("long pages", () => {
       await underClock(clock, all, { stepMs: 25, limitMs: 2_000 });
       const statuses = readers.flatMap((reader) => reader.statuses);
       expect(statuses).toEqual(Array<number>(89).fill(200));
+      clock.advance(PAGE_MS);
       await readPages(server, 1, { user: "early" }).all;
     });
   });
