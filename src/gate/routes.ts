@@ -1,4 +1,5 @@
 import type { Clock } from "../lib/clock.ts";
+import { DEPENDENCY_DEADLINE_MS, DeadlineError, withinDeadline } from "../lib/deadline.ts";
 import { parseJson } from "../lib/json.ts";
 import { createRateLimit } from "../lib/limit.ts";
 import type { Log } from "../lib/log.ts";
@@ -100,13 +101,23 @@ export function createGateRoutes(options: {
     if (!user.ok) return declined(c, user, log, forUsers);
     const body = await readSignOut(c.req.raw);
     if (!body) return declined(c, refuse("malformed_request"), log, forUsers);
-    const done = await signOut(user.identity, body);
+    const done = await signOutInTime(user.identity, body);
     if (!done.ok) return declined(c, done, log, forUsers);
     const cleared = scope === "inbox" ? userSessions?.clear({ secure }) : undefined;
     const headers = headersFor(c.env.incoming, forUsers);
     return emptyResponse({ ...headers, ...(cleared && { "Set-Cookie": cleared }) });
   }
   routes.add(`${basePath}${SIGN_OUT_PATH}`, { POST: endSession }, forUsers);
+
+  /** Each step may take as long as a store may; so may all together, and then they go on without their caller. */
+  async function signOutInTime(...how: Parameters<typeof signOut>): ReturnType<typeof signOut> {
+    try {
+      return await withinDeadline(signOut(...how), DEPENDENCY_DEADLINE_MS, clock);
+    } catch (error) {
+      if (error instanceof DeadlineError) return refuse("store_unavailable");
+      throw error;
+    }
+  }
 
   async function signOut(
     identity: Identity,

@@ -3,7 +3,9 @@ import fc from "fast-check";
 import { partsOf } from "../../src/gate/gate.ts";
 import { memoryTicketStore } from "../../src/gate/memory.ts";
 import type { TicketStore } from "../../src/gate/store.ts";
+import { DEPENDENCY_DEADLINE_MS } from "../../src/lib/deadline.ts";
 import type { Incoming } from "../../src/request/incoming.ts";
+import { underClock } from "../support/clock.ts";
 import { BARE_ORIGIN, type BareGate, bareGate } from "../support/gate.ts";
 import { freePort } from "../support/redis.ts";
 
@@ -143,6 +145,23 @@ describe("sign-outs", () => {
     const headers = await headersOf(world, "one");
     expect((await send(SIGN_OUT, { method: "POST", headers })).status).toBe(503);
     expect(ends).toEqual([4500]);
+  });
+
+  test("end the connections here, and have their response in time, while the store never responds", async () => {
+    const never = () => new Promise<never>(() => {});
+    const store = { ...memoryTicketStore(), isRevoked: never, revoke: never, spend: never };
+    const world = bareGate({ store });
+    const { gate, send, clock } = world;
+    const ended = Promise.withResolvers<number>();
+    const expiresAtMs = clock.nowMs() + 3_600_000;
+    gate.follow(
+      { kind: "user", id: "alice", session: "one", issuedAtMs: clock.nowMs(), expiresAtMs },
+      ({ code }) => ended.resolve(code),
+    );
+    const headers = await headersOf(world, "one");
+    const sent = send(SIGN_OUT, { method: "POST", headers });
+    expect((await underClock(clock, sent, { limitMs: DEPENDENCY_DEADLINE_MS })).status).toBe(503);
+    expect(await underClock(clock, ended.promise)).toBe(4500);
   });
 
   test("are counted by a store that can, for all who share it", async () => {
