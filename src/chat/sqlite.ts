@@ -300,11 +300,10 @@ export function sqliteChatHistory(options: {
   /** Moves a slice's pages to the file in a turn of their own: those of several within a commit would hold it up. */
   async function checkpoint(): Promise<void> {
     await new Promise((resolve) => setImmediate(resolve));
-    if (isClosing) return;
     try {
       db.run("PRAGMA wal_checkpoint(PASSIVE)");
     } catch {
-      // They stay in the log, and the next commit says what is wrong.
+      // Closed meanwhile; otherwise they stay in the log, and the next commit says what is wrong.
     }
   }
 
