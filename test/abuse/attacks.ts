@@ -378,7 +378,11 @@ export const ATTACKS: Readonly<Record<string, Attack>> = {
       const rest = `HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: ${address}\r\n`;
       const whole = `GET /healthz ${rest}\r\n`;
       const withBody = `POST /api/auth/ws-ticket ${rest}Content-Length: 100\r\n\r\n{`;
-      const texts = ["", whole.slice(0, 30), whole, withBody];
+      const continued = withBody.replace(
+        "Content-Length: 100",
+        "Content-Length: 100\r\nExpect: 100-continue",
+      );
+      const texts = ["", whole.slice(0, 30), whole, withBody, continued];
       const endMs = performance.now() + seconds * 1000;
       let attempts = 0;
       let through = 0;
@@ -402,7 +406,7 @@ export const ATTACKS: Readonly<Record<string, Attack>> = {
       const soon = (n: number) => {
         setTimeout(
           () => performance.now() < endMs && open(n),
-          (seconds * 1000 * Math.random()) / 3,
+          (seconds * 1000 * Math.random()) / 2,
         );
       };
       for (let n = 0; n < 1_500; n++) soon(n);

@@ -61,6 +61,10 @@ describe("while files are short", () => {
     ["no request", ""],
     ["a part of a request", head("/", addressOf(1))],
     ["no body", `${head("/", addressOf(1), "POST")}Content-Length: 100\r\n\r\n{`],
+    [
+      "a body to be continued",
+      `${head("/", addressOf(1), "POST")}Transfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n1\r\nx\r\n`,
+    ],
   ])("connections with %s end, and others get in", async (_, text) => {
     await using hoard = await start();
     const { origin, server } = hoard;
@@ -122,6 +126,30 @@ describe("while files are short", () => {
       await one.until(isAnswered);
       expect(one.text).toStartWith("HTTP/1.1 200 OK\r\n");
     }
+  });
+
+  test("connections end that don't read their response", async () => {
+    await using hoard = await start();
+    const { hostname, port } = new URL(hoard.origin);
+    const readers = await Promise.all(
+      Array.from({ length: 3 }, () =>
+        Bun.connect({
+          ...{ hostname, port: Number(port) },
+          socket: {
+            open: (socket) => void socket.write(whole("/long", addressOf(1))),
+            data: (socket) => void socket.pause(),
+          },
+        }),
+      ),
+    );
+    const few = Math.ceil(FILES * 0.95) - (await hoard.filesOpen());
+    const slow = await hoard.openMany(few, (n) => whole("/slow", addressOf(n)));
+    const used = await hoard.filesOpen();
+    while ((await hoard.filesOpen()) === used);
+    await fetch(`${hoard.origin}/go`);
+    for (const one of slow) await one.until(isAnswered);
+    expect(slow.filter(({ text }) => !text.startsWith("HTTP/1.1 200 OK"))).toEqual([]);
+    for (const reader of readers) reader.terminate();
   });
 
   test("connections that wait for a next request end when nothing else does", async () => {

@@ -1,6 +1,6 @@
 /**
  * A server of its own: what is sent to `/slow` has its response once somebody asks for `/go`; `/connect?PORT` opens a
- * connection to that port.
+ * connection to that port, and `/long` has a response that no buffer holds.
  */
 import { createGate } from "../../src/gate/gate.ts";
 import { systemClock } from "../../src/lib/clock.ts";
@@ -13,6 +13,7 @@ const log = createLog({
   clock: systemClock,
   write: (line) => process.stdout.write(line),
 });
+const long = new Uint8Array(32 * 1024 * 1024);
 const go = Promise.withResolvers<void>();
 const gate = createGate({
   ...{ users: { secret: TOKEN_SECRET }, ticketsPerMinute: 0, trustProxy: 1, log },
@@ -25,6 +26,7 @@ const server = serve(
       const { pathname, search } = new URL(request.url);
       if (pathname === "/go") go.resolve();
       if (pathname === "/slow") await go.promise;
+      if (pathname === "/long") return new Response(long);
       if (pathname === "/connect") {
         const port = Number(search.slice(1));
         await Bun.connect({ hostname: "127.0.0.1", port, socket: { data() {} } });
