@@ -41,6 +41,7 @@ export function createChatRoutes(
   limits: Pick<ChatLimits, "requests" | "pages">,
 ): (incoming: Incoming) => Response | Promise<Response> {
   const routes = createRoutes(log);
+  let lastTurn = Promise.resolve();
 
   function add(path: string, handlers: Readonly<Record<string, ChatHandler>>): void {
     const entries = Object.entries(handlers).map(([method, handler]) => [
@@ -55,22 +56,21 @@ export function createChatRoutes(
     return async (c) => {
       const { incoming } = c.env;
       const { limitKey } = incoming;
-      const addressWaitMs = limitKey === undefined ? 0 : limits.requests.take(limitKey);
-      if (addressWaitMs > 0) return declined(c, refuseFor(addressWaitMs), log, SHARING);
-      const pageKey = most > 1 ? limitKey : undefined;
-      const pageWaitMs = pageKey === undefined ? 0 : limits.pages.waitMs(pageKey);
-      if (pageWaitMs >= MAX_PAGE_WAIT_MS) return declined(c, refuseFor(pageWaitMs), log, SHARING);
       const identified = await authenticator.anyone(incoming);
       if (!identified.ok) return declined(c, identified, log, SHARING);
+      const addressWaitMs = limitKey === undefined ? 0 : limits.requests.take(limitKey);
+      if (addressWaitMs > 0) return declined(c, refuseFor(addressWaitMs), log, SHARING);
       try {
         const key = identityKey(identified.identity);
         const waitMs = await history.spendRequests(key, most);
         if (waitMs > 0) return declined(c, refuseFor(waitMs), log, SHARING);
-        if (pageKey !== undefined) await pageTurn(pageKey);
-        let cost = 1;
-        const response = await handler(c, identified.identity, (charged) => {
-          cost = Math.min(charged, most);
-        });
+        const lateMs = most > 1 ? await pageTurn(limitKey) : 0;
+        let cost = lateMs > 0 ? 0 : 1;
+        const charge = (charged: number) => void (cost = Math.min(charged, most));
+        const response =
+          lateMs > 0
+            ? declined(c, refuseFor(lateMs), log, SHARING)
+            : await handler(c, identified.identity, charge);
         if (limitKey !== undefined) limits.requests.count(limitKey, cost - 1);
         // Nobody waits for it, and without it there is only less left.
         if (cost < most) history.spendRequests(key, cost - most).catch(() => {});
@@ -82,10 +82,18 @@ export function createChatRoutes(
     };
   }
 
-  async function pageTurn(address: string): Promise<void> {
-    const waitMs = limits.pages.waitMs(address);
-    limits.pages.count(address);
-    if (waitMs > 0) await new Promise<void>((resolve) => clock.after(waitMs, resolve));
+  /** Waits until a page may be put together; resolves to how long that would take when it is too long. */
+  async function pageTurn(address: string | undefined): Promise<number> {
+    if (address !== undefined) {
+      const waitMs = limits.pages.waitMs(address);
+      if (waitMs >= MAX_PAGE_WAIT_MS) return waitMs;
+      limits.pages.count(address);
+      if (waitMs > 0) await new Promise<void>((resolve) => clock.after(waitMs, resolve));
+    }
+    // Each in a turn of the event loop of its own, with others' work in between.
+    lastTurn = lastTurn.then(() => new Promise((resolve) => setImmediate(resolve)));
+    await lastTurn;
+    return 0;
   }
 
   add("", {

@@ -36,7 +36,7 @@ export interface ServeOptions {
   /** See `SocketLimits` for the defaults. */
   readonly limits?: Partial<SocketLimits> | undefined;
   /**
-   * Answers every request that is neither for the gate nor for a socket. Default: 404. Beyond 5,000 responses at once
+   * Answers every request that is neither for the gate nor for a socket. Default: 404. Beyond 700 responses at once
    * and 1,000 a second to one address, loopback excepted, each waits for up to a second, unless it is to a `POST`.
    */
   readonly fetch?:
@@ -125,12 +125,12 @@ export function serve<Claims = unknown>(
     { status }: Response,
     request: Request,
     connection: ConnectionInfo,
-  ): Promise<void> | undefined {
+  ): Promise<boolean> | undefined {
     const isRefusal = status >= 400 && status < 500;
     if (!isRefusal && request.method === "POST") return undefined;
     const address = addressOf(request, connection);
     if (address === undefined) return undefined;
-    return isRefusal ? pace.refusal(address) : pace.read(address);
+    return isRefusal ? pace.refusal(address, request.signal) : pace.read(address, request.signal);
   }
 
   // By default Bun would share a port that is already taken.
@@ -146,9 +146,8 @@ export function serve<Claims = unknown>(
         const connection = connectionOf(request);
         try {
           const response = await answer(request, connection);
-          const held = response && hold(response, request, connection);
-          if (held) await held;
-          if (files.areScarce) response?.headers.set("Connection", "close");
+          const mayStay = (response && (await hold(response, request, connection))) ?? true;
+          if (!mayStay || files.areScarce) response?.headers.set("Connection", "close");
           return response;
         } finally {
           requests.delete(request);

@@ -30,6 +30,12 @@ const MAX_BACKLOG_BYTES = 4 * 1024 * 1024;
 /** How often all sockets are checked, in milliseconds. */
 const CHECK_INTERVAL_MS = 1_000;
 const MAX_MISSED_BEATS = 2;
+/** Identities' worth of messages that all sockets of an address may send, loopback excepted. */
+const IDENTITIES_PER_ADDRESS = 20;
+/** Length that makes a message count once more for its address. */
+const LENGTH_PER_MESSAGE = 2_000;
+/** Share of the messages that somebody may send within which the limit of the address is nothing to them. */
+const MODEST_SHARE = 0.2;
 /** A query that has a ticket and nothing else, which needn't be kept. */
 const TICKET_ALONE = /^\?ticket=[\w-]{43}$/;
 /** Longest step of a spread-out goodbye, in milliseconds. */
@@ -135,6 +141,11 @@ export function openSocketRoom(
     windowMs: 1_000,
     clock,
   });
+  const ofAddress = createRateLimit<string>({
+    allowed: limits.messagesPerSecond * IDENTITIES_PER_ADDRESS,
+    windowMs: 1_000,
+    clock,
+  });
   let server: Bun.Server<SocketData> | undefined;
   let handshakes = 0;
   let stopping: Promise<void> | undefined;
@@ -203,9 +214,14 @@ export function openSocketRoom(
     });
   }
 
-  /** Whether the identity may send one more; otherwise the socket is closed. */
-  function mayReceive(state: SocketState): boolean {
-    if (messages.take(state.key) === 0) return true;
+  /** Whether the identity and its address may send one more, of this length; otherwise the socket is closed. */
+  function mayReceive(state: SocketState, length = 0): boolean {
+    const { key, limitKey } = state;
+    const cost = 1 + length / LENGTH_PER_MESSAGE;
+    const isAddressBusy = limitKey !== undefined && ofAddress.take(limitKey, cost) > 0;
+    // Whoever sends little isn't to blame for what others at the address send.
+    const isModest = messages.waitMs(key, limits.messagesPerSecond * (1 - MODEST_SHARE)) === 0;
+    if (messages.take(key) === 0 && (isModest || !isAddressBusy)) return true;
     state.end(CLOSE.flooding);
     return false;
   }
@@ -260,7 +276,7 @@ export function openSocketRoom(
       state.missedBeats = 0;
       if (state.isEnded) return;
       if (typeof message !== "string") return state.end(CLOSE.unsupportedData);
-      if (mayReceive(state))
+      if (mayReceive(state, message.length))
         inTurn(socket, () => handlers.message(socket, state.identity, message));
     },
     ping(socket) {

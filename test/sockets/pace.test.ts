@@ -9,11 +9,17 @@ const ADDRESS = "203.0.113.7";
 async function leave(
   clock: FakeClock,
   count: number,
-  hold: (address: string) => Promise<void>,
+  hold: Pace["read"],
   address = ADDRESS,
+  signal = new AbortController().signal,
 ) {
-  const state = { left: 0 };
-  for (let n = 0; n < count; n++) void hold(address).then(() => state.left++);
+  const state = { left: 0, ending: 0 };
+  for (let n = 0; n < count; n++) {
+    void hold(address, signal).then((mayStay) => {
+      state.left++;
+      if (!mayStay) state.ending++;
+    });
+  }
   await settle(1);
   expect(state.left + clock.delays).toBeGreaterThanOrEqual(count);
   return state;
@@ -22,7 +28,7 @@ async function leave(
 describe("responses to one address", () => {
   test.each<[string, keyof Omit<Pace, "end">, number, number]>([
     ["refusals", "refusal", 200, 10],
-    ["others", "read", 5_000, 1],
+    ["others", "read", 700, 1],
   ])("%s leave at once, and then one after the other", async (_, kind, atOnce, eachMs) => {
     const clock = fakeClock();
     const pace = createPace(clock);
@@ -37,8 +43,8 @@ describe("responses to one address", () => {
     expect(further.left).toBe(10);
     // Neither what is limited apart from them waits, nor anybody else.
     const other = kind === "read" ? pace.refusal : pace.read;
-    expect(await leave(clock, 1, other)).toEqual({ left: 1 });
-    expect(await leave(clock, 1, pace[kind], "203.0.113.8")).toEqual({ left: 1 });
+    expect(await leave(clock, 1, other)).toEqual({ left: 1, ending: 0 });
+    expect(await leave(clock, 1, pace[kind], "203.0.113.8")).toEqual({ left: 1, ending: 0 });
   });
 
   test("wait for no more than a second, also of somebody who goes on", async () => {
@@ -54,16 +60,48 @@ describe("responses to one address", () => {
     }
     // However many there were, the address has made up for them by then.
     clock.advance(2_010);
-    expect(await leave(clock, 1, pace.refusal)).toEqual({ left: 1 });
+    expect(await leave(clock, 1, pace.refusal)).toEqual({ left: 1, ending: 0 });
   });
 
-  test("don't wait when as many as may do so already", async () => {
+  test("don't wait when as many as may do so already, and their connections end", async () => {
     const clock = fakeClock();
     const pace = createPace(clock);
     const most = Math.min(5_000, Math.floor(maxOpenFiles() / 4));
+    // A quarter of them is one address's.
+    const ofOne = Math.ceil(most / 4);
+    for (const [address, waits] of [
+      [ADDRESS, ofOne],
+      ["203.0.113.8", ofOne],
+      ["203.0.113.9", ofOne],
+      ["203.0.113.10", most - 3 * ofOne],
+    ] as const) {
+      await leave(clock, 200, pace.refusal, address);
+      const before = clock.delays;
+      const waiting = await leave(clock, waits + 5, pace.refusal, address);
+      expect([waiting, clock.delays - before]).toEqual([{ left: 5, ending: 5 }, waits]);
+    }
+    await leave(clock, 200, pace.refusal, "203.0.113.11");
+    expect(await leave(clock, 1, pace.refusal, "203.0.113.11")).toEqual({ left: 1, ending: 1 });
+    clock.advance(1_000);
+    await settle(1);
+    expect(clock.delays).toBe(0);
+    const again = await leave(clock, 5, pace.refusal);
+    expect([again, clock.delays]).toEqual([{ left: 0, ending: 0 }, 5]);
+  });
+
+  test("don't wait any longer once their request is aborted, and make room", async () => {
+    const clock = fakeClock();
+    const pace = createPace(clock);
     await leave(clock, 200, pace.refusal);
-    const waiting = await leave(clock, most + 5, pace.refusal);
-    expect([waiting.left, clock.delays]).toEqual([5, most]);
+    const most = Math.ceil(Math.min(5_000, Math.floor(maxOpenFiles() / 4)) / 4);
+    const abort = new AbortController();
+    const waiting = await leave(clock, most, pace.refusal, ADDRESS, abort.signal);
+    abort.abort();
+    await settle(1);
+    expect([waiting.left, clock.delays]).toEqual([most, 0]);
+    expect(await leave(clock, 1, pace.refusal, ADDRESS, abort.signal)).toMatchObject({ left: 1 });
+    await leave(clock, 1, pace.refusal);
+    expect(clock.delays).toBe(1);
   });
 
   test("leave when the server stops", async () => {
@@ -74,6 +112,6 @@ describe("responses to one address", () => {
     pace.end();
     await settle(1);
     expect([waiting.left, clock.delays]).toEqual([10, 0]);
-    expect(await leave(clock, 1, pace.refusal)).toEqual({ left: 1 });
+    expect(await leave(clock, 1, pace.refusal)).toEqual({ left: 1, ending: 0 });
   });
 });

@@ -357,7 +357,7 @@ describe("an address that repeats what is refused", () => {
     await underClock(server.clock, more.all, { limitMs: 20, stepMs: 10 });
   });
 
-  test("of what is no refusal gets 5,000 at once, and waits for none to a POST", async () => {
+  test("of what is no refusal gets 700 at once, and waits for none to a POST", async () => {
     await using server = startServer({ trustProxy: 1, ticketsPerMinute: 0 });
     const send = async (count: number, method = "GET") => {
       const path = method === "GET" ? "/healthz" : "/api/auth/ws-ticket";
@@ -372,7 +372,7 @@ describe("an address that repeats what is refused", () => {
       );
       expect(new Set(statuses)).toEqual(new Set([200]));
     };
-    for (let n = 0; n < 50; n++) await send(100);
+    for (let n = 0; n < 7; n++) await send(100);
     await send(10, "POST");
     const last = send(1);
     while (server.clock.delays === 0) await settle(1);

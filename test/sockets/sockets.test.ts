@@ -449,6 +449,49 @@ describe("a share of the server", () => {
     },
   );
 
+  test.each([
+    ["short", "x", 23],
+    ["long", "x".repeat(8_000), 5],
+  ])(
+    "is twenty identities' worth of %s messages for an address: who sends more than a little more gets 4501",
+    async (_, message, enough) => {
+      await using server = startServer({
+        handlers: { message: (socket, __, { length }) => void socket.send(`{"length":${length}}`) },
+        limits: { messagesPerSecond: 10 },
+        trustProxy: 1,
+        ticketsPerMinute: 0,
+      });
+      let people = 0;
+      const open = async (address: string) => {
+        const url = `${server.origin.replace("http", "ws")}/ws/chat`;
+        const ticket = await server.ticket(`user ${people++}`);
+        const socket = openSocket(`${url}?ticket=${ticket}`, { "X-Forwarded-For": address });
+        await socket.opened;
+        return socket;
+      };
+      /** Whether all of so many messages had a response. */
+      const send = async (socket: TestSocket, count: number) => {
+        for (let n = 0; n < count; n++) socket.send(message);
+        const { length } = socket.frames;
+        const all = (async () => {
+          for (let n = length; n < count; n++) await socket.next();
+          return true;
+        })();
+        return Promise.race([all.catch(() => false), socket.closed.then(() => false)]);
+      };
+      const [modest, elsewhere] = [await open("192.0.2.1"), await open("192.0.2.2")];
+      const fates: boolean[] = [];
+      for (let n = 0; n < enough; n++) fates.push(await send(await open("192.0.2.1"), 9));
+      expect([fates[0], fates.at(-1)]).toEqual([true, false]);
+      expect(await Promise.all([send(modest, 2), send(elsewhere, 9)])).toEqual([true, true]);
+      const last = await open("192.0.2.1");
+      expect(await send(last, 5)).toBe(false);
+      expect((await last.closed).code).toBe(4501);
+      server.clock.advance(SECOND_MS);
+      expect(await send(await open("192.0.2.1"), 5)).toBe(true);
+    },
+  );
+
   test("is 1,024 messages that wait for a slow one: one more gets 4501", async () => {
     const gate = Promise.withResolvers<void>();
     let handled = 0;
