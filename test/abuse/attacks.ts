@@ -1,6 +1,6 @@
 import { connect, type Socket } from "node:net";
 import { frame, OPCODE, openRawSocket } from "../support/frame.ts";
-import { HANDSHAKE, sendRaw } from "../support/raw.ts";
+import { HANDSHAKE, openRaw, sendRaw } from "../support/raw.ts";
 import { type Client, clientAt, openPair } from "./client.ts";
 import { ADMIN_TOKEN, OPEN_FILES } from "./servers.ts";
 import { tokenOf, withBadSignature, withOtherSignature } from "./tokens.ts";
@@ -358,6 +358,45 @@ export const ATTACKS: Readonly<Record<string, Attack>> = {
         }
         return { attempts: sent, through: pongs };
       };
+    },
+  },
+  frames: {
+    what: "long frames that come to nothing, from all sockets of an address",
+    most: none,
+    async prepare({ clients: [first] }) {
+      const cookies = await Promise.all(Array.from({ length: 41 }, () => first.cookie()));
+      const typing = { type: "TYPING", to: "nobody", padding: "x".repeat(15_000) };
+      return async ({ flood }) => {
+        let frames = 0;
+        await flood(40, async (n, client) => {
+          const socket = await client.openVisitor(cookies[n % cookies.length] as string);
+          for (let burst = 0; burst < 5 && socket.socket.readyState === WebSocket.OPEN; burst++) {
+            for (let m = 0; m < 18; m++) socket.send(typing);
+            frames += 18;
+            await Promise.race([socket.closed, Bun.sleep(1_000)]);
+          }
+          await socket[Symbol.asyncDispose]();
+          return false;
+        });
+        return { attempts: frames, through: 0 };
+      };
+    },
+  },
+  pipelines: {
+    what: "a thousand requests at once on each of four connections",
+    most: (servers, seconds) => (700 + 1_000 * seconds) * servers,
+    async run({ flood, address }) {
+      const request = `GET /healthz HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: ${address}\r\n\r\n`;
+      let responses = 0;
+      const { attempts } = await flood(4, async (_, { origin }) => {
+        using connection = await openRaw(Number(new URL(origin).port));
+        connection.write(request.repeat(1_000));
+        const count = (text: string) => text.split(" 200 OK").length - 1;
+        await connection.until((text) => count(text) === 1_000);
+        responses += count(connection.text);
+        return false;
+      });
+      return { attempts: 1_000 * attempts, through: responses };
     },
   },
   mints: {
