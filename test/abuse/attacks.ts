@@ -175,9 +175,9 @@ export const ATTACKS: Readonly<Record<string, Attack>> = {
   },
   "sign-outs": {
     what: "one user's sign-outs, of one session after the other",
-    // Beside them, each server may end everything once.
-    most: (servers, seconds) => 10 + servers + (10 * seconds) / 60,
-    traces: (servers, seconds) => 10 + servers + (10 * seconds) / 60,
+    // Of each of two users: one ends sessions, the other everything, as often as it can be on its way at the same moment.
+    most: (_, seconds) => 2 * (10 + (10 * seconds) / 60),
+    traces: (_, seconds) => 2 * (10 + (10 * seconds) / 60),
     async run({ flood, name }) {
       const ended = await tokenOf(name);
       return flood(16, async (n, client) => {
