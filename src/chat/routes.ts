@@ -71,7 +71,7 @@ export function createChatRoutes(
           lateMs > 0
             ? declined(c, refuseFor(lateMs), log, SHARING)
             : await handler(c, identified.identity, charge);
-        if (limitKey !== undefined) limits.requests.count(limitKey, cost - 1);
+        if (limitKey !== undefined) limits.requests.count(limitKey, Math.max(0, cost - 1));
         // Nobody waits for it, and without it there is only less left.
         if (cost < most) history.spendRequests(key, cost - most).catch(() => {});
         return response;

@@ -109,7 +109,7 @@ export function createGateRoutes(options: {
   }
   routes.add(`${basePath}${SIGN_OUT_PATH}`, { POST: endSession }, forUsers);
 
-  /** Each step may take as long as a store may; so may all together, and then they go on without their caller. */
+  /** Each step may take as long as a store may. All together may take no longer, and then go on without their caller. */
   async function signOutInTime(...how: Parameters<typeof signOut>): ReturnType<typeof signOut> {
     try {
       return await withinDeadline(signOut(...how), DEPENDENCY_DEADLINE_MS, clock);

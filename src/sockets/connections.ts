@@ -64,7 +64,7 @@ export function guardFiles(options: {
   async function open(): Promise<void> {
     if (process.platform !== "linux" || server.port === undefined) return;
     try {
-      connections = await openConnections(server.port);
+      connections = await openConnections(server.port, most);
     } catch (error) {
       const note = "Connections that nobody needs can't be ended";
       log("error", "files_exhausted", { code: faultCode(error), note });
@@ -83,6 +83,8 @@ export function guardFiles(options: {
     }
     if (nowMs >= reportAtMs) {
       reportAtMs = nowMs + REPORT_MS;
+      // What kept it from being opened may have passed.
+      if (!connections) opening = undefined;
       log("error", "files_exhausted", { note: NOTE });
     }
     // A last resort: somebody may be about to use one of them.
@@ -94,33 +96,38 @@ export function guardFiles(options: {
     restUntilMs = Number.POSITIVE_INFINITY;
     systemClock.after(READ_MS, () => {
       const startMs = systemClock.monotonicMs();
-      endUnused(found);
-      const endMs = systemClock.monotonicMs();
-      restUntilMs = endMs + (findMs + endMs - startMs) / TIME_SHARE;
+      try {
+        endUnused(found);
+      } finally {
+        const endMs = systemClock.monotonicMs();
+        restUntilMs = endMs + (findMs + endMs - startMs) / TIME_SHARE;
+      }
     });
   }
 
   /** Ends those that are still as they were found, once what they sent has been read. */
   function endUnused(found: readonly Connection[]): void {
-    const { waiting, tooMany } = clientPorts();
-    const isUnneeded = ({ clientPort, isUnanswered, isStalled }: Connection) =>
-      isStalled || tooMany.has(clientPort) || (isUnanswered && !waiting.has(clientPort));
+    const { waiting, tooMany } = clients();
+    const isUnneeded = ({ client, isUnanswered, isStalled }: Connection) =>
+      isStalled || tooMany.has(client) || (isUnanswered && !waiting.has(client));
     for (const one of found.filter(isUnneeded)) {
       const now = connections?.look(one.file);
-      if (now?.clientPort === one.clientPort && isUnneeded(now)) connections?.end(one.file);
+      if (now?.client === one.client && isUnneeded(now)) connections?.end(one.file);
     }
   }
 
-  /** Ports of clients that wait for a response or send their request's body, and of those that one address has too many of. */
-  function clientPorts() {
-    const waiting = new Set<number | undefined>();
-    const tooMany = new Set<number | undefined>();
+  /** Clients that wait for a response or send their request's body, and those that one address has too many of. */
+  function clients() {
+    const waiting = new Set<string>();
+    const tooMany = new Set<string>();
     const counts = new Map<string, number>();
     for (const request of requests) {
       const address = addressOf(request);
       const count = address === undefined ? 0 : (counts.get(address) ?? 0) + 1;
       if (address !== undefined) counts.set(address, count);
-      (count <= most * ADDRESS_SHARE ? waiting : tooMany).add(server.requestIP(request)?.port);
+      const peer = server.requestIP(request);
+      if (!peer) continue;
+      (count <= most * ADDRESS_SHARE ? waiting : tooMany).add(clientOf(peer.address, peer.port));
     }
     return { waiting, tooMany };
   }
@@ -144,11 +151,18 @@ export function guardFiles(options: {
 /** A connection to the server. */
 interface Connection {
   readonly file: number;
-  readonly clientPort: number;
+  /** Its other end, as `clientOf` has it. */
+  readonly client: string;
   /** Nothing was sent to it so far. */
   readonly isUnanswered: boolean;
   /** It doesn't read what was sent. */
   readonly isStalled: boolean;
+}
+
+/** An address and a port, in one spelling: the runtime has another one than Linux. */
+function clientOf(address: string, port: number): string {
+  const plain = address.replace(/^::ffff:(?=\d+\.)/i, "").replace(/%.*/, "");
+  return `${plain.includes(":") ? new URL(`http://[${plain}]`).hostname : plain} ${port}`;
 }
 
 interface Connections {
@@ -166,26 +180,36 @@ const LAST_SENT_AT = 44;
 const UNSENT_AT = 144;
 const SENT_AT = 156;
 const INFO_BYTES = 160;
-/** Where `struct sockaddr_in` and `sockaddr_in6` have the port, in network byte order. */
+/** Where `struct sockaddr_in` and `sockaddr_in6` have the port, in network byte order, and their addresses. */
 const PORT_AT = 2;
+const V4_AT = 4;
+const V6_AT = 8;
 const ADDRESS_BYTES = 28;
+const AF_INET = 2;
 
 /**
  * The connections to one port, from what Linux knows about them and the runtime doesn't say. Ends them with
  * shutdown(2): to close the file stays up to the runtime.
  */
-async function openConnections(port: number): Promise<Connections> {
+async function openConnections(port: number, most: number): Promise<Connections> {
   const { ptr, ...libc } = await openLibrary();
-  const most = maxOpenFiles();
   const info = new DataView(new ArrayBuffer(INFO_BYTES));
   const address = new DataView(new ArrayBuffer(ADDRESS_BYTES));
   const length = new Uint32Array(1);
   const [infoAt, addressAt, lengthAt] = [ptr(info), ptr(address), ptr(length)];
   let next = 0;
 
-  function portOf(file: number, read: typeof libc.getsockname): number | undefined {
+  function read(file: number, how: typeof libc.getsockname): boolean {
     length[0] = ADDRESS_BYTES;
-    return read(file, addressAt, lengthAt) === 0 ? address.getUint16(PORT_AT) : undefined;
+    return how(file, addressAt, lengthAt) === 0;
+  }
+
+  function addressText(): string {
+    const v4 = (at: number) => [0, 1, 2, 3].map((byte) => address.getUint8(at + byte)).join(".");
+    if (address.getUint16(0, true) === AF_INET) return v4(V4_AT);
+    const groups = [0, 2, 4, 6, 8, 10, 12, 14].map((byte) => address.getUint16(V6_AT + byte));
+    const isMapped = groups.slice(0, 6).join() === "0,0,0,0,0,65535";
+    return isMapped ? v4(V6_AT + 12) : groups.map((group) => group.toString(16)).join(":");
   }
 
   const number = (at: number) => info.getUint32(at, true);
@@ -194,12 +218,12 @@ async function openConnections(port: number): Promise<Connections> {
     length[0] = INFO_BYTES;
     if (libc.getsockopt(file, IPPROTO_TCP, TCP_INFO, infoAt, lengthAt) !== 0) return undefined;
     // A kernel before 4.6 says less.
-    if (length[0] !== INFO_BYTES || portOf(file, libc.getsockname) !== port) return undefined;
-    const clientPort = portOf(file, libc.getpeername);
-    if (clientPort === undefined) return undefined;
+    if (length[0] !== INFO_BYTES) return undefined;
+    if (!read(file, libc.getsockname) || address.getUint16(PORT_AT) !== port) return undefined;
+    if (!read(file, libc.getpeername)) return undefined;
     return {
       file,
-      clientPort,
+      client: clientOf(addressText(), address.getUint16(PORT_AT)),
       isUnanswered: number(SENT_AT) === 0,
       isStalled: number(UNSENT_AT) > 0 && number(LAST_SENT_AT) > MAX_STALL_MS,
     };

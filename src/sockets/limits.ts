@@ -9,7 +9,10 @@ export interface SocketLimits {
   readonly maxPerIdentity: number;
   /** Open at once per address (IPv6: per /64), loopback excepted. Default: a quarter of `maxSockets`. */
   readonly maxPerAddress: number;
-  /** Per user or visitor, over all their sockets, with a burst of as many. Default 20. */
+  /**
+   * Per user or visitor, over all their sockets, with a burst of as many. Default 20. All at one address may send twenty
+   * times as many, loopback excepted; beyond it who sends more than half of theirs at once, and then a fifth, is ended.
+   */
   readonly messagesPerSecond: number;
   /** Default 16,384. */
   readonly maxMessageBytes: number;

@@ -32,10 +32,12 @@ const CHECK_INTERVAL_MS = 1_000;
 const MAX_MISSED_BEATS = 2;
 /** Identities' worth of messages that all sockets of an address may send, loopback excepted. */
 const IDENTITIES_PER_ADDRESS = 20;
-/** Length that makes a message count once more for its address. */
+/** Length that makes a message count once more for its address; a longest one counts nine times at most. */
 const LENGTH_PER_MESSAGE = 2_000;
-/** Share of the messages that somebody may send within which the limit of the address is nothing to them. */
-const MODEST_SHARE = 0.2;
+const MOST_PER_MESSAGE = 8;
+/** What somebody may send whatever others at the address do: half of theirs at once, and then a fifth. */
+const MODEST_SHARE = 0.5;
+const MODEST_MS = 2_500;
 /** A query that has a ticket and nothing else, which needn't be kept. */
 const TICKET_ALONE = /^\?ticket=[\w-]{43}$/;
 /** Longest step of a spread-out goodbye, in milliseconds. */
@@ -146,6 +148,12 @@ export function openSocketRoom(
     windowMs: 1_000,
     clock,
   });
+  const modest = createRateLimit<string>({
+    allowed: limits.messagesPerSecond * MODEST_SHARE,
+    windowMs: MODEST_MS,
+    clock,
+  });
+  const lengthPerMessage = Math.max(LENGTH_PER_MESSAGE, limits.maxMessageBytes / MOST_PER_MESSAGE);
   let server: Bun.Server<SocketData> | undefined;
   let handshakes = 0;
   let stopping: Promise<void> | undefined;
@@ -217,10 +225,10 @@ export function openSocketRoom(
   /** Whether the identity and its address may send one more, of this length; otherwise the socket is closed. */
   function mayReceive(state: SocketState, length = 0): boolean {
     const { key, limitKey } = state;
-    const cost = 1 + length / LENGTH_PER_MESSAGE;
+    const cost = 1 + length / lengthPerMessage;
     const isAddressBusy = limitKey !== undefined && ofAddress.take(limitKey, cost) > 0;
     // Whoever sends little isn't to blame for what others at the address send.
-    const isModest = messages.waitMs(key, limits.messagesPerSecond * (1 - MODEST_SHARE)) === 0;
+    const isModest = modest.take(key) === 0;
     if (messages.take(key) === 0 && (isModest || !isAddressBusy)) return true;
     state.end(CLOSE.flooding);
     return false;

@@ -1,6 +1,8 @@
 import { describe, expect, test } from "bun:test";
 import { readdir } from "node:fs/promises";
+import { connect } from "node:net";
 import { openRaw, type RawConnection } from "../support/raw.ts";
+import { freePort } from "../support/redis.ts";
 import { peopleOf } from "../support/people.ts";
 import { startProcess } from "../support/process.ts";
 
@@ -9,9 +11,9 @@ const FILES = 128;
 const MANY = 200;
 
 /** A server with few files, in a process of its own. */
-async function start() {
+async function start({ HOST = "127.0.0.1" } = {}) {
   const within = ["sh", "-c", `ulimit -n ${FILES} && exec "$@"`, "sh"];
-  const server = startProcess({}, { within, command: ["../test/support/slow.ts"] });
+  const server = startProcess({ HOST }, { within, command: ["../test/support/slow.ts"] });
   const { origin, port } = await server.listening;
   const connections: RawConnection[] = [];
   const waiting = new Set<() => void>();
@@ -112,25 +114,79 @@ describe("while files are short", () => {
     expect([readyState > 0, hasEnded]).toEqual([true, false]);
   });
 
-  test("connections with a request in progress don't end, but for those of an address that has many", async () => {
+  test.each([
+    ["IPv4", "127.0.0.1", "127.0.0.1"],
+    ["both families, to one of IPv4", "::", "127.0.0.1"],
+    ["both families, to one of IPv6", "::", "::1"],
+  ])(
+    "with %s, a request in progress isn't ended, but for those of an address that has many",
+    async (_, HOST, host) => {
+      await using hoard = await start({ HOST });
+      const { port } = new URL(hoard.origin);
+      const other = connect({ host, port: Number(port) });
+      const mineToo = new Promise<string>((resolve) => {
+        other.on("data", (chunk) => resolve(`${chunk}`)).on("close", () => resolve("none"));
+      });
+      other.write(whole("/slow", addressOf(4)));
+      const mine = await hoard.open(whole("/slow", addressOf(1)));
+      // Its first ones are none too many.
+      const first = await hoard.openMany(5, () => whole("/slow", addressOf(2)));
+      await hoard.openMany(MANY, () => whole("/slow", addressOf(2)));
+      await hoard.until(MANY - FILES);
+      const get = (path: string) => fetch(`${hoard.origin}${path}`).then(({ status }) => status);
+      for (let n = 0; n < 20; n++) expect(await get("/")).toBe(200);
+      expect(await get("/go")).toBe(200);
+      for (const one of [mine, ...first]) {
+        await one.until(isAnswered);
+        expect(one.text).toStartWith("HTTP/1.1 200 OK\r\n");
+      }
+      expect(await mineToo).toStartWith("HTTP/1.1 200 OK\r\n");
+      other.destroy();
+    },
+  );
+
+  test("connections from the same ports of others don't end with those of an address that has too many", async () => {
     await using hoard = await start();
-    const mine = await hoard.open(whole("/slow", addressOf(1)));
-    // Its first ones are none too many.
-    const first = await hoard.openMany(5, () => whole("/slow", addressOf(2)));
-    await hoard.openMany(MANY, () => whole("/slow", addressOf(2)));
-    await hoard.until(MANY - FILES);
-    const get = (path: string) => fetch(`${hoard.origin}${path}`).then(({ status }) => status);
-    for (let n = 0; n < 20; n++) expect(await get("/")).toBe(200);
-    expect(await get("/go")).toBe(200);
-    for (const one of [mine, ...first]) {
-      await one.until(isAnswered);
-      expect(one.text).toStartWith("HTTP/1.1 200 OK\r\n");
-    }
+    const firstPort = await freePort();
+    const { port } = new URL(hoard.origin);
+    const open = (localAddress: string, localPort: number, text: string) => {
+      const socket = connect({ host: "127.0.0.1", port: Number(port), localAddress, localPort });
+      const ended = new Promise<string>((resolve) => {
+        let all = "";
+        socket.on("data", (chunk) => {
+          all += chunk;
+          if (isAnswered(all)) resolve(all);
+        });
+        socket.on("close", () => resolve(all));
+        socket.on("error", () => {});
+      });
+      socket.write(text);
+      return { socket, ended };
+    };
+    const honest = [0, 1, 2].map((n) => {
+      return open("127.0.0.2", firstPort + n, whole("/slow", addressOf(n)));
+    });
+    // The same ports are among those beyond its share.
+    const greedy = Array.from({ length: FILES }, (_, n) => {
+      return open(
+        "127.0.0.1",
+        firstPort + ((n + FILES - 20) % FILES),
+        whole("/slow", addressOf(9)),
+      );
+    });
+    let left = 0;
+    await new Promise<void>((resolve) => {
+      for (const { ended } of greedy) void ended.then(() => ++left === FILES / 4 && resolve());
+    });
+    await fetch(`${hoard.origin}/go`);
+    for (const { ended } of honest) expect(await ended).toStartWith("HTTP/1.1 200 OK\r\n");
+    for (const { socket } of [...honest, ...greedy]) socket.destroy();
   });
 
   test("connections end that don't read their response", async () => {
     await using hoard = await start();
     const { hostname, port } = new URL(hoard.origin);
+    const before = await hoard.filesOpen();
     const readers = await Promise.all(
       Array.from({ length: 3 }, () =>
         Bun.connect({
@@ -142,10 +198,12 @@ describe("while files are short", () => {
         }),
       ),
     );
-    const few = Math.ceil(FILES * 0.95) - (await hoard.filesOpen());
+    const few = Math.ceil(FILES * 0.95) - before - readers.length;
     const slow = await hoard.openMany(few, (n) => whole("/slow", addressOf(n)));
-    const used = await hoard.filesOpen();
-    while ((await hoard.filesOpen()) === used);
+    // All of them are there, before one of the readers ends.
+    const all = before + readers.length + few;
+    while ((await hoard.filesOpen()) < all);
+    while ((await hoard.filesOpen()) >= all);
     await fetch(`${hoard.origin}/go`);
     for (const one of slow) await one.until(isAnswered);
     expect(slow.filter(({ text }) => !text.startsWith("HTTP/1.1 200 OK"))).toEqual([]);

@@ -450,7 +450,7 @@ describe("a share of the server", () => {
   );
 
   test.each([
-    ["short", "x", 23],
+    ["short", "x", 24],
     ["long", "x".repeat(8_000), 5],
   ])(
     "is twenty identities' worth of %s messages for an address: who sends more than a little more gets 4501",
@@ -483,14 +483,46 @@ describe("a share of the server", () => {
       const fates: boolean[] = [];
       for (let n = 0; n < enough; n++) fates.push(await send(await open("192.0.2.1"), 9));
       expect([fates[0], fates.at(-1)]).toEqual([true, false]);
-      expect(await Promise.all([send(modest, 2), send(elsewhere, 9)])).toEqual([true, true]);
+      expect(await Promise.all([send(modest, 5), send(elsewhere, 9)])).toEqual([true, true]);
       const last = await open("192.0.2.1");
-      expect(await send(last, 5)).toBe(false);
+      expect(await send(last, 6)).toBe(false);
       expect((await last.closed).code).toBe(4501);
       server.clock.advance(SECOND_MS);
       expect(await send(await open("192.0.2.1"), 5)).toBe(true);
     },
   );
+
+  test("is as much for those at one address who send evenly: half of theirs at once, and then a fifth", async () => {
+    await using server = startServer({
+      handlers: echo(),
+      limits: { messagesPerSecond: 10 },
+      ...{ trustProxy: 1, ticketsPerMinute: 0 },
+    });
+    const url = `${server.origin.replace("http", "ws")}/ws/chat`;
+    const sockets: TestSocket[] = [];
+    const codes: number[] = [];
+    // Three hundred a second in place of two hundred; and one who sends two.
+    for (let n = 0; n < 31; n++) {
+      const ticket = await server.ticket(`user ${n}`);
+      const socket = openSocket(`${url}?ticket=${ticket}`, { "X-Forwarded-For": "192.0.2.1" });
+      await socket.opened;
+      sockets.push(socket);
+      void socket.closed.then(({ code }) => codes.push(code));
+    }
+    const modest = sockets[0] as TestSocket;
+    for (let step = 0; step < 30; step++) {
+      const open = sockets.filter(({ socket }) => socket.readyState === WebSocket.OPEN);
+      const sending = open.filter((socket) => socket !== modest || step % 5 === 0);
+      await Promise.all(
+        sending.map((socket) => Promise.race([settled(socket).catch(() => {}), socket.closed])),
+      );
+      server.clock.advance(100);
+    }
+    expect(codes.length).toBeGreaterThan(5);
+    expect(codes.length).toBeLessThan(16);
+    expect(new Set(codes)).toEqual(new Set([4501]));
+    await settled(modest);
+  });
 
   test("is 1,024 messages that wait for a slow one: one more gets 4501", async () => {
     const gate = Promise.withResolvers<void>();

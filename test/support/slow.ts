@@ -22,6 +22,7 @@ const server = serve(
   gate,
   { message: (socket, _, text) => void socket.send(JSON.stringify({ echo: text })) },
   {
+    hostname: process.env.HOST || "127.0.0.1",
     async fetch(request) {
       const { pathname, search } = new URL(request.url);
       if (pathname === "/go") go.resolve();
