@@ -11,7 +11,7 @@ export interface SocketLimits {
   readonly maxPerAddress: number;
   /**
    * Per user or visitor, over all their sockets, with a burst of as many. Default 20. All at one address may send twenty
-   * times as many, loopback excepted; beyond it who sends more than half of theirs at once, and then a fifth, is ended.
+   * times as many, loopback excepted; beyond it who sends more than three fifths of theirs at once, and then a quarter, is ended.
    */
   readonly messagesPerSecond: number;
   /** Default 16,384. */

@@ -35,8 +35,8 @@ const IDENTITIES_PER_ADDRESS = 20;
 /** Length that makes a message count once more for its address; a longest one counts nine times at most. */
 const LENGTH_PER_MESSAGE = 2_000;
 const MOST_PER_MESSAGE = 8;
-/** What somebody may send whatever others at the address do: half of theirs at once, and then a fifth. */
-const MODEST_SHARE = 0.5;
+/** What somebody may send whatever others at the address do: three fifths of theirs at once, and then a quarter a second. */
+const MODEST_SHARE = 0.6;
 const MODEST_MS = 2_500;
 /** A query that has a ticket and nothing else, which needn't be kept. */
 const TICKET_ALONE = /^\?ticket=[\w-]{43}$/;
@@ -228,7 +228,7 @@ export function openSocketRoom(
     const cost = 1 + length / lengthPerMessage;
     const isAddressBusy = limitKey !== undefined && ofAddress.take(limitKey, cost) > 0;
     // Whoever sends little isn't to blame for what others at the address send.
-    const isModest = modest.take(key) === 0;
+    const isModest = modest.take(key, cost) === 0;
     if (messages.take(key) === 0 && (isModest || !isAddressBusy)) return true;
     state.end(CLOSE.flooding);
     return false;

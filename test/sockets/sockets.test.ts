@@ -450,11 +450,11 @@ describe("a share of the server", () => {
   );
 
   test.each([
-    ["short", "x", 24],
-    ["long", "x".repeat(8_000), 5],
+    ["short", "x", 24, 5],
+    ["long", "x".repeat(8_000), 5, 1],
   ])(
     "is twenty identities' worth of %s messages for an address: who sends more than a little more gets 4501",
-    async (_, message, enough) => {
+    async (_, message, enough, few) => {
       await using server = startServer({
         handlers: { message: (socket, __, { length }) => void socket.send(`{"length":${length}}`) },
         limits: { messagesPerSecond: 10 },
@@ -483,16 +483,16 @@ describe("a share of the server", () => {
       const fates: boolean[] = [];
       for (let n = 0; n < enough; n++) fates.push(await send(await open("192.0.2.1"), 9));
       expect([fates[0], fates.at(-1)]).toEqual([true, false]);
-      expect(await Promise.all([send(modest, 5), send(elsewhere, 9)])).toEqual([true, true]);
+      expect(await Promise.all([send(modest, few), send(elsewhere, 9)])).toEqual([true, true]);
       const last = await open("192.0.2.1");
-      expect(await send(last, 6)).toBe(false);
+      expect(await send(last, 7)).toBe(false);
       expect((await last.closed).code).toBe(4501);
       server.clock.advance(SECOND_MS);
       expect(await send(await open("192.0.2.1"), 5)).toBe(true);
     },
   );
 
-  test("is as much for those at one address who send evenly: half of theirs at once, and then a fifth", async () => {
+  test("is as much for those at one address who send evenly: three fifths of theirs at once, and then a quarter", async () => {
     await using server = startServer({
       handlers: echo(),
       limits: { messagesPerSecond: 10 },
