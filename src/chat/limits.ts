@@ -61,8 +61,8 @@ export function createChatLimits(options: {
   };
   const inWindow = (most: number) =>
     createRateLimit<string>({ allowed: most, windowMs: WRITING_WINDOW_MS, clock });
-  const inAMinute = (allowed: number) => ({ allowed, windowMs: 60_000, clock });
-  const perMinute = (allowed: number) => createRateLimit<string>(inAMinute(allowed));
+  const perMinute = (allowed: number, debtMs = 0) =>
+    createRateLimit<string>({ allowed, windowMs: 60_000, debtMs, clock });
   return {
     writing: { user: inWindow(allowed.user), visitor: inWindow(allowed.visitor) },
     costMs(side, cost) {
@@ -78,7 +78,7 @@ export function createChatLimits(options: {
     marksOfAddress: perMinute(REQUESTS_PER_ADDRESS),
     typing: perMinute(TYPING_PER_MINUTE),
     // What a page costs is known once it is there.
-    requests: createRateLimit<string>({ ...inAMinute(REQUESTS_PER_ADDRESS), debtMs: 60_000 }),
+    requests: perMinute(REQUESTS_PER_ADDRESS, 60_000),
     pages: createRateLimit<string>({ ...PAGES, clock }),
     unanswered: createRateLimit<string>({
       allowed: UNANSWERED_PER_ADDRESS,

@@ -1,4 +1,5 @@
 import { systemClock } from "../lib/clock.ts";
+import { createCounts } from "../lib/counts.ts";
 import { faultCode, type Log } from "../lib/log.ts";
 import { maxOpenFiles, openFiles } from "./files.ts";
 
@@ -120,11 +121,10 @@ export function guardFiles(options: {
   function clients() {
     const waiting = new Set<string>();
     const tooMany = new Set<string>();
-    const counts = new Map<string, number>();
+    const counts = createCounts<string>();
     for (const request of requests) {
       const address = addressOf(request);
-      const count = address === undefined ? 0 : (counts.get(address) ?? 0) + 1;
-      if (address !== undefined) counts.set(address, count);
+      const count = address === undefined ? 0 : counts.add(address, 1);
       const peer = server.requestIP(request);
       if (!peer) continue;
       (count <= most * ADDRESS_SHARE ? waiting : tooMany).add(clientOf(peer.address, peer.port));

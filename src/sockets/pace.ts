@@ -1,4 +1,5 @@
 import type { Clock } from "../lib/clock.ts";
+import { createCounts } from "../lib/counts.ts";
 import { createRateLimit } from "../lib/limit.ts";
 import { maxOpenFiles } from "./files.ts";
 
@@ -35,32 +36,26 @@ export function createPace(clock: Clock): Pace {
   const maxWaiting = Math.min(MAX_WAITING, Math.floor(maxOpenFiles() * WAITING_SHARE));
   const waiting = new Set<() => void>();
   /** How many of them are an address's. */
-  const counts = new Map<string, number>();
+  const counts = createCounts<string>();
   let isEnded = false;
-
-  function count(address: string, change: number): void {
-    const left = (counts.get(address) ?? 0) + change;
-    if (left === 0) counts.delete(address);
-    else counts.set(address, left);
-  }
 
   async function inTurn(limit: typeof reads, address: string, signal: AbortSignal) {
     const waitMs = Math.min(limit.waitMs(address), MAX_WAIT_MS);
     limit.count(address);
     if (waitMs === 0 || isEnded || signal.aborted) return true;
-    const isTooMuch = (counts.get(address) ?? 0) >= maxWaiting * ADDRESS_SHARE;
+    const isTooMuch = counts.of(address) >= maxWaiting * ADDRESS_SHARE;
     if (isTooMuch || waiting.size >= maxWaiting) return false;
     await new Promise<void>((resolve) => {
       const end = () => {
         cancel();
         signal.removeEventListener("abort", end);
-        if (waiting.delete(end)) count(address, -1);
+        if (waiting.delete(end)) counts.add(address, -1);
         resolve();
       };
       const cancel = clock.after(waitMs, end);
       signal.addEventListener("abort", end);
       waiting.add(end);
-      count(address, 1);
+      counts.add(address, 1);
     });
     return true;
   }

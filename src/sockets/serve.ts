@@ -11,7 +11,7 @@ import { listenPrivately } from "./unix.ts";
 import type { SocketLimits } from "./limits.ts";
 import { createPace } from "./pace.ts";
 import type { SocketData, SocketHandlers } from "./socket.ts";
-import { openSocketRoom, type SocketRoom, type StopOptions } from "./sockets.ts";
+import { connectionOf, openSocketRoom, type SocketRoom, type StopOptions } from "./sockets.ts";
 
 /** Largest body that Bun reads before a route sees it, in bytes. */
 const MAX_BODY_BYTES = 1024 * 1024;
@@ -107,16 +107,11 @@ export function serve<Claims = unknown>(
     return refusalResponse(refuse("not_found"), headersFor(incoming));
   }
 
-  function connectionOf(request: Request): ConnectionInfo {
-    return {
-      get socketAddress() {
-        return server.requestIP(request)?.address;
-      },
-    };
-  }
-
   /** Whom limits count a request for. */
-  function addressOf(request: Request, connection = connectionOf(request)): string | undefined {
+  function addressOf(
+    request: Request,
+    connection = connectionOf(request, server),
+  ): string | undefined {
     return limitKey(clientAddress(request, connection, policy.trustProxy));
   }
 
@@ -143,7 +138,7 @@ export function serve<Claims = unknown>(
       websocket: sockets.websocket,
       async fetch(request) {
         requests.add(request);
-        const connection = connectionOf(request);
+        const connection = connectionOf(request, server);
         try {
           const response = await answer(request, connection);
           const mayStay = (response && (await hold(response, request, connection))) ?? true;

@@ -3,13 +3,13 @@ import { type Gate, type GateParts, partsOf, requireFeed } from "../gate/gate.ts
 import { type Identity, identityFields } from "../gate/identity.ts";
 import type { Connection } from "../gate/live.ts";
 import { pause } from "../lib/clock.ts";
+import { createCounts } from "../lib/counts.ts";
 import { withinDeadline } from "../lib/deadline.ts";
-import { createRateLimit } from "../lib/limit.ts";
 import { faultCode } from "../lib/log.ts";
-import { type Incoming, readRequest } from "../request/incoming.ts";
+import { type ConnectionInfo, type Incoming, readRequest } from "../request/incoming.ts";
 import { refusalResponse, refuse, refuseFor } from "../request/refusal.ts";
 import { CLOSE, type Close } from "../wire/close.ts";
-import { readLimits, type SocketLimits } from "./limits.ts";
+import { createMessageLimit, readLimits, type SocketLimits } from "./limits.ts";
 import {
   BEAT_MS,
   type Socket,
@@ -30,14 +30,6 @@ const MAX_BACKLOG_BYTES = 4 * 1024 * 1024;
 /** How often all sockets are checked, in milliseconds. */
 const CHECK_INTERVAL_MS = 1_000;
 const MAX_MISSED_BEATS = 2;
-/** Identities' worth of messages that all sockets of an address may send, loopback excepted. */
-const IDENTITIES_PER_ADDRESS = 20;
-/** Length that makes a message count once more for its address; a longest one counts nine times at most. */
-const LENGTH_PER_MESSAGE = 2_000;
-const MOST_PER_MESSAGE = 8;
-/** What somebody may send whatever others at the address do: three fifths of theirs at once, and then a quarter a second. */
-const MODEST_SHARE = 0.6;
-const MODEST_MS = 2_500;
 /** A query that has a ticket and nothing else, which needn't be kept. */
 const TICKET_ALONE = /^\?ticket=[\w-]{43}$/;
 /** Longest step of a spread-out goodbye, in milliseconds. */
@@ -109,18 +101,25 @@ export function createSockets<Claims = unknown>(
       return room.size;
     },
     async upgrade(request, server) {
-      const connection = {
-        get socketAddress() {
-          return server.requestIP(request)?.address;
-        },
-      };
-      const read = readRequest(request, parts.policy, connection);
+      const read = readRequest(request, parts.policy, connectionOf(request, server));
       return read.ok
         ? room.upgrade(read.incoming, server as unknown as Bun.Server<SocketData>)
         : refusalResponse(read);
     },
     stop: room.stop,
     [Symbol.asyncDispose]: () => room.stop(),
+  };
+}
+
+/** What a request's connection is known by, found out only where it counts. */
+export function connectionOf(
+  request: Request,
+  server: Pick<Bun.Server<unknown>, "requestIP">,
+): ConnectionInfo {
+  return {
+    get socketAddress() {
+      return server.requestIP(request)?.address;
+    },
   };
 }
 
@@ -137,23 +136,8 @@ export function openSocketRoom(
   const limits = readLimits(limitOptions);
   let size = 0;
   /** Sockets and handshakes in progress. */
-  const perAddress = new Map<string, number>();
-  const messages = createRateLimit<string>({
-    allowed: limits.messagesPerSecond,
-    windowMs: 1_000,
-    clock,
-  });
-  const ofAddress = createRateLimit<string>({
-    allowed: limits.messagesPerSecond * IDENTITIES_PER_ADDRESS,
-    windowMs: 1_000,
-    clock,
-  });
-  const modest = createRateLimit<string>({
-    allowed: limits.messagesPerSecond * MODEST_SHARE,
-    windowMs: MODEST_MS,
-    clock,
-  });
-  const lengthPerMessage = Math.max(LENGTH_PER_MESSAGE, limits.maxMessageBytes / MOST_PER_MESSAGE);
+  const perAddress = createCounts<string>();
+  const mayReceiveFrom = createMessageLimit(limits, clock);
   let server: Bun.Server<SocketData> | undefined;
   let handshakes = 0;
   let stopping: Promise<void> | undefined;
@@ -224,12 +208,7 @@ export function openSocketRoom(
 
   /** Whether the identity and its address may send one more, of this length; otherwise the socket is closed. */
   function mayReceive(state: SocketState, length = 0): boolean {
-    const { key, limitKey } = state;
-    const cost = 1 + length / lengthPerMessage;
-    const isAddressBusy = limitKey !== undefined && ofAddress.take(limitKey, cost) > 0;
-    // Whoever sends little isn't to blame for what others at the address send.
-    const isModest = modest.take(key, cost) === 0;
-    if (messages.take(key) === 0 && (isModest || !isAddressBusy)) return true;
+    if (mayReceiveFrom(state, length)) return true;
     state.end(CLOSE.flooding);
     return false;
   }
@@ -366,15 +345,12 @@ export function openSocketRoom(
   }
 
   function countAddress(limitKey: string | undefined, change: 1 | -1): void {
-    if (limitKey === undefined) return;
-    const count = (perAddress.get(limitKey) ?? 0) + change;
-    if (count > 0) perAddress.set(limitKey, count);
-    else perAddress.delete(limitKey);
+    if (limitKey !== undefined) perAddress.add(limitKey, change);
   }
 
   function isCrowdedAddress(limitKey: string | undefined): boolean {
     if (limitKey === undefined || limits.maxPerAddress === 0) return false;
-    return (perAddress.get(limitKey) ?? 0) > limits.maxPerAddress;
+    return perAddress.of(limitKey) > limits.maxPerAddress;
   }
 
   /** Closes all of them, evenly spread over `spreadMs`. */
