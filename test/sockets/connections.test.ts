@@ -240,6 +240,25 @@ test("while files are scarce, a connection ends after its response", async () =>
   expect(others.filter(isLast)).toEqual([]);
 });
 
+test("while as many responses to an address wait as may, further ones end their connections", async () => {
+  await using hoard = await start();
+  const refuse = async () => {
+    const headers = { "X-Forwarded-For": addressOf(1) };
+    const { status, headers: got } = await fetch(`${hoard.origin}/api/auth/ws-ticket`, {
+      ...{ method: "POST", headers },
+    });
+    return `${status} ${got.get("connection")}`;
+  };
+  const refuseSome = () => Promise.all(Array.from({ length: 20 }, refuse));
+  for (let n = 0; n < 10; n++) expect(new Set(await refuseSome())).toEqual(new Set(["401 null"]));
+  // Some of the first two hundred have been made up for meanwhile.
+  let ending = 0;
+  for (let n = 0; n < 10; n++) {
+    ending += (await refuseSome()).filter((one) => one === "401 close").length;
+  }
+  expect(ending).toBeGreaterThan(10);
+});
+
 test("while there are enough files, a request may take its time", async () => {
   await using hoard = await start();
   const slow = await hoard.open("GET / HTTP/1.1\r\n");
